@@ -1,0 +1,209 @@
+"""The exact entropy model: latents to bytes and back, on integers from z_hat to the probability index.
+
+    bytes --> z_hat --> h_s --> c' --+
+                                     +--> f + MPRM --> mixture --> binary decisions --> y_hat, one step of the scan at a time
+    known y_hat --> c'', c''' -------+
+
+The decoder knows only what is already decoded and goes step by step; the encoder knows everything and evaluates the same
+integers a row at a time. As no sum is ever rounded, both get the same probabilities on any machine.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from src.bitstream.decisions import STAGES, known_bits, walk
+from src.bitstream.rans import DecisionDecoder, encode_decisions
+from src.bitstream.scan import Run, get_scan, grid_rows
+from src.entropy_models.gaussian_mixture import ExactMixture
+from src.entropy_models.zero_mean_gaussian import exact_distribution, exact_log_sigma
+from src.errors import BitstreamError, UserError
+from src.layers.estimator import ExactEstimator
+from src.layers.fixed_point import ExactLinear
+from src.layers.global_context import MAX_POSITIONS, ExactGlobalContext
+from src.layers.padding import Size
+from src.layers.transforms import ExactHyperSynthesis
+
+if TYPE_CHECKING:
+    from src.models.jointiq import JointIQNet
+
+LATENT_MAX = (1 << 23) - 1
+
+
+class ExactEntropyModel:
+    """Integer entropy model of a JointIQ-Net.
+
+    Args:
+        config: of the model (``G``, ``M``, ``scan``, ``K``, ``min_known``, ``hyper_exp`` are read).
+        tensors: the integers of :meth:`tensors`.
+    """
+
+    def __init__(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        self.config = {key: config[key] for key in ("N", "M", "G", "scan", "K", "min_known", "hyper_exp")}
+        self.G, self.M, self.N = config["G"], config["M"], config["N"]
+        self.scan = get_scan(config["scan"])
+        self._tensors = tensors
+        layers = _unpack_layers(tensors)
+        self.h_s = ExactHyperSynthesis([layers["h_s"][key] for key in ("deconv0", "deconv1", "conv")], config["hyper_exp"])
+        self.estimator = ExactEstimator(layers["estimator"], self.M)
+        self.log_sigma = tensors["z_prior.log_sigma"].long()
+        self.global_context = None
+        if "global_context" in layers:
+            weights = tensors["global_context.weights"].long()
+            self.global_context = ExactGlobalContext(
+                layers["global_context"]["transform"], weights, self.scan, config["K"], config["min_known"]
+            )
+
+    @classmethod
+    def quantise(cls, model: JointIQNet) -> ExactEntropyModel:
+        """Derive the integers from the float weights of a model; the same on every machine."""
+        tensors = _pack_layers("h_s", ExactHyperSynthesis.quantise(model.h_s).layers())
+        tensors |= _pack_layers("estimator", ExactEstimator.quantise(model.estimator).layers)
+        tensors["z_prior.log_sigma"] = exact_log_sigma(model.z_prior).int()
+        if model.global_context is not None:
+            context = ExactGlobalContext.quantise(model.global_context)
+            tensors |= _pack_layers("global_context", {"transform": context.transform})
+            tensors["global_context.weights"] = context.weights.int()
+        return cls(model.config, tensors)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All integers that define the model, by name: int16 weights, int64 biases, uint8 shifts, int32 tables."""
+        return dict(self._tensors)
+
+    def to(self, device: torch.device | str) -> ExactEntropyModel:
+        """The same model on ``device``."""
+        return ExactEntropyModel(self.config, {name: tensor.to(device) for name, tensor in self._tensors.items()})
+
+    @property
+    def device(self) -> torch.device:
+        return self.log_sigma.device
+
+    def encode_z(self, z_hat: Tensor) -> bytes:
+        """Code z_hat (N, h, w), integers."""
+        values = _in_range(z_hat, self.device).flatten()
+        recorder = _Recorder()
+        distribution = exact_distribution(self.log_sigma, z_hat[0].numel())
+        recorder.record(distribution, values, torch.zeros_like(values))
+        return recorder.finish()
+
+    def decode_z(self, data: bytes, size: Size) -> Tensor:
+        """z_hat (N, *size), int64, from :meth:`encode_z`."""
+        decoder = DecisionDecoder(data)
+        values = walk(exact_distribution(self.log_sigma, size[0] * size[1]), _reader(decoder))
+        decoder.finish()
+        return values.view(-1, *size)
+
+    def encode_y(self, y_hat: Tensor, z_hat: Tensor) -> bytes:
+        """Code y_hat (M, h, w), integers, given z_hat."""
+        y_hat = _in_range(y_hat, self.device).permute(1, 2, 0).contiguous()
+        height, width, _ = y_hat.shape
+        self._start(z_hat, (height, width))
+        if self.global_context is not None:
+            self.global_context.write_grid(y_hat)
+        rows = list(grid_rows(height, width))
+        for run in rows:
+            self.estimator.write(run, y_hat[run.row])
+        order = torch.empty(height, width, dtype=torch.int64, device=self.device)
+        for step, run in enumerate(self.scan.runs(height, width)):
+            order[run.index(self.device)] = step
+        recorder = _Recorder()
+        for run in rows:
+            values = y_hat[run.row].flatten()
+            recorder.record(self._distribution(run), values, order[run.row].repeat_interleave(self.M))
+        return recorder.finish()
+
+    def decode_y(self, data: bytes, z_hat: Tensor, size: Size) -> Tensor:
+        """y_hat (M, *size), int64, from :meth:`encode_y`."""
+        self._start(z_hat, size)
+        decoder = DecisionDecoder(data)
+        read = _reader(decoder)
+        y_hat = torch.zeros(*size, self.M, dtype=torch.int64, device=self.device)
+        for run in self.scan.runs(*size):
+            values = walk(self._distribution(run), read).view(run.count, self.M)
+            y_hat[run.index(self.device)] = values
+            self.estimator.write(run, values)
+            if self.global_context is not None:
+                self.global_context.write(run, values)
+        decoder.finish()
+        return y_hat.permute(2, 0, 1).contiguous()
+
+    def _start(self, z_hat: Tensor, size: Size) -> None:
+        if size[0] * size[1] > MAX_POSITIONS:
+            raise UserError(
+                f"the image has {size[0]}x{size[1]} latent positions; exact coding allows {MAX_POSITIONS} "
+                f"({MAX_POSITIONS * 256 / 1e6:.0f} megapixels)"
+            )
+        self.estimator.start(self.h_s(z_hat.to(self.device), size))
+        if self.global_context is not None:
+            self.global_context.start(*size)
+
+    def _distribution(self, run: Run) -> ExactMixture:
+        c_global = None if self.global_context is None else self.global_context.read(run)
+        return ExactMixture.of_parameters(self.estimator.read(run, c_global), self.G)
+
+
+class _Recorder:
+    """Collects the decisions of an encoder, in any order of symbols, and codes them in the order of the scan."""
+
+    def __init__(self) -> None:
+        self._keys: list[np.ndarray] = []
+        self._bits: list[np.ndarray] = []
+        self._levels: list[np.ndarray] = []
+
+    def record(self, distribution: ExactMixture, values: Tensor, step: Tensor) -> None:
+        """All decisions of symbols with known ``values``; ``step`` says in which step of the scan each is coded."""
+        look_up = known_bits(values, distribution.centre)
+
+        def code(stage: int, members: Tensor | slice, levels: Tensor) -> Tensor:
+            bits = look_up(stage, members, levels)
+            self._keys.append((step[members] * STAGES + stage).cpu().numpy())
+            self._bits.append(bits.cpu().numpy())
+            self._levels.append(levels.cpu().numpy())
+            return bits
+
+        walk(distribution, code)
+
+    def finish(self) -> bytes:
+        order = np.argsort(np.concatenate(self._keys), kind="stable")
+        return encode_decisions(np.concatenate(self._bits)[order], np.concatenate(self._levels)[order])
+
+
+def _reader(decoder: DecisionDecoder) -> Any:
+    def code(_stage: int, _members: Tensor | slice, levels: Tensor) -> Tensor:
+        return torch.from_numpy(decoder.read(levels.cpu().numpy())).to(levels.device).bool()
+
+    return code
+
+
+def _in_range(latent: Tensor, device: torch.device) -> Tensor:
+    values = latent.to(device=device, dtype=torch.int64)
+    if values.numel() and int(values.abs().max()) > LATENT_MAX:
+        raise BitstreamError(f"a latent value is beyond +-{LATENT_MAX}; the model has diverged on this image")
+    return values
+
+
+def _pack_layers(prefix: str, layers: dict[str, ExactLinear]) -> dict[str, Tensor]:
+    tensors = {}
+    for name, layer in layers.items():
+        tensors[f"{prefix}.{name}.weight"] = layer.weight.to(torch.int16)
+        tensors[f"{prefix}.{name}.bias"] = layer.bias.to(torch.int64)
+        tensors[f"{prefix}.{name}.shift"] = layer.shift.to(torch.uint8)
+        tensors[f"{prefix}.{name}.fraction_bits"] = torch.tensor([layer.fraction_bits], dtype=torch.uint8)
+    return tensors
+
+
+def _unpack_layers(tensors: dict[str, Tensor]) -> dict[str, dict[str, ExactLinear]]:
+    groups: dict[str, dict[str, ExactLinear]] = {}
+    for key, weight in tensors.items():
+        if not key.endswith(".weight"):
+            continue
+        prefix, name, _ = key.split(".")
+        stem = key.removesuffix("weight")
+        groups.setdefault(prefix, {})[name] = ExactLinear(
+            weight, tensors[stem + "bias"], tensors[stem + "shift"].int(), int(tensors[stem + "fraction_bits"][0])
+        )
+    return groups

@@ -1,0 +1,36 @@
+"""Prior of z_hat: one zero-mean Gaussian * U(-1/2, 1/2) per channel with a trained sigma (Lee 2019 section 3)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from src.entropy_models.gaussian_mixture import ExactMixture, bound_log_sigma, log_mass
+from src.layers.fixed_point import ONE
+
+
+class ZeroMeanGaussian(nn.Module):
+    """log p(z) for z of shape (B, N, h, w); ``log_sigma`` (N,) is trained and starts at sigma = ``initial_sigma``."""
+
+    def __init__(self, N: int, initial_sigma: float = 2.0) -> None:
+        super().__init__()
+        self.log_sigma = nn.Parameter(torch.full((N,), initial_sigma).log())
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Log-likelihood in nats, shape of ``z``, always in float32."""
+        with torch.autocast(z.device.type, enabled=False):
+            z = z.float()
+            log_sigma = bound_log_sigma(self.log_sigma.float()).view(-1, 1, 1)
+            return log_mass(z, torch.zeros_like(log_sigma), log_sigma)
+
+
+def exact_log_sigma(prior: ZeroMeanGaussian) -> Tensor:
+    """The trained log sigmas as fixed-point integers, int64 (N,)."""
+    return torch.round(prior.log_sigma.detach().double() * ONE).long()
+
+
+def exact_distribution(log_sigma: Tensor, positions: int) -> ExactMixture:
+    """The integer twin: the distribution of z_hat, one symbol per (channel, position) in that order."""
+    log_sigmas = log_sigma.repeat_interleave(positions)[None]
+    zeros = torch.zeros_like(log_sigmas)
+    return ExactMixture(zeros, zeros, log_sigmas)

@@ -1,0 +1,42 @@
+"""Errors that are the user's to fix, and the one place that turns them into a line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+
+EXIT_USER_ERROR = 2
+
+
+class UserError(Exception):
+    """A mistake the user can fix. Its message is one line that says what is wrong and what is allowed."""
+
+
+class ConfigError(UserError, ValueError):
+    """A configuration value that is not allowed."""
+
+    def __init__(self, key: str, value: object, allowed: str | Iterable[object]) -> None:
+        if not isinstance(allowed, str):
+            allowed = "one of " + ", ".join(map(str, allowed))
+        super().__init__(f"{key}={value!r} is not allowed; allowed: {allowed}")
+
+
+class BitstreamError(UserError):
+    """A compressed file that is damaged, foreign, or was written by another model."""
+
+
+class DataError(UserError):
+    """An image or a folder of images that cannot be used."""
+
+
+def run_cli(main: Callable[[], int | None]) -> None:
+    """Run ``main`` and exit: 0 on success, 2 with one line on stderr for a :class:`UserError`, 130 on Ctrl-C."""
+    try:
+        code = main() or 0
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        code = EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
+    sys.exit(code)

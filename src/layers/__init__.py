@@ -1,0 +1,1 @@
+"""Building blocks, named as in the papers."""

@@ -1,0 +1,144 @@
+"""Exact layers: integers carried in float64, with results that no device, thread count or batch shape can change.
+
+    activation  a = round(x * 2^12), |a| < 2^23            (range +-2048, step 1/4096)
+    weight      w = round(x * 2^k),  |w| <= 2^13, one k per output channel
+    layer       a' = clamp(floor((sum w a + b) / 2^k + 1/2))
+
+Every product and partial sum is an integer below 2^52, so float64 holds it exactly in whatever order it is added; this is
+checked against the actual weights when a layer is made. Matrix products only: a convolution routine may go through
+Winograd or FFT, which are not exact. Weights come from their float originals by a power-of-two scale and rounding, both
+exact in IEEE arithmetic, so that every machine derives the same integers from the same checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+FRACTION_BITS = 12
+ONE = 1 << FRACTION_BITS
+ACTIVATION_MAX = (1 << 23) - 1
+WEIGHT_BITS = 13
+EXACT_LIMIT = 2.0**52
+MAX_SHIFT = 30
+
+
+def clamp_fixed_(a: Tensor) -> Tensor:
+    """Clamp, in place, to the range of an activation."""
+    return a.clamp_(-ACTIVATION_MAX, ACTIVATION_MAX)
+
+
+def to_fixed(x: Tensor) -> Tensor:
+    """Integers (any dtype) -> fixed-point activations, clamped to their range."""
+    return clamp_fixed_(x.double() * ONE)
+
+
+def leaky_relu_(a: Tensor) -> Tensor:
+    """In place LeakyReLU with slope 1/8 on integers, rounding down."""
+    return torch.maximum(a, (a * 0.125).floor_(), out=a)
+
+
+class ExactLinear:
+    """A fully connected layer on integers: (rows, inputs) -> (rows, outputs), float64 holding integers.
+
+    Attributes:
+        weight: (outputs, inputs) integers.
+        bias: (outputs,) integers at the scale of the products.
+        shift: (outputs,) the k of each output channel.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, shift: Tensor, fraction_bits: int = FRACTION_BITS) -> None:
+        self.weight = weight.double()
+        self.bias = bias.double()
+        self.shift = shift
+        self.fraction_bits = fraction_bits
+        largest = self.weight.abs().sum(1) * ACTIVATION_MAX + self.bias.abs()
+        if not bool((largest < EXACT_LIMIT).all()):
+            raise ValueError("the weights of an exact layer are too large to be summed exactly")
+        self._columns = self.weight.T.contiguous()
+        self._scale = torch.ldexp(torch.ones_like(self.bias), fraction_bits - FRACTION_BITS - shift)
+        self._scaled_bias = self.bias * self._scale + 0.5
+
+    @classmethod
+    def quantise(cls, weight: Tensor, bias: Tensor | None, fraction_bits: int = FRACTION_BITS) -> ExactLinear:
+        """Quantise a float layer: weight (outputs, inputs), bias (outputs,) or None.
+
+        Each output channel takes the largest k that keeps its weights within 13 bits and its sums exact.
+        """
+        weight = weight.detach().double()
+        bias = weight.new_zeros(weight.shape[0]) if bias is None else bias.detach().double()
+        if not bool(torch.isfinite(weight).all() and torch.isfinite(bias).all()):
+            raise ValueError("the weights of the entropy model are not finite")
+        _, exponent = torch.frexp(weight.abs().amax(1))
+        shift = (WEIGHT_BITS - exponent).clamp(0, MAX_SHIFT)
+        while True:
+            scale = torch.ldexp(torch.ones_like(bias), shift)
+            quantised = torch.round(weight * scale[:, None])
+            quantised_bias = torch.round(bias * scale * ONE)
+            too_large = quantised.abs().sum(1) * ACTIVATION_MAX + quantised_bias.abs() >= EXACT_LIMIT
+            if not bool(too_large.any()) or not bool((shift[too_large] > 0).all()):
+                return cls(quantised, quantised_bias, shift, fraction_bits)
+            shift = shift - too_large.to(shift.dtype)
+
+    def accumulate(self, a: Tensor) -> Tensor:
+        """Sum of products before bias and scale; may be added to the sums of other inputs of the same layer."""
+        return a @ self._columns
+
+    def finish_(self, total: Tensor) -> Tensor:
+        """Bias, rounding shift and clamp, in place, on the last axis of ``total``."""
+        return clamp_fixed_(total.mul_(self._scale).add_(self._scaled_bias).floor_())
+
+    def __call__(self, a: Tensor) -> Tensor:
+        return self.finish_(self.accumulate(a))
+
+    def split(self, *sizes: int) -> list[Tensor]:
+        """The transposed weight cut along its inputs, for inputs that arrive at different times."""
+        return [part.contiguous() for part in self._columns.split(sizes)]
+
+    def to(self, device: torch.device | str) -> ExactLinear:
+        """The same layer on ``device``."""
+        return ExactLinear(self.weight.to(device), self.bias.to(device), self.shift.to(device), self.fraction_bits)
+
+
+def unfold(a: Tensor, kernel: int) -> Tensor:
+    """Windows of an odd ``kernel`` around each position: (C, H, W) -> (H * W, C * kernel^2), zeros outside."""
+    return F.unfold(a[None], kernel, padding=kernel // 2)[0].T
+
+
+def exact_conv(layer: ExactLinear, a: Tensor, kernel: int) -> Tensor:
+    """Convolution of stride 1: (C, H, W) -> (out, H, W)."""
+    return layer(unfold(a, kernel)).T.reshape(-1, *a.shape[1:])
+
+
+def exact_deconv(layer: ExactLinear, a: Tensor, kernel: int) -> Tensor:
+    """Transposed convolution of stride 2, padding kernel // 2, output padding 1: (C, H, W) -> (out, 2H, 2W).
+
+    Written as the stride-1 convolution of the zero-stuffed input, one of four kernel phases for each output parity, so that
+    an output is one sum of products. ``layer.weight`` is (out, C * kernel^2) in the order of ``nn.ConvTranspose2d`` after
+    moving its output axis first.
+    """
+    channels, height, width = a.shape
+    outputs = layer.weight.shape[0]
+    weight = layer.weight.view(outputs, channels, kernel, kernel)
+    half = kernel // 2
+    reach = math.ceil(half / 2)
+    padded = F.pad(a, (reach,) * 4)
+    result = a.new_empty(outputs, 2 * height, 2 * width)
+    for row_parity in range(2):
+        for column_parity in range(2):
+            # Output 2i + parity collects input i + d through kernel row parity + half - 2d.
+            rows = [d for d in range(-reach, reach + 1) if 0 <= row_parity + half - 2 * d < kernel]
+            columns = [d for d in range(-reach, reach + 1) if 0 <= column_parity + half - 2 * d < kernel]
+            taps = [(dr, dc) for dr in rows for dc in columns]
+            inputs = torch.stack(
+                [padded[:, reach + dr : reach + dr + height, reach + dc : reach + dc + width] for dr, dc in taps]
+            )
+            phase = torch.stack(
+                [weight[:, :, row_parity + half - 2 * dr, column_parity + half - 2 * dc] for dr, dc in taps], 1
+            )
+            total = inputs.flatten(0, 1).flatten(1).T @ phase.flatten(1).T
+            result[:, row_parity::2, column_parity::2] = layer.finish_(total).T.view(outputs, height, width)
+    return result

@@ -1,0 +1,171 @@
+"""JointIQ-Net: image compression I and quality enhancement Q, trained jointly.
+
+Lee, Cho, Kim: "An End-to-End Joint Learning Scheme of Image Compression and Quality Enhancement with Improved Entropy
+Minimization", 2019. Without its additions (G = 1, no global context, no MPRM, no enhancer) it is the base model of Lee,
+Cho, Beack: "Context-adaptive Entropy Model for End-to-end Optimized Image Compression", ICLR 2019.
+
+                     I                                                          Q
+    x --> g_a --> y --> round --> y_hat ------------------> g_s --> x_mid --> GRDN --> x_hat
+                                   |  |
+                                   |  +--> known 4x4 window c''  --+
+                                   |  +--> global context c'''   --+--> f (+ MPRM) --> mixture of G Gaussians p(y_hat)
+                                  h_a                              |
+                                   |                               |
+                                   +--> z --> round --> z_hat --> h_s --> c' 4x4 window
+                                                          |
+                                                    p(z_hat): zero-mean Gaussian a channel
+
+Images are [0, 1] at the API and [-1, 1] in the networks. I hands x_mid to Q neither clamped nor rounded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from compressai.models import CompressionModel
+from compressai.registry import register_model
+from torch import Tensor
+
+from src.bitstream.scan import get_scan
+from src.enhancers import build_enhancer
+from src.entropy_models.gaussian_mixture import log_likelihood, parameter_kinds
+from src.entropy_models.zero_mean_gaussian import ZeroMeanGaussian
+from src.errors import ConfigError
+from src.layers.estimator import ParameterEstimator
+from src.layers.global_context import GlobalContext
+from src.layers.quantize import add_uniform_noise, round_ste
+from src.layers.transforms import AnalysisTransform, HyperAnalysis, HyperSynthesis, SynthesisTransform
+
+# Only for the `likelihoods` that are returned; the loss reads the unfloored logarithms.
+LIKELIHOOD_FLOOR = 1e-9
+
+
+@register_model("jointiq")
+class JointIQNet(CompressionModel):
+    """JointIQ-Net and, with parts switched off, its ablations. What is switched off is not instantiated.
+
+    Args:
+        N, M: channels of the transforms and of y (Table 1).
+        G: Gaussians of the mixture, 3 in the paper; 1 is the single-Gaussian ablation.
+        global_context: use c''' (needs ``mprm``, which is what reads it).
+        mprm: refine the parameters with MPRM.
+        scan: ``raster`` or ``wavefront``: order of coding, and so what the global context knows.
+        K, min_known: reach of the trained weights of the global context; positions it needs before it is used.
+        hyper_abs: h_a reads |y_hat| (Lee 2019) instead of y_hat.
+        hyper_exp: h_s ends with an exponential (Lee 2019).
+        estimator_width, mprm_width: hidden channels of f and MPRM in multiples of M (our choice).
+        enhancer: config of Q (see :func:`src.enhancers.build_enhancer`); None leaves Q out.
+
+    Raises:
+        ConfigError: a value that is not allowed.
+    """
+
+    def __init__(
+        self,
+        N: int,
+        M: int,
+        G: int = 3,
+        global_context: bool = True,
+        mprm: bool = True,
+        scan: str = "wavefront",
+        K: int = 7,
+        min_known: int = 30,
+        hyper_abs: bool = False,
+        hyper_exp: bool = False,
+        estimator_width: int = 2,
+        mprm_width: int = 2,
+        enhancer: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        limits = {"N": (N, 1), "M": (M, 1), "G": (G, 1), "K": (K, 2), "min_known": (min_known, 2)}
+        limits |= {"estimator_width": (estimator_width, 1), "mprm_width": (mprm_width, 1)}
+        for key, (value, smallest) in limits.items():
+            if not isinstance(value, int) or value < smallest:
+                raise ConfigError(f"model.{key}", value, f"a whole number from {smallest} up")
+        if global_context and not mprm:
+            raise ConfigError(
+                "model.mprm", mprm, "true with model.global_context=true, because MPRM is what reads the global context"
+            )
+        self.config: dict[str, Any] = {
+            "name": "jointiq",
+            "N": N,
+            "M": M,
+            "G": G,
+            "global_context": global_context,
+            "mprm": mprm,
+            "scan": scan,
+            "K": K,
+            "min_known": min_known,
+            "hyper_abs": hyper_abs,
+            "hyper_exp": hyper_exp,
+            "estimator_width": estimator_width,
+            "mprm_width": mprm_width,
+            "enhancer": None if enhancer is None else dict(enhancer),
+        }
+        self.G = G
+        self.hyper_abs = hyper_abs
+        self.scan = get_scan(scan)
+
+        self.g_a = AnalysisTransform(N, M)
+        self.g_s = SynthesisTransform(N, M)
+        self.h_a = HyperAnalysis(N, M)
+        self.h_s = HyperSynthesis(N, M, exp=hyper_exp)
+        self.z_prior = ZeroMeanGaussian(N)
+        self.global_context = GlobalContext(M, K, min_known, self.scan) if global_context else None
+        self.estimator = ParameterEstimator(
+            M, parameter_kinds(G) * G * M, estimator_width, mprm_width if mprm else None, global_context
+        )
+        self.enhancer = build_enhancer(enhancer)
+
+    def forward(self, x: Tensor) -> dict[str, Any]:
+        """Reconstruct and estimate the rate.
+
+        Args:
+            x: (B, 3, H, W) in [0, 1], any size from 1x1 up.
+
+        Returns:
+            ``x_hat``, ``x_mid``: output of Q and of I, (B, 3, H, W), [0, 1] scale, not clamped.
+            ``likelihoods``, ``log_likelihoods``: of ``y`` (B, M, h, w) and ``z`` (B, N, ...); the first floored at 1e-9,
+            the second not, in nats. Noisy latents in training mode, rounded ones otherwise.
+        """
+        y = self.g_a(2 * x - 1).float()
+        y_hat = round_ste(y)
+        z = self.h_a(y_hat.abs() if self.hyper_abs else y_hat).float()
+        z_hat = round_ste(z)
+
+        parameters = self.parameters_of(y_hat, z_hat)
+        log_likelihoods = {
+            "y": log_likelihood(add_uniform_noise(y) if self.training else y_hat, parameters, self.G),
+            "z": self.z_prior(add_uniform_noise(z) if self.training else z_hat),
+        }
+        x_hat, x_mid = self.reconstruct(y_hat, (x.shape[-2], x.shape[-1]))
+        return {
+            "x_hat": x_hat,
+            "x_mid": x_mid,
+            "likelihoods": {key: value.exp().clamp(min=LIKELIHOOD_FLOOR) for key, value in log_likelihoods.items()},
+            "log_likelihoods": log_likelihoods,
+        }
+
+    def parameters_of(self, y_hat: Tensor, z_hat: Tensor) -> Tensor:
+        """Mixture parameters of every position from its contexts c', c'', c''' (all positions at once)."""
+        c_prime = self.h_s(z_hat, (y_hat.shape[-2], y_hat.shape[-1]))
+        c_global = None if self.global_context is None else self.global_context(y_hat)
+        return self.estimator(c_prime, y_hat, c_global)
+
+    def reconstruct(self, y_hat: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """x_hat and x_mid, (B, 3, *size) in the [0, 1] scale, not clamped."""
+        mid = self.g_s(y_hat, size)
+        out = mid if self.enhancer is None else self.enhancer(mid)
+        return (out + 1) / 2, (mid + 1) / 2
+
+    def aux_loss(self) -> Tensor:
+        """Zero: no part of this model needs CompressAI's auxiliary loss."""
+        return torch.zeros((), device=self.z_prior.log_sigma.device)
+
+
+def bits(log_likelihoods: Tensor) -> Tensor:
+    """Total bits of log-likelihoods in nats."""
+    return -log_likelihoods.sum() / math.log(2)

@@ -28,8 +28,8 @@ def compare(anchor: RDCurve, tests: Sequence[RDCurve], metrics: Sequence[str], m
                 failed.append(error)
         if len(failed) == len(metrics):
             raise failed[0]
-        for error in failed:
-            print(f"left out: {error}", file=sys.stderr)
+        for problem in failed:
+            print(f"left out: {problem}", file=sys.stderr)
     return rates
 
 

@@ -85,7 +85,7 @@ def train(cfg: DictConfig) -> Path:
 
 
 def model_config(cfg: DictConfig) -> dict[str, Any]:
-    """What :func:`src.models.build_model` reads: the model's group, with the enhancer's inside it (None: no enhancer)."""
+    """What :func:`src.models.build_model` reads: the model's group, with the enhancer's (or None) inside it."""
     config: dict[str, Any] = OmegaConf.to_container(cfg.model, resolve=True)  # type: ignore[assignment]
     enhancer: Any = OmegaConf.to_container(cfg.enhancer, resolve=True)
     return {**config, "enhancer": enhancer if enhancer["name"] is not None else None}
@@ -113,7 +113,7 @@ def _trainer(cfg: DictConfig, interrupt: StopOnInterrupt) -> lightning.Trainer:
             # What the networks precompute for a size must stay usable in training.
             inference_mode=False,
             num_sanity_val_steps=0,
-            callbacks=[*callbacks, interrupt],
+            callbacks=[interrupt, *callbacks],
             logger=False,
             plugins=[AtomicCheckpointIO()],
             enable_checkpointing=False,
@@ -163,6 +163,11 @@ def _announce(cfg: DictConfig, folder: Path, net: Any, first_step: int) -> None:
         _say(f"an earlier run of this configuration was moved to {moved}")
     parameters = sum(parameter.numel() for parameter in net.parameters()) / 1e6
     start = f", continuing after step {first_step}" if first_step else ""
+    if cfg.data.name == "sample":
+        _say(
+            "warning: data=sample is a handful of photographs for trying things out, not a training set; yours: "
+            "data=folder data.train_dir=DIR data.val_dir=DIR"
+        )
     _say(f"{cfg.experiment_name}: lmbda {cfg.lmbda:g}, {parameters:.2f} million parameters{start}, run folder {folder}")
 
 
@@ -172,7 +177,7 @@ def _say(text: str) -> None:
 
 
 def _quiet() -> None:
-    """Silence what Lightning says about hardware, loaders and logging intervals: either shown otherwise or on purpose."""
+    """Silence what Lightning says about hardware, loaders and intervals: shown otherwise, or on purpose."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning\..*")
@@ -190,9 +195,9 @@ def main() -> int:
         _quiet()
         try:
             train(cfg)
-        except (UserError, KeyboardInterrupt) as error:
-            # Hydra would print a traceback of its own and exit with 1.
-            run_cli(lambda: _reraise(error))
+        except (UserError, KeyboardInterrupt):
+            # Hydra lets SystemExit pass, but prints any other exception in its own words and exits with 1.
+            run_cli(_reraise)
 
     job()
     if not results:
@@ -201,8 +206,8 @@ def main() -> int:
     return int(any(result.code != 0 for result in results))
 
 
-def _reraise(error: BaseException) -> int:
-    raise error
+def _reraise() -> int:
+    raise  # the exception that is being handled
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 A value is coded as v = value - centre: zero? sign? then the magnitude |v|: its exponent in unary (>= 2? >= 4? ...), its
 mantissa from the top bit. There is no escape code: any magnitude below 2^24 can be coded, and likely values take few
-decisions. A set of symbols goes through the decisions together, stage by stage; a stage holds the symbols that reach it, in
-order.
+decisions. A set of symbols goes through the decisions together, stage by stage; a stage holds the symbols that reach
+it, in order.
 """
 
 from __future__ import annotations

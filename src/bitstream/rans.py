@@ -1,8 +1,9 @@
 """Binary decisions through CompressAI's rANS coder (``compressai.ans``).
 
-Every decision has one of 512 fixed probabilities, so only lists of table indices and bits reach the coder. What the coder
-leaves open is closed here: it crashes on fewer than two symbols, reads past the end of a truncated stream without a word,
-and returns arbitrary values after its escape symbol.
+Every decision has one of 512 fixed probabilities, so only lists of table indices and bits reach the coder. What the
+coder leaves open is closed here: it crashes on fewer than two symbols, reads past the end of a truncated stream without
+a word, and after its escape symbol reads as far as the data says, up to 15 times its length past the end. The escape,
+the last entry of a table, is therefore of width zero: no data can select it.
 """
 
 from __future__ import annotations
@@ -18,16 +19,20 @@ from src.errors import BitstreamError
 # A decision costs at most 16 bits, so within one call the decoder can read at most this far past the end.
 DECISIONS_PER_CALL = 1 << 16
 _OVERREAD = bytes(2 * DECISIONS_PER_CALL + 16)
-# The coder's final state: 8 bytes, of which at most 4 hold no information.
-_STATE_BITS = 64
+# What the coder adds to the cost of the decisions: its first state has 31 bits, its last fills 8 bytes or leaves the
+# top half of them empty. One bit is left for the rounding of the coder.
+_LEAST_UNUSED_BITS, _MOST_UNUSED_BITS = 31, 65
+_STATE_BYTES = 8
 _PADDING_DECISIONS = 2
 
 
 @cache
 def _tables() -> tuple[list[list[int]], list[int], list[int]]:
-    """CDFs, their sizes and offsets as the coder wants them; symbol 0 is the bit 1, the last entry its unused escape."""
+    """CDFs, their sizes and offsets as the coder wants them; symbol 0 is the bit 1, symbol 1 the bit 0, the last its
+    escape.
+    """
     one = 1 << PROBABILITY_BITS
-    cdfs = [[0, p, one - 1, one] for p in decision_probabilities().tolist()]
+    cdfs = [[0, p, one, one] for p in decision_probabilities().tolist()]
     return cdfs, [4] * len(cdfs), [0] * len(cdfs)
 
 
@@ -36,7 +41,7 @@ def _costs() -> np.ndarray:
     """Bits of a decision: [table, bit]."""
     one = 1 << PROBABILITY_BITS
     p = decision_probabilities().numpy()
-    return -np.log2(np.stack([one - 1 - p, p], axis=1) / one)
+    return -np.log2(np.stack([one - p, p], axis=1) / one)
 
 
 def encode_decisions(bits: np.ndarray, tables: np.ndarray) -> bytes:
@@ -48,12 +53,21 @@ def encode_decisions(bits: np.ndarray, tables: np.ndarray) -> bytes:
 
 
 class DecisionDecoder:
-    """Reads back what :func:`encode_decisions` wrote, any number of decisions at a time."""
+    """Reads back what :func:`encode_decisions` wrote, any number of decisions at a time.
 
-    def __init__(self, data: bytes) -> None:
-        if len(data) < _STATE_BITS // 8 or len(data) % 4:
-            raise BitstreamError("the compressed data is truncated")
+    Args:
+        data: what the encoder wrote.
+        least: decisions that it must hold at the least, so that a few bytes that claim to be a huge image are refused
+            before anything is computed for them.
+
+    Raises:
+        BitstreamError: ``data`` is too short.
+    """
+
+    def __init__(self, data: bytes, least: int = 0) -> None:
         self._available = 8.0 * len(data)
+        if len(data) < _STATE_BYTES or len(data) % 4 or least * float(_costs().min()) > self._available:
+            raise BitstreamError("the compressed data is truncated")
         self._used = 0.0
         self._decoder = ans.RansDecoder()
         self._decoder.set_stream(data + _OVERREAD)
@@ -65,17 +79,15 @@ class DecisionDecoder:
             BitstreamError: the data ends before them, or is not what the encoder writes.
         """
         parts = [
-            self._read(tables[start : start + DECISIONS_PER_CALL]) for start in range(0, len(tables), DECISIONS_PER_CALL)
+            self._read(tables[start : start + DECISIONS_PER_CALL])
+            for start in range(0, len(tables), DECISIONS_PER_CALL)
         ]
         return parts[0] if len(parts) == 1 else np.concatenate([np.zeros(0, np.uint8), *parts])
 
     def _read(self, tables: np.ndarray) -> np.ndarray:
-        symbols = np.array(self._decoder.decode_stream(tables.tolist(), *_tables()), dtype=np.int64)
-        if (symbols >> 1).any():
-            raise BitstreamError("the compressed data is damaged")
-        bits = 1 - symbols
+        bits = 1 - np.array(self._decoder.decode_stream(tables.tolist(), *_tables()), dtype=np.int64)
         self._used += float(_costs()[tables, bits].sum())
-        if self._used > self._available:
+        if self._used > self._available - _LEAST_UNUSED_BITS:
             raise BitstreamError("the compressed data is truncated or damaged")
         return bits.astype(np.uint8)
 
@@ -86,5 +98,5 @@ class DecisionDecoder:
             BitstreamError: the data goes on, or its closing decisions are wrong.
         """
         last = np.full(_PADDING_DECISIONS, len(_costs()) - 1)
-        if not self.read(last).all() or self._used < self._available - _STATE_BITS - 32:
+        if not self.read(last).all() or self._used < self._available - _MOST_UNUSED_BITS:
             raise BitstreamError("the compressed data is damaged")

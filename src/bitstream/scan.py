@@ -67,7 +67,9 @@ class Scan:
         for t in range(width + self.slant * (height - 1)):
             first = max(0, -((width - 1 - t) // self.slant))
             last = min(height - 1, t // self.slant)
-            if first <= last:
+            if first == last:
+                yield Run(first, t - self.slant * first, 1, 0, 1)
+            elif first < last:
                 yield Run(first, t - self.slant * first, last - first + 1, 1, -self.slant)
 
     def is_known(self, drow: int, dcolumn: int) -> bool:

@@ -1,8 +1,8 @@
 """The fixed integer tables of the format. Part of the bitstream definition: they never change within a format version.
 
-Each entry is a mathematical quantity rounded to an integer. The tests check with arbitrary precision that no entry lies so
-near a rounding boundary that the last digits of a machine's ``exp`` or ``erfc`` could tip it, so every machine computes the
-same tables.
+Each entry is a mathematical quantity rounded to an integer. The tests check with arbitrary precision that no entry lies
+so near a rounding boundary that the last digits of a machine's ``exp`` or ``erfc`` could tip it, so every machine
+computes the same tables.
 """
 
 from __future__ import annotations

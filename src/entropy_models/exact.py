@@ -1,11 +1,11 @@
 """The exact entropy model: latents to bytes and back, on integers from z_hat to the probability index.
 
     bytes --> z_hat --> h_s --> c' --+
-                                     +--> f + MPRM --> mixture --> binary decisions --> y_hat, one step of the scan at a time
+                                     +--> f + MPRM --> mixture --> binary decisions --> y_hat, step by step
     known y_hat --> c'', c''' -------+
 
-The decoder knows only what is already decoded and goes step by step; the encoder knows everything and evaluates the same
-integers a row at a time. As no sum is ever rounded, both get the same probabilities on any machine.
+The decoder knows only what is already decoded and goes step by step; the encoder knows everything and evaluates the
+same integers a row at a time. As no sum is ever rounded, both get the same probabilities on any machine.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class ExactEntropyModel:
         self.scan = get_scan(config["scan"])
         self._tensors = tensors
         layers = _unpack_layers(tensors)
-        self.h_s = ExactHyperSynthesis([layers["h_s"][key] for key in ("deconv0", "deconv1", "conv")], config["hyper_exp"])
+        self.h_s = ExactHyperSynthesis(
+            [layers["h_s"][key] for key in ("deconv0", "deconv1", "conv")], config["hyper_exp"]
+        )
         self.estimator = ExactEstimator(layers["estimator"], self.M)
         self.log_sigma = tensors["z_prior.log_sigma"].long()
         self.global_context = None
@@ -92,7 +94,7 @@ class ExactEntropyModel:
 
     def decode_z(self, data: bytes, size: Size) -> Tensor:
         """z_hat (N, *size), int64, from :meth:`encode_z`."""
-        decoder = DecisionDecoder(data)
+        decoder = DecisionDecoder(data, self.N * size[0] * size[1])
         values = walk(exact_distribution(self.log_sigma, size[0] * size[1]), _reader(decoder))
         decoder.finish()
         return values.view(-1, *size)
@@ -118,8 +120,8 @@ class ExactEntropyModel:
 
     def decode_y(self, data: bytes, z_hat: Tensor, size: Size) -> Tensor:
         """y_hat (M, *size), int64, from :meth:`encode_y`."""
+        decoder = DecisionDecoder(data, self.M * size[0] * size[1])
         self._start(z_hat, size)
-        decoder = DecisionDecoder(data)
         read = _reader(decoder)
         y_hat = torch.zeros(*size, self.M, dtype=torch.int64, device=self.device)
         for run in self.scan.runs(*size):

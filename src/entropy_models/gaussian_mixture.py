@@ -117,7 +117,9 @@ class ExactMixture:
 
     @classmethod
     def of_parameters(cls, parameters: Tensor, G: int) -> ExactMixture:
-        """From fixed-point parameters (positions, parameter_kinds(G) * G * M), one row a position; symbols are (positions * M)."""
+        """From fixed-point parameters (positions, parameter_kinds(G) * G * M), one row a position; symbols are
+        (positions * M).
+        """
         kinds = parameter_kinds(G)
         parts = parameters.long().view(len(parameters), kinds, G, -1).permute(1, 2, 0, 3).flatten(2)
         logits = parts[0] if G > 1 else torch.zeros_like(parts[0])
@@ -133,7 +135,9 @@ class ExactMixture:
 
 
 def mixture_weights(logits: Tensor) -> Tensor:
-    """Softmax over the Gaussians in integers that add up to 2^16; what division leaves over goes to the first. (G, n) int64."""
+    """Softmax over the Gaussians in integers that add up to 2^16; what division leaves over goes to the first. (G, n)
+    int64.
+    """
     drop = (logits.amax(0) - logits) >> (FRACTION_BITS - EXP_STEP_BITS)
     powers = exp_table().to(logits.device)[drop.clamp_(max=EXP_ENTRIES - 1)]
     weights = (powers << WEIGHT_BITS) // powers.sum(0)

@@ -11,7 +11,8 @@ section 4.3). So the known area falls into regions of constant weight, and each 
       r +------+-----+.....+......+
         | row  |  s. | current position, then the unknown
 
-In wavefront order the known area ends on the right along a slanted edge; the box beyond it is a running sum along the wave.
+In wavefront order the known area ends on the right along a slanted edge; the box beyond it is a running sum along the
+wave.
 
 The same code serves floats (float64) and the exact path (integers): with integers the single values are multiplied in
 float64, where every product and sum stays below 2^53 and is exact, and the rest in int64.
@@ -35,8 +36,10 @@ def tap_is_known(scan: Scan, K: int) -> Tensor:
 
 @lru_cache(maxsize=8)
 def pair_index(scan: Scan, K: int, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """For all pairs (current, other) of positions: the flat clipped offset and whether the other is known; (P, P) each."""
-    rows, columns = (grid.flatten() for grid in torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij"))
+    """For all (current, other) positions: flat clipped offset, and whether the other is known; (P, P) each."""
+    rows, columns = (
+        grid.flatten() for grid in torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    )
     drow = rows[:, None] - rows
     dcolumn = columns - columns[:, None]
     reach = width if scan.slant is None else scan.slant * drow
@@ -47,7 +50,7 @@ def pair_index(scan: Scan, K: int, height: int, width: int) -> tuple[Tensor, Ten
 
 @lru_cache(maxsize=8)
 def region_counts(scan: Scan, K: int, height: int, width: int) -> Tensor:
-    """How many known positions share each clipped offset, for every position: int64 (height * width, (K + 1)(2K + 1))."""
+    """How many known positions share each clipped offset: int64 (height * width, (K + 1)(2K + 1))."""
     counts = torch.zeros(height, width, K + 1, 2 * K + 1, dtype=torch.int64)
     row = torch.arange(height).view(-1, 1)
     column = torch.arange(width)
@@ -96,8 +99,8 @@ class CausalSums:
         self.left_weights = self.weights[:K, :1].flip(0)
         self.right_weights = self.weights[1:K, -1:].flip(0)
         self.reach = K if scan.slant is None else max(K, scan.slant * K)
-        # One shape for all buffers: K rows of zeros above, K - 1 columns of zeros to the left, room to the right where a
-        # prefix sum goes on with its last value.
+        # One shape for all buffers: K rows of zeros above, K - 1 columns of zeros to the left, room to the right where
+        # a prefix sum goes on with its last value.
         rows, columns = height + K, (K - 1) + width + 1 + self.reach
         shape = (rows, columns, self.channels)
         self._row_stride, self._column_stride = columns * self.channels, self.channels
@@ -116,7 +119,10 @@ class CausalSums:
         return torch.stack([sums.read(run) for run in grid_rows(height, width)])
 
     def _view(self, buffer: Tensor, run: Run, drow: int, dcolumn: int, *axes: tuple[int, int, int]) -> Tensor:
-        """Entries at an offset from every position of a run: (*axis sizes, run.count, C); an axis is (size, drow, dcolumn)."""
+        """Entries at an offset from each position of a run: (*axis sizes, run.count, C).
+
+        An axis is (size, drow, dcolumn): how far apart its entries are.
+        """
         step = self._row_stride, self._column_stride
         offset = (run.row + drow + self.K) * step[0] + (run.column + dcolumn + self.K - 1) * step[1]
         sizes = [size for size, _, _ in axes]

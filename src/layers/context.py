@@ -1,7 +1,7 @@
 """Local contexts c' and c'': 4x4 windows of h_s(z_hat) and of the known y_hat (Lee 2019 section 4.1).
 
-For the position (r, c) both windows cover rows r-3 .. r and columns c-2 .. c+1; outside the grid they read zero. Of y_hat
-only what is already decoded may be read: in the last row the two left entries.
+For the position (r, c) both windows cover rows r-3 .. r and columns c-2 .. c+1; outside the grid they read zero. Of
+y_hat only what is already decoded may be read: in the last row the two left entries.
 
                  c-2 c-1  c  c+1
             r-3   x   x   x   x
@@ -35,6 +35,8 @@ class WindowLinear(nn.Conv2d):
     Args:
         causal: read only the known entries (c''); otherwise the whole window (c').
     """
+
+    mask: Tensor
 
     def __init__(self, in_channels: int, out_channels: int, causal: bool) -> None:
         # c'' shares the bias of c': both feed the same sum.

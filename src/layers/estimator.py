@@ -5,8 +5,8 @@
     c'' (4x4xM of known y_hat) -+                                                  ^
     c''' (global context, 2M) -----------------------------------------------------+
 
-One set of weights serves every position. The exact widths of Fig. 5 are not in the text of the paper; ours are multiples
-of M set in the config (``model.estimator_width``, ``model.mprm_width``).
+One set of weights serves every position. The exact widths of Fig. 5 are not in the text of the paper; ours are
+multiples of M set in the config (``model.estimator_width``, ``model.mprm_width``).
 """
 
 from __future__ import annotations
@@ -85,8 +85,9 @@ class ExactEstimator:
     ``start`` takes c' and forgets y_hat; ``write`` records values of y_hat; ``read`` evaluates f from what is recorded.
 
     Args:
-        layers: ``window``, ``hidden``, ``preliminary``, and ``reduce0``, ``expand0``, ... of MPRM. The inputs of ``window`` are
-            the whole window of c' followed by the known entries of the window of y_hat, each in (row, column, channel) order.
+        layers: ``window``, ``hidden``, ``preliminary``, and ``reduce0``, ``expand0``, ... of MPRM. The inputs of
+            ``window`` are the whole window of c', then the known entries of the window of y_hat, each in (row, column,
+            channel) order.
         M: channels of y.
     """
 
@@ -94,7 +95,9 @@ class ExactEstimator:
         self.layers = dict(layers)
         self.M = M
         self.blocks = [
-            (layers[f"reduce{i}"], layers[f"expand{i}"]) for i in range(ParameterRefinement.BLOCKS) if f"reduce{i}" in layers
+            (layers[f"reduce{i}"], layers[f"expand{i}"])
+            for i in range(ParameterRefinement.BLOCKS)
+            if f"reduce{i}" in layers
         ]
         self._hyper_weight, self._known_weight = layers["window"].split(WINDOW * WINDOW * M, KNOWN_ENTRIES * M)
 
@@ -105,11 +108,11 @@ class ExactEstimator:
         hyper = estimator.from_hyper.weight.permute(0, 2, 3, 1).flatten(1)
         known = estimator.from_known.weight.permute(0, 2, 3, 1).flatten(1)[:, : KNOWN_ENTRIES * M]
         layers = {"window": ExactLinear.quantise(torch.cat([hyper, known], 1), estimator.from_hyper.bias)}
-        floats = {"hidden": estimator.hidden, "preliminary": estimator.preliminary}
+        floats: dict[str, nn.Module] = {"hidden": estimator.hidden, "preliminary": estimator.preliminary}
         if estimator.mprm is not None:
             for i, (reduce, expand) in enumerate(zip(estimator.mprm.reduce, estimator.mprm.expand, strict=True)):
                 floats |= {f"reduce{i}": reduce, f"expand{i}": expand}
-        layers |= {name: ExactLinear.quantise(layer.weight.flatten(1), layer.bias) for name, layer in floats.items()}
+        layers |= {name: ExactLinear.of_layer(layer) for name, layer in floats.items()}
         return cls(layers, M)
 
     def start(self, c_prime: Tensor) -> None:
@@ -117,14 +120,10 @@ class ExactEstimator:
         _, height, width = c_prime.shape
         windows = pad_window(c_prime[None])[0].permute(1, 2, 0).contiguous()
         row_stride = windows.stride(0)
+        window = (width, WINDOW, WINDOW * self.M)
         # Row by row, because all windows of a large image together would fill gigabytes.
-        self._from_hyper = torch.stack(
-            [
-                windows.as_strided((width, WINDOW, WINDOW * self.M), (self.M, row_stride, 1), row * row_stride).flatten(1)
-                @ self._hyper_weight
-                for row in range(height)
-            ]
-        )
+        rows = (windows.as_strided(window, (self.M, row_stride, 1), row * row_stride) for row in range(height))
+        self._from_hyper = torch.stack([row.flatten(1) @ self._hyper_weight for row in rows])
         self._known = torch.zeros_like(windows)
 
     def write(self, run: Run, y_hat: Tensor) -> None:
@@ -146,7 +145,10 @@ class ExactEstimator:
 
     @staticmethod
     def _view(buffer: Tensor, run: Run, drow: int, dcolumn: int, shape: tuple[int, ...]) -> Tensor:
-        """Entries of (rows, columns, C) at an offset from each position of a run; a middle axis of ``shape`` runs down rows."""
+        """Entries of (rows, columns, C) at an offset from each position of a run.
+
+        A middle axis of ``shape`` runs down the rows.
+        """
         row, column, _ = buffer.stride()
         offset = (run.row + drow) * row + (run.column + dcolumn) * column
         along_run = run.drow * row + run.dcolumn * column

@@ -4,8 +4,8 @@
     weight      w = round(x * 2^k),  |w| <= 2^13, one k per output channel
     layer       a' = clamp(floor((sum w a + b) / 2^k + 1/2))
 
-Every product and partial sum is an integer below 2^52, so float64 holds it exactly in whatever order it is added; this is
-checked against the actual weights when a layer is made. Matrix products only: a convolution routine may go through
+Every product and partial sum is an integer below 2^52, so float64 holds it exactly in whatever order it is added; this
+is checked against the actual weights when a layer is made. Matrix products only: a convolution routine may go through
 Winograd or FFT, which are not exact. Weights come from their float originals by a power-of-two scale and rounding, both
 exact in IEEE arithmetic, so that every machine derives the same integers from the same checkpoint.
 """
@@ -16,7 +16,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 FRACTION_BITS = 12
 ONE = 1 << FRACTION_BITS
@@ -83,6 +83,15 @@ class ExactLinear:
                 return cls(quantised, quantised_bias, shift, fraction_bits)
             shift = shift - too_large.to(shift.dtype)
 
+    @classmethod
+    def of_layer(cls, layer: nn.Module, fraction_bits: int = FRACTION_BITS) -> ExactLinear:
+        """Quantise a convolution or transposed convolution, its kernel flattened in (input, row, column) order."""
+        weight, bias = layer.weight, layer.bias
+        assert isinstance(weight, Tensor) and isinstance(bias, Tensor)
+        if isinstance(layer, nn.ConvTranspose2d):
+            weight = weight.transpose(0, 1)
+        return cls.quantise(weight.flatten(1), bias, fraction_bits)
+
     def accumulate(self, a: Tensor) -> Tensor:
         """Sum of products before bias and scale; may be added to the sums of other inputs of the same layer."""
         return a @ self._columns
@@ -116,9 +125,9 @@ def exact_conv(layer: ExactLinear, a: Tensor, kernel: int) -> Tensor:
 def exact_deconv(layer: ExactLinear, a: Tensor, kernel: int) -> Tensor:
     """Transposed convolution of stride 2, padding kernel // 2, output padding 1: (C, H, W) -> (out, 2H, 2W).
 
-    Written as the stride-1 convolution of the zero-stuffed input, one of four kernel phases for each output parity, so that
-    an output is one sum of products. ``layer.weight`` is (out, C * kernel^2) in the order of ``nn.ConvTranspose2d`` after
-    moving its output axis first.
+    Written as the stride-1 convolution of the zero-stuffed input, one of four kernel phases for each output parity, so
+    that an output is one sum of products. ``layer.weight`` is (out, C * kernel^2) in the order of
+    ``nn.ConvTranspose2d`` after moving its output axis first.
     """
     channels, height, width = a.shape
     outputs = layer.weight.shape[0]

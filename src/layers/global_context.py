@@ -2,10 +2,10 @@
 
     y_hat --1x1--> y_bar --per channel, over all known positions--> weighted mean, weighted standard deviation
 
-The weight of a known position is a softmax over the known set of psi[dr, dc], where (dr, dc) is its offset from the current
-position, each clipped to +-K: everything farther than K shares the nearest trained value. Two places where we depart from
-the letter of the paper: Eq. 5 prints the denominator 1 - sum(w), which is zero; it is 1 - sum(w^2). And where that
-denominator comes near zero (one position holds all the weight) it is held at ``DENOMINATOR_MIN``.
+The weight of a known position is a softmax over the known set of psi[dr, dc], where (dr, dc) is its offset from the
+current position, each clipped to +-K: everything farther than K shares the nearest trained value. Two places where we
+depart from the letter of the paper: Eq. 5 prints the denominator 1 - sum(w), which is zero; it is 1 - sum(w^2). And
+where that denominator comes near zero (one position holds all the weight) it is held at ``DENOMINATOR_MIN``.
 
 Three forms of the same sums: the naive definition (in the tests), the dense one (training patches: one weight matrix a
 channel) and the one in linear time (:mod:`src.layers.causal_sums`), which the exact coder runs on integers.
@@ -29,7 +29,8 @@ DENSE_POSITIONS = 256
 
 
 class GlobalContext(nn.Module):
-    """c''' of every position: (B, M, H, W) -> (B, 2M, H, W), means then standard deviations; zero where too little is known.
+    """c''' of every position: (B, M, H, W) -> (B, 2M, H, W), means then standard deviations; zero where too little is
+    known.
 
     Args:
         M: channels of y_hat.
@@ -37,8 +38,8 @@ class GlobalContext(nn.Module):
         min_known: positions that must be known before c''' is used (30 in section 5).
         scan: decides what is known.
 
-    ``psi`` is (M, K + 1, 2K + 1): rows above (0 .. K, K meaning K and more), columns from K and more to the left to K and
-    more to the right.
+    ``psi`` is (M, K + 1, 2K + 1): rows above (0 .. K, K meaning K and more), columns from K and more to the left to K
+    and more to the right.
     """
 
     def __init__(self, M: int, K: int, min_known: int, scan: Scan) -> None:
@@ -93,9 +94,7 @@ class GlobalContext(nn.Module):
         _, _, height, width = values.shape
         weights = weights.double().flatten(1)
         counts = self._known(height, width, values.device).double()
-        total, total_squares = (
-            (counts @ w.T).T.reshape(1, -1, height, width) for w in (weights, weights.square())
-        )
+        total, total_squares = ((counts @ w.T).T.reshape(1, -1, height, width) for w in (weights, weights.square()))
         moments = torch.cat([values, values.square()], 1).double().permute(0, 2, 3, 1)
         weights = weights.repeat(2, 1).T.contiguous()
         sums = torch.stack([CausalSums.of_grid(self.scan, self.K, weights, image) for image in moments])
@@ -119,8 +118,8 @@ class ExactGlobalContext:
 
     Args:
         transform: the 1x1 layer.
-        weights: (M, (K + 1)(2K + 1)) int64, exp(psi) relative to the largest known entry, 1 .. 2^16, zero where unknown.
-        scan, K, min_known: as in :class:`GlobalContext`.
+        weights: (M, (K + 1)(2K + 1)) int64, exp(psi) relative to the largest known entry, 1 .. 2^16, zero where
+        unknown. scan, K, min_known: as in :class:`GlobalContext`.
     """
 
     def __init__(self, transform: ExactLinear, weights: Tensor, scan: Scan, K: int, min_known: int) -> None:
@@ -132,8 +131,7 @@ class ExactGlobalContext:
     @classmethod
     def quantise(cls, module: GlobalContext) -> ExactGlobalContext:
         """Quantise a float module; psi in steps of 1/256."""
-        layer = module.transform
-        transform = ExactLinear.quantise(layer.weight.flatten(1), layer.bias, VALUE_FRACTION_BITS)
+        transform = ExactLinear.of_layer(module.transform, VALUE_FRACTION_BITS)
         known = tap_is_known(module.scan, module.K).flatten().to(module.psi.device)
         psi = torch.round(module.psi.detach().double() * (1 << EXP_STEP_BITS)).long().flatten(1)
         largest = psi.masked_fill(~known, torch.iinfo(torch.int64).min).amax(1, keepdim=True)

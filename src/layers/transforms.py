@@ -19,7 +19,6 @@ from src.bitstream.tables import EXP_BITS, EXP_ENTRIES, EXP_STEP_BITS, exp_table
 from src.layers.fixed_point import FRACTION_BITS, ExactLinear, exact_conv, exact_deconv, to_fixed
 from src.layers.padding import Size, crop, pad_to_even, pyramid
 
-
 # exp(7) = 1096.6 still fits the fixed-point activations of the exact path.
 EXP_INPUT_MAX = 7
 EXP_OF_INPUT_MAX = 1096.625
@@ -62,7 +61,9 @@ class SynthesisTransform(nn.Module):
 
 
 class HyperAnalysis(nn.Module):
-    """h_a: y_hat (B, M, h, w) -> z (B, N, ceil(h / 4), ceil(w / 4)); 3x3 stride 1, then two 5x5 stride 2, ReLU between."""
+    """h_a: y_hat (B, M, h, w) -> z (B, N, ceil(h / 4), ceil(w / 4)); 3x3 stride 1, then two 5x5 stride 2, ReLU
+    between.
+    """
 
     def __init__(self, N: int, M: int) -> None:
         super().__init__()
@@ -96,10 +97,10 @@ class HyperSynthesis(nn.Module):
         return c.clamp(max=EXP_INPUT_MAX).exp() if self.exp else c
 
 
-
-
 class ExactHyperSynthesis:
-    """The integer twin of :class:`HyperSynthesis`: z_hat (N, h, w) integers -> c' (M, *size), fixed point in float64."""
+    """The integer twin of :class:`HyperSynthesis`: z_hat (N, h, w) integers -> c' (M, *size), fixed point in
+    float64.
+    """
 
     def __init__(self, layers: Sequence[ExactLinear], exp: bool) -> None:
         *self.deconvs, self.conv = layers
@@ -108,8 +109,7 @@ class ExactHyperSynthesis:
     @classmethod
     def quantise(cls, h_s: HyperSynthesis) -> ExactHyperSynthesis:
         """Quantise the weights of a float h_s."""
-        layers = [ExactLinear.quantise(layer.weight.transpose(0, 1).flatten(1), layer.bias) for layer in h_s.deconvs]
-        return cls([*layers, ExactLinear.quantise(h_s.conv.weight.flatten(1), h_s.conv.bias)], h_s.exp)
+        return cls([ExactLinear.of_layer(layer) for layer in (*h_s.deconvs, h_s.conv)], h_s.exp)
 
     def layers(self) -> dict[str, ExactLinear]:
         """The layers by name, for storage."""
@@ -125,6 +125,8 @@ class ExactHyperSynthesis:
 
 def exact_exp(a: Tensor) -> Tensor:
     """exp of fixed-point activations up to 7, by the exponential table: exp(7) * exp(-(7 - a)), a in steps of 1/256."""
-    steps = (EXP_INPUT_MAX * (1 << EXP_STEP_BITS) - a.mul(2.0 ** (EXP_STEP_BITS - FRACTION_BITS)).add_(0.5).floor_()).long()
+    steps = (
+        EXP_INPUT_MAX * (1 << EXP_STEP_BITS) - a.mul(2.0 ** (EXP_STEP_BITS - FRACTION_BITS)).add_(0.5).floor_()
+    ).long()
     power = exp_table().to(a.device)[steps.clamp_(0, EXP_ENTRIES - 1)]
     return (power.double() * (EXP_OF_INPUT_MAX * 2.0 ** (FRACTION_BITS - EXP_BITS))).add_(0.5).floor_()

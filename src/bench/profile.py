@@ -1,0 +1,110 @@
+"""Where the time of our encoder and decoder goes: ``python -m src.bench profile``.
+
+Functions are wrapped for the time of the run; each section gets the processor time of this process spent in its functions
+less that spent in wrapped functions they call, so the sections add up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from src.bench.codec import CHANNELS, MODEL, photograph
+from src.bench.contenders import JointIQContender
+from src.bench.drive import driven_jointiq, find_scale, make_latents
+from src.bitstream import decisions, rans
+from src.enhancers import grdn
+from src.entropy_models import exact, gaussian_mixture
+from src.layers import estimator, global_context, transforms
+from src.layers.padding import Size
+from src.models import image_codec
+
+OTHER = "everything else"
+
+
+def wrapped_functions() -> list[tuple[str, Any, str]]:
+    """(section, owner, attribute) of all that is timed."""
+    return [
+        ("g_a", transforms.AnalysisTransform, "forward"),
+        ("g_s", transforms.SynthesisTransform, "forward"),
+        ("h_a", transforms.HyperAnalysis, "forward"),
+        ("GRDN", grdn.GRDN, "forward"),
+        ("h_s", transforms.ExactHyperSynthesis, "__call__"),
+        ("estimator: hyper windows", estimator.ExactEstimator, "start"),
+        ("estimator: per step", estimator.ExactEstimator, "read"),
+        ("estimator: write", estimator.ExactEstimator, "write"),
+        ("global context: start", global_context.ExactGlobalContext, "start"),
+        ("global context: write", global_context.ExactGlobalContext, "write"),
+        ("global context: write", global_context.ExactGlobalContext, "write_grid"),
+        ("global context: moments", global_context.ExactGlobalContext, "read"),
+        ("global context: sums", global_context.CausalSums, "read"),
+        ("mixture: weights, centre", gaussian_mixture.ExactMixture, "__init__"),
+        ("mixture: CDF", gaussian_mixture.ExactMixture, "below"),
+        ("decisions: table index", decisions, "level_of"),
+        ("decisions: walk", exact, "walk"),
+        ("rANS: decode", rans.DecisionDecoder, "_read"),
+        ("rANS: encode", exact, "encode_decisions"),
+        ("encoder: collect", exact._Recorder, "record"),
+        ("encoder: sort", exact._Recorder, "finish"),
+        ("latents' checksum", image_codec, "latents_crc"),
+    ]
+
+
+class Sections:
+    """Processor seconds and calls of each section."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.calls: dict[str, int] = defaultdict(int)
+        self._inner = [0.0]
+
+    def time(self, section: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """``function``, timed."""
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            began = time.process_time()
+            self._inner.append(0.0)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                whole = time.process_time() - began
+                self.seconds[section] += whole - self._inner.pop()
+                self.calls[section] += 1
+                self._inner[-1] += whole
+
+        return timed
+
+
+@contextlib.contextmanager
+def profiled() -> Iterator[Sections]:
+    """Time all sections while the context is open."""
+    sections = Sections()
+    began = time.process_time()
+    functions = wrapped_functions()
+    originals = [getattr(owner, name) for _, owner, name in functions]
+    try:
+        for (section, owner, name), original in zip(functions, originals, strict=True):
+            setattr(owner, name, sections.time(section, original))
+        yield sections
+    finally:
+        for (_, owner, name), original in zip(functions, originals, strict=True):
+            setattr(owner, name, original)
+        total = time.process_time() - began
+        sections.seconds[OTHER] += total - sum(sections.seconds.values())
+
+
+def profile_codec(size: Size, enhancer: Mapping[str, Any] | None) -> tuple[Sections, Sections]:
+    """Encode and decode of an image of ``size`` (height, width), after one run of each to warm up."""
+    scale = find_scale(CHANNELS, CHANNELS)
+    model = driven_jointiq({**MODEL, "enhancer": enhancer}, scale)
+    contender = JointIQContender(model, photograph(size), make_latents(size, CHANNELS, CHANNELS, scale))
+    contender.encode()
+    contender.decode()
+    with profiled() as encode:
+        contender.encode()
+    with profiled() as decode:
+        contender.decode()
+    return encode, decode

@@ -1,0 +1,70 @@
+"""Time and memory of this process."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import resource
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+_STATUS = Path("/proc/self/status")
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A reading of both clocks, or the difference of two, in seconds.
+
+    Attributes:
+        wall: time gone by.
+        cpu: processor time of this process; on one thread of an idle machine the same as ``wall``.
+    """
+
+    wall: float
+    cpu: float
+
+    @classmethod
+    def now(cls) -> Moment:
+        """Read the clocks."""
+        return cls(time.perf_counter(), time.process_time())
+
+    def __sub__(self, other: Moment) -> Moment:
+        return Moment(self.wall - other.wall, self.cpu - other.cpu)
+
+
+def resident_bytes() -> int:
+    """Memory this process holds now."""
+    return _status("VmRSS") or peak_bytes()
+
+
+def peak_bytes() -> int:
+    """The most memory this process has held since its start or :func:`forget_peak`."""
+    # ru_maxrss of a child starts at its parent's peak, hence only where there is nothing better.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return _status("VmHWM") or unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def forget_peak() -> None:
+    """Count the peak from now on, where the system can (otherwise it stays an upper bound)."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _status(key: str) -> int | None:
+    if _STATUS.is_file():
+        for line in _STATUS.read_text().splitlines():
+            if line.startswith(f"{key}:"):
+                return 1024 * int(line.split()[1])
+    return None
+
+
+def processor_name() -> str:
+    """Model name of the processor."""
+    path = Path("/proc/cpuinfo")
+    if path.is_file():
+        for line in path.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

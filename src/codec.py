@@ -1,0 +1,60 @@
+"""Images to compressed files and back.
+
+python -m src.codec encode IN OUT --checkpoint MODEL    IN.png -> OUT.jiq, or a folder of images -> a folder of files
+python -m src.codec decode IN OUT --checkpoint MODEL    IN.jiq -> OUT.png, or a folder -> a folder
+python -m src.codec verify IN --checkpoint MODEL        encode, decode, compare; nothing is written
+python -m src.codec info FILE                           what the header of a file says
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from src.coding.commands import decode, encode, info, verify
+from src.errors import run_cli
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(
+        prog="python -m src.codec",
+        description="Compress images with a trained model into .jiq files, and back. A file decodes only with the "
+        "model that wrote it; its latents are the same on every machine.",
+        epilog="Example: python -m src.codec encode photo.png photo.jiq --checkpoint run/checkpoints/last.ckpt",
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    model = argparse.ArgumentParser(add_help=False)
+    model.add_argument("--checkpoint", required=True, help="a .ckpt of src.train or a .safetensors of src.export")
+    model.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
+    model.add_argument("--threads", type=int, help="CPU threads (default: all)")
+
+    command = commands.add_parser("encode", parents=[model], help="image -> .jiq; or a folder of images")
+    command.add_argument("input", help="an image (8-bit RGB or grey), or a folder of images")
+    command.add_argument("output", help="the .jiq file, or the folder of .jiq files, to write")
+    command.set_defaults(run=encode)
+
+    command = commands.add_parser("decode", parents=[model], help=".jiq -> .png; or a folder of .jiq files")
+    command.add_argument("input", help="a .jiq file, or a folder of them")
+    command.add_argument("output", help="the .png file, or the folder of .png files, to write")
+    command.set_defaults(run=decode)
+
+    command = commands.add_parser("verify", parents=[model], help="encode, decode and compare, in memory")
+    command.add_argument("input", help="an image, or a folder of images")
+    command.set_defaults(run=verify)
+
+    command = commands.add_parser("info", help="the header of a .jiq file")
+    command.add_argument("input", help="a .jiq file")
+    command.set_defaults(run=info)
+    return top
+
+
+def main() -> int:
+    """Command line of ``python -m src.codec``; returns the exit code."""
+    arguments = parser().parse_args()
+    code: int = arguments.run(arguments)
+    return code
+
+
+if __name__ == "__main__":
+    run_cli(main)

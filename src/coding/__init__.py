@@ -1,0 +1,1 @@
+"""The commands of ``python -m src.codec``: files and folders, progress, summaries."""

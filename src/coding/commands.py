@@ -1,0 +1,165 @@
+"""Encode, decode, verify and describe files; whole folders with progress and a summary."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from src.bitstream.container import VERSION, Container
+from src.bitstream.scan import SCANS
+from src.data.images import list_images, read_image, write_png
+from src.errors import EXIT_USER_ERROR, DataError, UserError
+from src.files import write_bytes
+from src.models.checkpoint import load_model
+from src.models.image_codec import decode_image, encode_image
+from src.models.jointiq import JointIQNet
+from src.runtime import pick_device, set_threads
+
+CODED, PICTURE = ".jiq", ".png"
+
+
+def encode(arguments: Namespace) -> int:
+    """Images to ``.jiq`` files."""
+    jobs = plan(arguments.input, arguments.output, CODED, lambda folder: list_images(folder))
+    model = _model(arguments)
+    totals = {"bytes": 0, "pixels": 0}
+
+    def one(source: Path, target: Path) -> str:
+        image = read_image(source)
+        encoded = encode_image(model, image, estimate=False)
+        write_bytes(target, encoded.data)
+        size, pixels = len(encoded.data), image.shape[0] * image.shape[1]
+        totals["bytes"] += size
+        totals["pixels"] += pixels
+        return f"{source} -> {target}: {size} bytes, {8 * size / pixels:.4f} bpp, {encoded.seconds:.2f} s"
+
+    code = _run_all(jobs, one, "encoding")
+    if len(jobs) > 1 and totals["pixels"]:
+        rate = 8 * totals["bytes"] / totals["pixels"]
+        print(f"total: {totals['bytes']} bytes, {rate:.4f} bpp over {totals['pixels'] / 1e6:.2f} megapixels")
+    return code
+
+
+def decode(arguments: Namespace) -> int:
+    """``.jiq`` files to PNG."""
+    jobs = plan(arguments.input, arguments.output, PICTURE, _list_coded)
+    model = _model(arguments)
+
+    def one(source: Path, target: Path) -> str:
+        decoded = decode_image(model, _read_file(source))
+        write_png(target, decoded.image)
+        height, width, _ = decoded.image.shape
+        return f"{source} -> {target}: {width}x{height}, {decoded.seconds:.2f} s"
+
+    return _run_all(jobs, one, "decoding")
+
+
+def verify(arguments: Namespace) -> int:
+    """Encode and decode in memory; the latents and the picture must come back as the encoder had them."""
+    path = Path(arguments.input)
+    jobs = [(image, image) for image in (list_images(path) if path.is_dir() else [path])]
+    model = _model(arguments)
+
+    def one(source: Path, _target: Path) -> str:
+        image = read_image(source)
+        encoded = encode_image(model, image)
+        decoded = decode_image(model, encoded.data)
+        if not (np.array_equal(encoded.y_hat, decoded.y_hat) and np.array_equal(encoded.z_hat, decoded.z_hat)):
+            raise UserError(f"{source}: the decoded latents differ from the coded ones")
+        error = np.square(image.astype(float) - decoded.image).mean()
+        psnr = 10 * np.log10(255**2 / error) if error else float("inf")
+        assert encoded.estimated_bits is not None
+        ideal = sum(encoded.estimated_bits.values())
+        return (
+            f"{source}: exact; {len(encoded.data)} bytes, {8 * len(encoded.data) / (image.size / 3):.4f} bpp; "
+            f"payload / estimate {8 * encoded.payload_bytes / max(ideal, 1e-9):.4f}; PSNR {psnr:.2f} dB"
+        )
+
+    return _run_all(jobs, one, "verifying")
+
+
+def info(arguments: Namespace) -> int:
+    """Everything the header of a ``.jiq`` file says."""
+    data = _read_file(Path(arguments.input))
+    container = Container.unpack(data)
+    scans = {scan.code: scan.name for scan in SCANS.values()}
+    pixels = container.height * container.width
+    rows = {
+        "file": f"{arguments.input}, {len(data)} bytes, {8 * len(data) / pixels:.4f} bpp, checksum correct",
+        "format version": VERSION,
+        "model fingerprint": container.fingerprint.hex(),
+        "image": f"{container.width}x{container.height} pixels",
+        "scan": scans.get(container.scan, f"unknown ({container.scan})"),
+        "segment z": f"{len(container.z)} bytes",
+        "segment y": f"{len(container.y)} bytes",
+        "header": f"{len(data) - container.payload_bytes} bytes, with the checksums",
+        "latents CRC-32": f"{container.latents_crc:08x}",
+    }
+    for key, value in rows.items():
+        print(f"{key:18} {value}")
+    return 0
+
+
+def plan(source: str, target: str, suffix: str, list_folder: Callable[[Path], list[Path]]) -> list[tuple[Path, Path]]:
+    """Pairs of files to read and to write: one, or all of a folder with their paths inside it kept.
+
+    Raises:
+        DataError: the input is missing, the output has the wrong suffix, or two inputs would write one output.
+    """
+    start, end = Path(source), Path(target)
+    if not start.exists():
+        raise DataError(f"{start}: no such file or folder")
+    if not start.is_dir():
+        if end.suffix.lower() != suffix:
+            raise DataError(f"the output {end} must end in {suffix}")
+        return [(start, end)]
+    jobs = [(path, (end / path.relative_to(start)).with_suffix(suffix)) for path in list_folder(start)]
+    writers: dict[Path, Path] = {}
+    for path, output in jobs:
+        if output in writers:
+            raise DataError(f"{writers[output]} and {path} would both be written to {output}")
+        writers[output] = path
+    return jobs
+
+
+def _list_coded(folder: Path) -> list[Path]:
+    files = sorted(folder.rglob(f"*{CODED}"))
+    if not files:
+        raise DataError(f"{folder}: 0 files match *{CODED}")
+    return files
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from error
+
+
+def _model(arguments: Namespace) -> JointIQNet:
+    set_threads(arguments.threads)
+    return load_model(arguments.checkpoint, pick_device(arguments.device))
+
+
+def _run_all(jobs: list[tuple[Path, Path]], one: Callable[[Path, Path], str], label: str) -> int:
+    """Do all jobs; with several, show progress and let a failing one not stop the others. Returns the exit code."""
+    if len(jobs) == 1:
+        print(one(*jobs[0]))
+        return 0
+    failures = 0
+    columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        for source, target in progress.track(jobs):
+            try:
+                line = one(source, target)
+            except UserError as error:
+                failures += 1
+                line = f"error: {source}: {error}"
+            progress.console.print(line, highlight=False, soft_wrap=True)
+    print(f"{len(jobs) - failures} of {len(jobs)} files done" + (f", {failures} failed" if failures else ""))
+    return EXIT_USER_ERROR if failures else 0

@@ -1,0 +1,61 @@
+"""Images: files, the embedded sample, folders, and the data module that trains on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from src.data.images import list_images
+from src.data.sample import sample_images
+from src.errors import ConfigError
+
+if TYPE_CHECKING:
+    from src.data.datamodule import ImageData
+
+__all__ = ["DATA_SETS", "build_data", "split_images", "test_images"]
+
+#: Values of ``data.name``.
+DATA_SETS = ("sample", "folder")
+
+
+def split_images(data: Mapping[str, Any], split: str) -> list[Path]:
+    """Image files of a split (``train``, ``val`` or ``test``) of the data set that a ``data`` config describes.
+
+    Only ``data.name`` is read and, for ``folder``, ``data.<split>_dir`` and ``data.pattern``.
+
+    Raises:
+        ConfigError: unknown data set, or a folder that is not given.
+        DataError: a missing or empty folder.
+    """
+    if data["name"] == "sample":
+        return sample_images(split)
+    if data["name"] == "folder":
+        key = f"{split}_dir"
+        if not data[key]:
+            raise ConfigError(f"data.{key}", data[key], f"a folder of images: data=folder data.{key}=DIR")
+        return list_images(str(data[key]), data["pattern"])
+    raise ConfigError("data.name", data["name"], DATA_SETS)
+
+
+def test_images(data: Mapping[str, Any]) -> list[Path]:
+    """Image files of the test split (see :func:`split_images`)."""
+    return split_images(data, "test")
+
+
+# The name is the public one; pytest is not to take it for a test where it is imported.
+test_images.__test__ = False  # type: ignore[attr-defined]
+
+
+def build_data(data: Mapping[str, Any], seed: int) -> ImageData:
+    """The data module of a ``data`` config; ``seed`` decides all patches.
+
+    Raises:
+        ConfigError, DataError: see :func:`split_images`.
+    """
+    from src.data.datamodule import ImageData
+
+    keys = ("batch_size", "crop", "min_zoom", "flips", "num_workers", "preload_mb")
+    return ImageData(
+        split_images(data, "train"), split_images(data, "val"), seed=seed, **{key: data[key] for key in keys}
+    )

@@ -1,0 +1,89 @@
+"""The data of a training run: random patches to train on, whole images to validate on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from src.data.images import image_size
+from src.data.patches import RandomPatches, StepSampler, WholeImages
+
+_MAX_WORKERS = 8
+
+
+class ImageData(lightning.LightningDataModule):
+    """Batches (B, 3, crop, crop) of training patches and (1, 3, H, W) of validation images, as uint8.
+
+    The training has one pass of ``trainer.max_steps`` batches; it takes up after ``trainer.global_step``. The batch is
+    split over the processes of a distributed run; each of them validates every image, so that means are exact.
+
+    Args:
+        train, val: image files.
+        batch_size: patches in a step over all processes.
+        num_workers: processes that prepare patches; None is 0 on a machine without a GPU, else up to 8.
+        crop, min_zoom, flips, seed, preload_mb: see :class:`src.data.patches.RandomPatches`.
+    """
+
+    def __init__(
+        self,
+        train: Sequence[Path],
+        val: Sequence[Path],
+        batch_size: int,
+        crop: int,
+        min_zoom: float = 1.0,
+        flips: bool = True,
+        seed: int = 0,
+        num_workers: int | None = None,
+        preload_mb: float = 1024,
+    ) -> None:
+        super().__init__()
+        self.train_paths, self.val_paths = list(train), list(val)
+        self.batch_size = batch_size
+        self.patches: dict[str, Any] = {
+            "crop": crop, "min_zoom": min_zoom, "flips": flips, "seed": seed, "preload_mb": preload_mb,
+        }  # fmt: skip
+        self.on_gpu = torch.cuda.is_available()
+        default_workers = min(_MAX_WORKERS, len(os.sched_getaffinity(0))) if self.on_gpu else 0
+        self.num_workers = default_workers if num_workers is None else num_workers
+        self._train: RandomPatches | None = None
+
+    def setup(self, stage: str) -> None:
+        """Look at every image's size (and read the images, where they fit into memory); done once.
+
+        Raises:
+            DataError: an image is too small or cannot be read.
+        """
+        if self._train is None:
+            for path in self.val_paths:
+                image_size(path)
+            self._train = RandomPatches(self.train_paths, **self.patches)
+
+    def train_dataloader(self) -> DataLoader[Tensor]:
+        """The batches that are still to be trained."""
+        assert self.trainer is not None and self._train is not None
+        sampler = StepSampler(
+            self.batch_size,
+            self.trainer.max_steps,
+            self.trainer.global_step,
+            self.trainer.global_rank,
+            self.trainer.world_size,
+        )
+        return DataLoader(self._train, batch_sampler=sampler, **self._loading())
+
+    def val_dataloader(self) -> DataLoader[Tensor]:
+        """Every validation image, one a batch."""
+        return DataLoader(WholeImages(self.val_paths), batch_size=1, **self._loading())
+
+    def _loading(self) -> dict[str, Any]:
+        return {
+            "num_workers": self.num_workers,
+            "pin_memory": self.on_gpu,
+            "persistent_workers": self.num_workers > 0,
+        }

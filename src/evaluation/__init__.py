@@ -1,0 +1,1 @@
+"""Measuring: metrics, rate-distortion curves, BD-rate, classical codecs, plots and reports."""

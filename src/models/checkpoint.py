@@ -1,0 +1,51 @@
+"""Trained models from files: a training checkpoint of ``src.train``, or an export of ``src.export``."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from src.errors import ConfigError, UserError
+from src.models import build_model
+from src.models.export import SUFFIX, read_export
+from src.models.jointiq import JointIQNet
+
+_NET = "net."
+
+
+def load_model(path: str | Path, device: torch.device | str = "cpu") -> JointIQNet:
+    """The model in ``path``, in evaluation mode on ``device``.
+
+    Raises:
+        UserError: no such file, or not one of ours. Nothing in it is executed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint")
+    model = read_export(path) if path.suffix == SUFFIX else read_training_checkpoint(path)
+    # The layout in which convolutions run a third faster on CPUs and fastest on tensor cores.
+    return model.to(device=device, memory_format=torch.channels_last).eval()
+
+
+def read_training_checkpoint(path: Path) -> JointIQNet:
+    """The network inside a Lightning checkpoint of ``src.train``.
+
+    Raises:
+        UserError: not such a checkpoint.
+    """
+    allowed = f"a .ckpt written by src.train or a {SUFFIX} written by src.export"
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        config, state = checkpoint["model_config"], checkpoint["state_dict"]
+        weights = {name.removeprefix(_NET): value for name, value in state.items() if name.startswith(_NET)}
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(f"{path} is not a checkpoint of this project; allowed: {allowed}") from error
+    try:
+        model = build_model(config)
+        model.load_state_dict(weights)
+    except (ConfigError, RuntimeError, KeyError) as error:
+        raise UserError(f"{path}: its weights do not fit its configuration") from error
+    return model

@@ -1,0 +1,26 @@
+"""The identity of a trained model: two models with equal fingerprints decode a file to the same picture."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from src.models.jointiq import JointIQNet
+
+
+def fingerprint(model: JointIQNet) -> bytes:
+    """SHA-256 over everything a decoder uses: config, integer entropy model, weights of g_s and of the enhancer
+    (float32).
+
+    Cached in the model until its weights change.
+    """
+    identity = model.cached_fingerprint
+    if identity is None:
+        digest = hashlib.sha256(json.dumps(model.config, sort_keys=True).encode())
+        for name, tensor in sorted(model.exact.tensors().items()):
+            digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+        for name, tensor in sorted(model.state_dict().items()):
+            if name.startswith(("g_s.", "enhancer.")):
+                digest.update(name.encode() + tensor.detach().cpu().float().numpy().tobytes())
+        identity = model.cached_fingerprint = digest.digest()
+    return identity

@@ -1,0 +1,68 @@
+"""Where metrics go: always a CSV file, on request Weights & Biases."""
+
+from __future__ import annotations
+
+import csv
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from src.errors import UserError
+from src.files import atomic_path
+
+
+class CsvLog(CSVLogger):
+    """``metrics.csv`` in ``folder``. A continued run keeps the rows of the steps before it."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(save_dir=folder, name="", version="")
+        self._file = Path(folder) / "metrics.csv"
+
+    @rank_zero_only
+    def keep_until(self, step: int) -> None:
+        """Keep the rows of an earlier part of this run up to ``step`` optimizer steps; later ones are trained again.
+
+        To be called before the first metric is logged.
+        """
+        if not self._file.is_file():
+            return
+        with self._file.open(newline="") as stream:
+            reader = csv.DictReader(stream)
+            # Lightning numbers rows from 0: row `step` belongs to the step after `step` finished ones.
+            rows = [row for row in reader if (row.get("step") or "").isdigit() and int(row["step"]) < step]
+            keys = list(reader.fieldnames or ())
+        writer = self.experiment  # its construction removes the file
+        with atomic_path(self._file) as temporary, temporary.open("w", newline="") as stream:
+            rewriter = csv.DictWriter(stream, fieldnames=keys, extrasaction="ignore")
+            rewriter.writeheader()
+            rewriter.writerows(rows)
+        writer.metrics_keys = keys
+
+
+def wandb_logger(project: str, group: str, save_dir: str, offline: bool | None = None, **options: Any) -> Logger:
+    """A W&B logger; ``offline=None`` records offline unless the user is logged in or has set WANDB_MODE.
+
+    Raises:
+        UserError: wandb is not installed.
+    """
+    try:
+        import wandb
+        from lightning.pytorch.loggers import WandbLogger
+    except ImportError as error:
+        raise UserError("logger=wandb needs the package wandb: pip install wandb") from error
+
+    if offline is None:
+        offline = "WANDB_MODE" not in os.environ and not wandb.api.api_key
+    Path(save_dir).mkdir(parents=True, exist_ok=True)
+    return WandbLogger(project=project, group=group, save_dir=save_dir, offline=offline, **options)
+
+
+def finish_wandb() -> None:
+    """Close the W&B run of this process, if there is one."""
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is not None:
+        wandb.finish()

@@ -1,0 +1,112 @@
+"""The training loss (paper, Eq. 7) and what one watches beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pytorch_msssim.ssim import _ssim
+from torch import Tensor
+from torch.nn import functional as F
+
+DISTORTIONS = ("mse", "ms_ssim")
+RATE_UNITS = ("nats", "bits")
+
+#: Smallest side of a training patch: four halvings of MS-SSIM, and of g_a, leave one pixel of it.
+MIN_SIDE = 16
+#: Up to this side MS-SSIM's 11-tap window does not fit into the smallest of the five scales.
+MS_SSIM_SIDE = 160
+
+_PEAK = 255.0
+_SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+_WINDOW, _SIGMA = 11, 1.5
+# Eq. 7 divides the rate by the pixels one latent position covers.
+_PIXELS_PER_LATENT = 256
+
+
+def _gaussian_window(size: int, sigma: float, like: Tensor) -> Tensor:
+    offsets = torch.arange(size, dtype=like.dtype, device=like.device) - (size - 1) / 2
+    window = torch.exp(-(offsets**2) / (2 * sigma**2))
+    return window / window.sum()
+
+
+def ms_ssim(x: Tensor, y: Tensor) -> Tensor:
+    """MS-SSIM of every image, (B,), of two batches (B, 3, H, W) on the 0..255 scale, with H and W >= 16.
+
+    Where both sides exceed 160 pixels this is pytorch-msssim's value. Below, the window shrinks at each scale to
+    min(11, side) and its sigma in proportion: the rule of the metric's authors. Contrast terms are kept above zero,
+    because the root of zero has no gradient.
+    """
+    terms = []
+    for level in range(len(_SCALE_WEIGHTS)):
+        size = min(_WINDOW, *x.shape[-2:])
+        window = _gaussian_window(size, _SIGMA * size / _WINDOW, x)
+        ssim, contrast = _ssim(x, y, _PEAK, window.repeat(x.shape[1], 1, 1, 1), size_average=False)
+        if level == len(_SCALE_WEIGHTS) - 1:
+            terms.append(ssim)
+        else:
+            terms.append(contrast)
+            padding = [x.shape[-2] % 2, x.shape[-1] % 2]
+            x, y = (F.avg_pool2d(image, kernel_size=2, padding=padding) for image in (x, y))
+    weights = x.new_tensor(_SCALE_WEIGHTS).view(-1, 1, 1)
+    return (torch.stack(terms).clamp(min=1e-6) ** weights).prod(dim=0).mean(dim=1)
+
+
+def to_8bit(image: Tensor) -> Tensor:
+    """What a picture file would hold: [0, 1] clamped and rounded, as floats on the 0..255 scale."""
+    return (image.clamp(0, 1) * _PEAK).round()
+
+
+def psnr(x: Tensor, x_hat: Tensor) -> Tensor:
+    """PSNR in dB, (B,), between the 8-bit pictures of two batches (B, 3, H, W) in [0, 1]; at most 100."""
+    mse = (to_8bit(x) - to_8bit(x_hat)).pow(2).mean(dim=(1, 2, 3))
+    return 10 * torch.log10(_PEAK**2 / mse.clamp(min=_PEAK**2 * 1e-10))
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """Means over a batch, scalars. ``loss`` carries the gradient; bpp_y and bpp_z are bits per pixel."""
+
+    loss: Tensor
+    bpp_y: Tensor
+    bpp_z: Tensor
+
+    @property
+    def bpp(self) -> Tensor:
+        """Bits per pixel of y and z together."""
+        return self.bpp_y + self.bpp_z
+
+
+class RateDistortionLoss:
+    """lambda / (Wy Hy 256) * R + (1 - lambda) / 1000 * D (paper, Eq. 7).
+
+    R is the rate of one image's y and z; D is the mean squared error on the 0..255 scale, or 3000 (1 - MS-SSIM).
+
+    Args:
+        lmbda: between 0 and 1.
+        distortion: ``mse`` or ``ms_ssim``.
+        rate_unit: unit of R. The paper does not name it; ``nats`` is inferred from its authors' published curves.
+    """
+
+    def __init__(self, lmbda: float, distortion: str = "mse", rate_unit: str = "nats") -> None:
+        self.lmbda = lmbda
+        self.distortion = distortion
+        self.rate_scale = 1.0 if rate_unit == "nats" else 1 / math.log(2)
+
+    def __call__(self, output: Mapping[str, Any], x: Tensor) -> LossTerms:
+        """Loss of a model's ``output`` (``x_hat``, ``log_likelihoods``) for images ``x``, (B, 3, H, W) in [0, 1]."""
+        images, pixels = x.shape[0], x.shape[-2] * x.shape[-1]
+        nats = {key: -value.float().sum() / images for key, value in output["log_likelihoods"].items()}
+        grid = output["log_likelihoods"]["y"].shape[-2:]
+        rate = (nats["y"] + nats["z"]) * self.rate_scale / (grid[0] * grid[1] * _PIXELS_PER_LATENT)
+        loss = self.lmbda * rate + (1 - self.lmbda) / 1000 * self._distort(x, output["x_hat"].float())
+        bpp = {key: value.detach() / (math.log(2) * pixels) for key, value in nats.items()}
+        return LossTerms(loss, bpp["y"], bpp["z"])
+
+    def _distort(self, x: Tensor, x_hat: Tensor) -> Tensor:
+        if self.distortion == "mse":
+            return _PEAK**2 * F.mse_loss(x_hat, x)
+        return 3000 * (1 - ms_ssim(x_hat * _PEAK, x * _PEAK).mean())

@@ -1,0 +1,65 @@
+"""Course of the learning rate over a run, as a factor of the initial one.
+
+Every schedule is a function of the run's progress, 0 at the start and 1 at the end. Progress is the share of the steps
+done, or the share of the time used where a run is capped by the clock and that share is larger: so both kinds of run
+reach the end of the schedule.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+#: Factor of the initial learning rate at a progress in [0, 1].
+Schedule = Callable[[float], float]
+
+SCHEDULES = ("step", "cosine", "constant")
+
+
+def step_decay(max_steps: int, halvings: int = 6, decay_steps: int = 300_000, decay_share: float = 0.25) -> Schedule:
+    """Halve ``halvings`` times at equal distances over the last part of the run (paper, section 5).
+
+    The last part is ``decay_steps`` long, but at most ``decay_share`` of the run. With the defaults these are the
+    paper's halvings at T - 300K, T - 250K, ..., T - 50K for each T of Table 1 (1.2 million steps and more), and the
+    same picture scaled down for shorter runs.
+    """
+    window = min(float(decay_steps), decay_share * max_steps)
+
+    def factor(progress: float) -> float:
+        into = progress * max_steps - (max_steps - window)
+        if into < -1e-6 * window:
+            return 1.0
+        # The small term keeps a boundary that is hit exactly on its far side in spite of rounding.
+        done = math.floor(into / window * halvings + 1e-6) + 1
+        return 0.5 ** min(max(done, 1), halvings)
+
+    return factor
+
+
+def cosine(final_share: float = 0.01) -> Schedule:
+    """From 1 to ``final_share`` along half a cosine."""
+
+    def factor(progress: float) -> float:
+        return final_share + (1 - final_share) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
+
+    return factor
+
+
+def constant() -> Schedule:
+    """Always 1."""
+    return lambda progress: 1.0
+
+
+def build_schedule(
+    name: str, max_steps: int, halvings: int, decay_steps: int, decay_share: float, final_share: float
+) -> Schedule:
+    """The schedule called ``name``, one of ``SCHEDULES``.
+
+    Raises:
+        KeyError: unknown name.
+    """
+    return {
+        "step": lambda: step_decay(max_steps, halvings, decay_steps, decay_share),
+        "cosine": lambda: cosine(final_share),
+        "constant": constant,
+    }[name]()

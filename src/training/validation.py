@@ -1,0 +1,139 @@
+"""The one place where a composed training config is checked, before anything is built or written.
+
+Hydra has refused unknown keys and options by then; values are ours. What a part checks itself is left to the part: the
+model's own arguments to :func:`src.models.build_model`, image files to the data module.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
+
+from src.data import DATA_SETS
+from src.errors import ConfigError, UserError
+from src.training.losses import DISTORTIONS, MIN_SIDE, RATE_UNITS
+from src.training.schedules import SCHEDULES
+
+#: Keys that a row of the rate table fills, unless the scale or the user does.
+RATE_POINT_KEYS = ("model.N", "model.M", "trainer.max_steps", "optim.lr")
+
+#: Below this crop the global context sees (next to) no position with enough known ones, and learns nothing.
+MIN_CROP_GLOBAL_CONTEXT = 128
+
+
+def validate(cfg: DictConfig) -> None:
+    """Check every value of a composed ``train`` config.
+
+    Raises:
+        ConfigError: a value that is not allowed; its message names the key and what is allowed.
+        UserError: an interpolation that cannot be resolved.
+    """
+    _check_name(cfg, "experiment_name")
+    _check_number(cfg, "lmbda", lambda value: 0 < value < 1, "a number between 0 and 1, both excluded")
+    _check_rate_point(cfg)
+    try:
+        OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"the configuration cannot be resolved: {str(error).splitlines()[0]}") from error
+
+    _check_whole(cfg, "seed", 0, 2**32 - 1)
+    _check_whole(cfg, "trainer.max_steps", 1)
+    _check_whole(cfg, "trainer.val_check_interval", 1)
+    _check_whole(cfg, "trainer.log_every_n_steps", 1)
+    _check_whole(cfg, "trainer.devices", 1)
+    _check_whole(cfg, "trainer.num_nodes", 1)
+    _check_max_time(cfg)
+    _check_optimizer(cfg)
+    _check_choice(cfg, "distortion.name", DISTORTIONS)
+    _check_choice(cfg, "distortion.rate_unit", RATE_UNITS)
+    _check_data(cfg)
+
+
+def _check_rate_point(cfg: DictConfig) -> None:
+    missing = []
+    for key in RATE_POINT_KEYS:
+        try:
+            OmegaConf.select(cfg, key)
+        except InterpolationResolutionError:
+            missing.append(key)
+    if missing:
+        table = ", ".join(f"{row.lmbda:g}" for row in cfg.rates.table)
+        keys = " ".join(f"{key}=.." for key in missing)
+        raise ConfigError("lmbda", cfg.lmbda, f"a rate point of the table ({table}), or any other together with {keys}")
+
+
+def _check_optimizer(cfg: DictConfig) -> None:
+    def positive(value: float) -> bool:
+        return value > 0
+
+    _check_number(cfg, "optim.lr", positive, "a number above 0")
+    _check_number(cfg, "optim.aux_lr", positive, "a number above 0")
+    if cfg.optim.clip_norm is not None:
+        _check_number(cfg, "optim.clip_norm", positive, "a number above 0, or null for no clipping")
+    _check_choice(cfg, "optim.schedule", SCHEDULES)
+    _check_whole(cfg, "optim.halvings", 1)
+    _check_whole(cfg, "optim.decay_steps", 1)
+    share = "a number from 0 (excluded) to 1"
+    _check_number(cfg, "optim.decay_share", lambda value: 0 < value <= 1, share)
+    _check_number(cfg, "optim.final_share", lambda value: 0 <= value <= 1, "a number from 0 to 1")
+
+
+def _check_data(cfg: DictConfig) -> None:
+    _check_choice(cfg, "data.name", DATA_SETS)
+    _check_whole(cfg, "data.batch_size", 1)
+    _check_whole(cfg, "data.crop", MIN_SIDE)
+    processes = cfg.trainer.devices * cfg.trainer.num_nodes
+    if cfg.data.batch_size % processes:
+        raise ConfigError(
+            "data.batch_size",
+            cfg.data.batch_size,
+            f"a multiple of trainer.devices x trainer.num_nodes = {processes}: it counts over all devices together",
+        )
+    if cfg.model.get("global_context") and cfg.data.crop < MIN_CROP_GLOBAL_CONTEXT:
+        raise ConfigError(
+            "data.crop",
+            cfg.data.crop,
+            f"a whole number from {MIN_CROP_GLOBAL_CONTEXT} up with model.global_context=true (in smaller patches it "
+            "sees too few known positions to learn), or model.global_context=false",
+        )
+    _check_number(cfg, "data.min_zoom", lambda value: 0 < value <= 1, "a number from 0 (excluded) to 1")
+    _check_choice(cfg, "data.flips", (True, False))
+    if cfg.data.num_workers is not None:
+        _check_whole(cfg, "data.num_workers", 0)
+    _check_number(cfg, "data.preload_mb", lambda value: value >= 0, "a number from 0 up")
+
+
+def _check_max_time(cfg: DictConfig) -> None:
+    value = cfg.trainer.max_time
+    if value is not None and not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", str(value)):
+        raise ConfigError("trainer.max_time", value, 'days:hours:minutes:seconds such as "00:01:30:00", or null')
+
+
+def _check_name(cfg: DictConfig, key: str) -> None:
+    value = OmegaConf.select(cfg, key)
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9_.-]*[A-Za-z0-9_-][A-Za-z0-9_.-]*", value):
+        raise ConfigError(key, value, 'letters, digits, "_", "-" and "."')
+
+
+def _check_choice(cfg: DictConfig, key: str, allowed: Sequence[object]) -> None:
+    value = OmegaConf.select(cfg, key)
+    if value not in allowed:
+        raise ConfigError(key, value, allowed)
+
+
+def _check_whole(cfg: DictConfig, key: str, smallest: int, largest: float = math.inf) -> None:
+    value = OmegaConf.select(cfg, key)
+    if isinstance(value, bool) or not isinstance(value, int) or not smallest <= value <= largest:
+        limit = "up" if largest == math.inf else f"to {largest}"
+        raise ConfigError(key, value, f"a whole number from {smallest} {limit}")
+
+
+def _check_number(cfg: DictConfig, key: str, is_allowed: Callable[[float], bool], allowed: str) -> None:
+    value = OmegaConf.select(cfg, key)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not is_number or not is_allowed(value):
+        raise ConfigError(key, value, allowed)

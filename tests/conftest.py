@@ -1,0 +1,118 @@
+"""Fixtures: small 'living' models, whose latents, hyperprior and global context all carry information.
+
+A freshly initialised model rounds nearly everything to zero, and a test of the coder on zeros proves nothing. The models
+here are random too, but scaled until they are busy; the fixture checks that they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from src.models import build_model
+from src.models.image_codec import to_tensor
+from src.models.jointiq import JointIQNet, bits
+
+CONFIG: dict[str, Any] = {"name": "jointiq", "N": 8, "M": 10, "min_known": 8}
+Y_STD, Z_STD = 3.0, 2.0
+
+
+def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """A picture with smooth areas, edges and some noise: uint8 (height, width, 3)."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:height, :width] / 16.0
+    planes = [np.sin(rows * a + columns * b + c) for a, b, c in rng.uniform(-2, 2, (3, 3))]
+    edges = (np.mgrid[:height, :width][1] % 37 < 11)[..., None] * rng.uniform(-1, 1, 3)
+    values = 128 + 70 * np.stack(planes, -1) + 40 * edges + rng.normal(0, 12, (height, width, 3))
+    return values.clip(0, 255).astype(np.uint8)
+
+
+@cache
+def _living_state(items: tuple[tuple[str, Any], ...], seed: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    config = {**CONFIG, **{key: dict(value) if key == "enhancer" and value else value for key, value in items}}
+    torch.manual_seed(seed)
+    model = build_model(config).eval()
+    x = to_tensor(photo(128, 160))
+    with torch.no_grad():
+        last = model.g_a.convs[-1]
+        scale = Y_STD / model.analyse(x)[0].std()
+        last.weight.mul_(scale)
+        last.bias.mul_(scale)
+        last = model.h_a.convs[-1]
+        scale = Z_STD / model.analyse(x)[1].std()
+        last.weight.mul_(scale)
+        last.bias.mul_(scale)
+        model.z_prior.log_sigma.normal_(math.log(Z_STD), 0.3)
+        # f: sigmas around that of y, and parameters that differ from place to place.
+        model.estimator.preliminary.bias[-model.G * model.config["M"] :] += math.log(Y_STD)
+        if model.config["hyper_exp"]:
+            model.h_s.conv.weight.mul_(0.3)
+        if model.global_context is not None:
+            model.global_context.psi.normal_(0, 2.5)
+    return model.config, {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def make_living(seed: int = 0, **overrides: Any) -> JointIQNet:
+    """A fresh copy of a living model in evaluation mode."""
+    frozen = {key: tuple(value.items()) if isinstance(value, dict) else value for key, value in overrides.items()}
+    config, state = _living_state(tuple(sorted(frozen.items())), seed)
+    model = build_model(config)
+    model.load_state_dict({name: value.clone() for name, value in state.items()})
+    return model.eval()
+
+
+def assert_alive(model: JointIQNet, image: np.ndarray) -> None:
+    """No test with this model and image is vacuous."""
+    with torch.inference_mode():
+        y_hat, z_hat = model.latents(to_tensor(image))
+        z_bits = float(bits(model.log_likelihoods(y_hat, z_hat)["z"]))
+    assert (y_hat.abs() > 1).float().mean() >= 0.05
+    assert z_bits / (image.shape[0] * image.shape[1]) > 0.002
+    if model.global_context is not None:
+        assert model.global_context.psi.std() >= 2
+
+
+@pytest.fixture(scope="session")
+def living() -> Callable[..., JointIQNet]:
+    """``living(seed=0, **config)``: a living model, checked to be one."""
+
+    def make(seed: int = 0, **overrides: Any) -> JointIQNet:
+        model = make_living(seed, **overrides)
+        assert_alive(model, photo(96, 112))
+        return model
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def picture() -> Callable[..., np.ndarray]:
+    """``picture(height, width, seed=0)``: an 8-bit RGB test image."""
+    return photo
+
+
+@pytest.fixture(scope="session")
+def latents() -> Callable[..., tuple[Tensor, Tensor]]:
+    """``latents(model, height, width)``: y_hat (M, h, w) and z_hat (N, ...) of a test image of that size, int64."""
+
+    def make(model: JointIQNet, height: int = 96, width: int = 112, seed: int = 0) -> tuple[Tensor, Tensor]:
+        with torch.inference_mode():
+            y_hat, z_hat = model.latents(to_tensor(photo(height, width, seed)))
+        return y_hat[0].long(), z_hat[0].long()
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Any:
+    """Tests share the cores; those about threads set their own number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -1,0 +1,192 @@
+"""Every shipped config composes, and the layers of values win over each other in the documented order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from src.errors import ConfigError
+from src.models import build_model
+from src.train import CONFIGS, model_config
+from src.training.validation import validate
+
+EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
+SCALES = sorted(path.stem for path in (CONFIGS / "scale").glob("*.yaml"))
+TABLE_1 = {
+    0.5: (128, 128, 1_200_000, 1e-4),
+    0.35: (128, 128, 1_200_000, 1e-4),
+    0.23: (128, 192, 1_500_000, 1e-4),
+    0.12: (192, 256, 1_500_000, 1e-4),
+    0.06: (192, 420, 2_000_000, 5e-5),
+    0.03: (192, 420, 2_000_000, 5e-5),
+    0.017: (256, 600, 3_000_000, 5e-5),
+    0.01: (256, 600, 3_000_000, 3e-5),
+}
+# What an experiment may hold numbers for: a count that is its very point, no size.
+NOT_SIZES = {"model.G"}
+
+
+def config(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return compose("train", overrides=list(overrides))
+
+
+def rate_point(cfg: DictConfig) -> tuple[Any, ...]:
+    return cfg.model.N, cfg.model.M, cfg.trainer.max_steps, cfg.optim.lr
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_composes_at_every_scale(experiment: str, scale: str) -> None:
+    cfg = config(f"+experiment={experiment}", f"scale={scale}")
+    validate(cfg)
+    assert cfg.experiment_name == experiment
+
+
+def _options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONFIGS / group).glob("[!_]*.yaml"))
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        f"{group}={option}"
+        for group in ("enhancer", "distortion", "trainer", "logger", "rates", "optim", "callbacks", "model")
+        for option in _options(group)
+    ],
+)
+def test_every_option_composes(choice: str) -> None:
+    validate(config("+experiment=jointiq", choice))
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_experiments_hold_no_sizes_and_name_their_command(experiment: str) -> None:
+    path = CONFIGS / "experiment" / f"{experiment}.yaml"
+    lines = path.read_text().splitlines()
+    assert lines[0] == "# @package _global_"
+    assert lines[1] == f"# python -m src.train +experiment={experiment}"
+
+    def numbers(node: Any, prefix: str = "") -> list[str]:
+        if isinstance(node, dict):
+            return [key for name, item in node.items() for key in numbers(item, f"{prefix}.{name}".lstrip("."))]
+        return [prefix] if isinstance(node, int | float) and not isinstance(node, bool) else []
+
+    loaded = OmegaConf.to_container(OmegaConf.load(path))
+    assert set(numbers(loaded)) <= NOT_SIZES
+
+
+def _keys_without_comment(path: Path) -> list[str]:
+    """Keys of a config file that no comment stands above (a block's first comment counts for the block)."""
+    missing, explained = [], False
+    for line in path.read_text().splitlines():
+        text = line.strip()
+        if text.startswith("#"):
+            explained = True
+        elif not text:
+            explained = False
+        elif ":" in text and not text.startswith(("-", "_target_")) and not explained:
+            missing.append(f"{path.name}: {text}")
+    return missing
+
+
+def test_every_field_is_explained() -> None:
+    skipped = ("experiment", "hydra")
+    files = [path for path in CONFIGS.rglob("*.yaml") if path.parent.name not in skipped and path.parent != CONFIGS]
+    trivial = ("defaults:", "name:", "csv:", "wandb:")
+    missing = [line for path in files for line in _keys_without_comment(path)]
+    assert [line for line in missing if not line.split(": ", 1)[1].startswith(trivial)] == []
+
+
+@pytest.mark.parametrize("lmbda", TABLE_1)
+def test_lmbda_brings_its_row_of_table_1(lmbda: float) -> None:
+    assert rate_point(config("+experiment=jointiq", f"lmbda={lmbda}")) == TABLE_1[lmbda]
+
+
+def test_overrides_win_over_table_and_scale() -> None:
+    overrides = ("model.N=64", "trainer.max_steps=10", "optim.lr=0.5")
+    assert rate_point(config("+experiment=jointiq", "lmbda=0.06", *overrides)) == (64, 420, 10, 0.5)
+    assert rate_point(config("+experiment=jointiq", "scale=demo", *overrides)) == (64, 48, 10, 0.5)
+
+
+def test_choices_on_the_command_line_win_over_the_experiment() -> None:
+    assert config("+experiment=ablation_no_gc", "enhancer=none").enhancer.name is None
+
+
+def test_scale_decides_scan_and_enhancer_size() -> None:
+    paper, demo = config("+experiment=jointiq"), config("+experiment=jointiq", "scale=demo")
+    assert (paper.model.scan, demo.model.scan) == ("raster", "wavefront")
+    assert model_config(paper)["enhancer"] == {"name": "grdn", "grdbs": 4, "rdbs": 3, "convs": 3, "kernels": 32}
+    assert model_config(demo)["enhancer"] == {"name": "grdn", "grdbs": 1, "rdbs": 2, "convs": 2, "kernels": 16}
+    assert model_config(config("enhancer=grdn_full"))["enhancer"]["kernels"] == 64
+    assert config("+experiment=jointiq", "scale=demo", "enhancer.kernels=8").enhancer.kernels == 8
+
+
+def test_lmbda_outside_the_table_names_what_is_missing() -> None:
+    message = r"lmbda=0.4 .*0\.5, 0\.35, .*model\.M=\.\. trainer\.max_steps=\.\. optim"
+    with pytest.raises(ConfigError, match=message) as caught:
+        validate(config("+experiment=jointiq", "lmbda=0.4", "model.N=64"))
+    assert "model.N" not in str(caught.value)
+
+
+def test_lmbda_outside_the_table_with_its_own_values() -> None:
+    own = ("model.N=8", "model.M=9", "trainer.max_steps=10", "optim.lr=0.5")
+    cfg = config("+experiment=jointiq", "lmbda=0.4", *own)
+    validate(cfg)
+    assert rate_point(cfg) == (8, 9, 10, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "expected"),
+    [
+        ("jointiq", (3, True, True, True)),
+        ("ablation_no_grdn", (3, True, True, False)),
+        ("ablation_no_gc", (3, False, True, True)),
+        ("ablation_no_gc_mprm", (3, False, False, True)),
+        ("ablation_no_gmm", (1, True, True, True)),
+    ],
+)
+def test_experiments_switch_off_their_part(experiment: str, expected: tuple[Any, ...]) -> None:
+    built = model_config(config(f"+experiment={experiment}", "scale=demo", "model.N=4", "model.M=4"))
+    parts = (built["G"], built["global_context"], built["mprm"], built["enhancer"] is not None)
+    assert parts == expected
+    assert build_model(built).config == built
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("lmbda=1.5", "lmbda=1.5 is not allowed"),
+        ("lmbda=high", "lmbda='high' is not allowed"),
+        ("seed=-1", "seed=-1"),
+        ("experiment_name=a/b", "experiment_name='a/b'"),
+        ("trainer.max_steps=0", "trainer.max_steps=0"),
+        ("trainer.max_time=5m", "days:hours:minutes:seconds"),
+        ("trainer.devices=0", "trainer.devices=0"),
+        ("optim.lr=0", "optim.lr=0"),
+        ("optim.clip_norm=-1", "optim.clip_norm=-1"),
+        ("optim.schedule=linear", "one of step, cosine, constant"),
+        ("distortion.name=l1", "one of mse, ms_ssim"),
+        ("distortion.rate_unit=bytes", "one of nats, bits"),
+        ("data.crop=64", "data.crop=64 .*from 128 up with model.global_context=true"),
+        ("data.crop=8", "data.crop=8 .*from 16 up"),
+        ("data.min_zoom=0", "data.min_zoom=0"),
+        ("data.num_workers=-1", "data.num_workers=-1"),
+        ("data.name=imagenet", "one of sample, folder"),
+    ],
+)
+def test_wrong_values_are_named(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        validate(config("+experiment=jointiq", override))
+
+
+def test_small_crops_are_fine_without_global_context() -> None:
+    validate(config("+experiment=ablation_no_gc", "data.crop=64"))
+
+
+def test_batch_is_split_evenly() -> None:
+    with pytest.raises(ConfigError, match="a multiple of .* = 3"):
+        validate(config("+experiment=jointiq", "trainer=ddp", "trainer.devices=3"))

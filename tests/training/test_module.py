@@ -1,0 +1,115 @@
+"""Optimizer groups, clipping and checkpoints of the LightningModule; the callbacks' files."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from src.errors import UserError
+from src.models import build_model
+from src.training.checkpoint_io import AtomicCheckpointIO, check_same_model, read_training_checkpoint
+from src.training.compression_module import CompressionModule, NonFiniteError
+from src.training.loggers import CsvLog
+from src.training.losses import RateDistortionLoss
+from src.training.schedules import constant
+
+TINY = {"name": "jointiq", "N": 4, "M": 4, "G": 1, "global_context": False, "mprm": False, "scan": "raster"}
+
+
+def module(net: Any = None, **options: Any) -> CompressionModule:
+    options = {"lr": 1e-3, "name": "x", **options}
+    return CompressionModule(net or build_model(TINY), RateDistortionLoss(0.1), constant(), **options)
+
+
+class WithQuantiles(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+        self.prior = nn.Module()
+        self.prior.quantiles = nn.Parameter(torch.ones(3))
+
+
+def test_no_group_for_quantiles_that_are_not_there() -> None:
+    groups = module().configure_optimizers()["optimizer"].param_groups
+    assert [len(group["params"]) for group in groups] == [len(list(build_model(TINY).parameters()))]
+
+
+def test_quantiles_have_a_group_of_their_own() -> None:
+    groups = module(WithQuantiles(), aux_lr=0.5).configure_optimizers()["optimizer"].param_groups
+    assert [len(group["params"]) for group in groups] == [2, 1]
+    assert [group["lr"] for group in groups] == [1e-3, 0.5]
+
+
+def test_only_the_network_is_clipped() -> None:
+    net = WithQuantiles()
+    for parameter in net.parameters():
+        parameter.grad = torch.full_like(parameter, 10.0)
+    module(net).configure_gradient_clipping(None)
+    assert net.layer.weight.grad is not None and net.layer.weight.grad.max() == 10
+    module(net, clip_norm=1.0).configure_gradient_clipping(None)
+    norm = sum(p.grad.pow(2).sum() for p in net.layer.parameters()) ** 0.5  # type: ignore[union-attr]
+    assert norm == pytest.approx(1.0, rel=1e-4)
+    assert torch.equal(net.prior.quantiles.grad, torch.full((3,), 10.0))
+
+
+def test_checkpoint_holds_plain_values() -> None:
+    checkpoint: dict[str, Any] = {}
+    trained = module()
+    trained.on_save_checkpoint(checkpoint)
+    assert checkpoint["model_config"] == trained.net.config
+    assert (checkpoint["lmbda"], checkpoint["distortion"], checkpoint["name"]) == (0.1, "mse", "x")
+
+
+def test_weights_that_are_not_finite_are_not_saved() -> None:
+    trained = module()
+    next(iter(trained.net.parameters())).data.fill_(float("nan"))
+    with pytest.raises(NonFiniteError, match="weights are no longer finite"):
+        trained.on_save_checkpoint({})
+
+
+def test_checkpoint_files_appear_whole(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    state = {"model_config": {}, "state_dict": {}, "optimizer_states": [], "global_step": 3}
+    AtomicCheckpointIO().save_checkpoint(state, path)
+    assert AtomicCheckpointIO().load_checkpoint(path) == state
+    with pytest.raises(Exception, match="pickle"):
+        AtomicCheckpointIO().save_checkpoint({"bad": lambda: None}, path)
+    assert read_training_checkpoint(path) == state
+    assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_unusable_checkpoints(tmp_path: Path) -> None:
+    AtomicCheckpointIO().save_checkpoint({"state_dict": {}}, tmp_path / "weights.ckpt")
+    whole = tmp_path / "weights.ckpt"
+    (tmp_path / "cut.ckpt").write_bytes(whole.read_bytes()[:200])
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    (tmp_path / "empty.ckpt").touch()
+    messages = {"none": "no such file", "weights": "no training state"}
+    messages |= dict.fromkeys(("cut", "text", "empty"), "cannot be opened")
+    for name, message in messages.items():
+        with pytest.raises(UserError, match=message):
+            read_training_checkpoint(tmp_path / f"{name}.ckpt")
+
+
+def test_another_model_is_named() -> None:
+    check_same_model({"model_config": TINY}, TINY, "a.ckpt")
+    with pytest.raises(UserError, match="another model: N=4 there, 8 here"):
+        check_same_model({"model_config": TINY}, {**TINY, "N": 8}, "a.ckpt")
+
+
+def test_csv_of_a_continued_run(tmp_path: Path) -> None:
+    first = CsvLog(str(tmp_path))
+    for step in range(4):
+        first.log_metrics({"a": step}, step)
+    first.save()
+    second = CsvLog(str(tmp_path))
+    second.keep_until(2)
+    second.log_metrics({"a": 20, "b": 1}, 2)
+    second.save()
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    assert [(row["step"], row["a"], row["b"]) for row in rows] == [("0", "0", ""), ("1", "1", ""), ("2", "20", "1")]

@@ -1,1 +1,6 @@
 """JointIQ-Net: learned image compression and quality enhancement, trained jointly."""
+
+import warnings
+
+# A dependency of CompressAI warns of its own use of torch.jit at every start; nothing a user of this project can act on.
+warnings.filterwarnings("ignore", message=".*torch.jit.script.*")

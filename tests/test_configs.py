@@ -120,7 +120,8 @@ def test_scale_decides_scan_and_enhancer_size() -> None:
     paper, demo = config("+experiment=jointiq"), config("+experiment=jointiq", "scale=demo")
     assert (paper.model.scan, demo.model.scan) == ("raster", "wavefront")
     assert model_config(paper)["enhancer"] == {"name": "grdn", "grdbs": 4, "rdbs": 3, "convs": 3, "kernels": 32}
-    assert model_config(demo)["enhancer"] == {"name": "grdn", "grdbs": 1, "rdbs": 2, "convs": 2, "kernels": 16}
+    assert demo.scale.grdn.kernels < 32
+    assert model_config(demo)["enhancer"] == {"name": "grdn", **demo.scale.grdn}
     assert model_config(config("enhancer=grdn_full"))["enhancer"]["kernels"] == 64
     assert config("+experiment=jointiq", "scale=demo", "enhancer.kernels=8").enhancer.kernels == 8
 

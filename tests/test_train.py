@@ -296,3 +296,13 @@ def test_ctrl_c_saves(tmp_path: Path, images: Path) -> None:
     assert process.returncode == 130, output
     step = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
     assert step > 0 and f"stopped at step {step}" in output
+
+
+def test_wandb_run_is_recorded_and_closed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, images: Path) -> None:
+    for name in ("WANDB_MODE", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    assert run(monkeypatch, *own(images), "logger=wandb", f"paths.run_dir={tmp_path / 'w'}") == 0
+    assert len(list((tmp_path / "w" / "wandb").glob("offline-run-*/*.wandb"))) == 1
+    assert rows(tmp_path / "w")
+    assert sys.modules["wandb"].run is None

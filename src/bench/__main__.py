@@ -27,10 +27,12 @@ def run_codec(options: argparse.Namespace) -> None:
     with progress_bar() as progress:
         step = _stepper(progress, "compare", codec.compare_steps(repeats, warm_up))
         result = codec.compare(size, repeats, warm_up, step)
+        step("done")
         result["size_scaling"] = []
         if not options.no_scaling:
             step = _stepper(progress, "sizes", len(sizes) * len(scaling.ACTIONS))
             result["size_scaling"] = scaling.measure_sizes(sizes, step)
+            step("done")
     report.comparison_table(result).print()
     written = [options.output]
     if result["size_scaling"]:
@@ -76,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     profile.set_defaults(run=run_profile)
     profile.add_argument("--light-grdn", action="store_true", help="with the light GRDN as enhancer")
     for command in (compare, profile):
-        command.add_argument("--quick", action="store_true", help="small images, one run: tries the program, not the codec")
+        command.add_argument("--quick", action="store_true", help="small images, one run: tries the program only")
     given = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args(given or ["codec"])
     if options.run is run_codec and options.repeats < 1:

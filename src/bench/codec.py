@@ -26,21 +26,18 @@ SIZE = (512, 768)
 QUICK_SIZE = (256, 256)
 BPP_RANGE = (0.4, 0.6)
 PHOTOGRAPH = "coffee"
-MODEL: dict[str, Any] = {
-    "name": "jointiq",
-    "N": CHANNELS,
-    "M": CHANNELS,
-    "G": 3,
-    "global_context": True,
-    "mprm": True,
-    "scan": "wavefront",
-}
 LIGHT_GRDN = {"name": "grdn", "grdbs": 4, "rdbs": 3, "convs": 3, "kernels": 32}
 
 OURS, LIGHT, THEIRS = "jointiq", "jointiq_light_grdn", "mbt2018"
 PARTS = ("encode", "decode", "entropy_decode")
 # Ours / mbt2018, without enhancer.
 GOALS = {"encode": 0.45, "decode": 0.30, "entropy_decode": 0.20}
+
+
+def model_config(enhancer: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The JointIQ-Net that is timed, all its parts on."""
+    parts = {"G": 3, "global_context": True, "mprm": True, "scan": "wavefront", "enhancer": enhancer}
+    return {"name": "jointiq", "N": CHANNELS, "M": CHANNELS, **parts}
 
 
 @dataclass
@@ -67,16 +64,16 @@ def photograph(size: Size) -> Image:
     scale = min(image.width / width, image.height / height)
     left, top = (image.width - scale * width) / 2, (image.height - scale * height) / 2
     box = (left, top, image.width - left, image.height - top)
-    return np.asarray(image.resize((width, height), PilImage.Resampling.LANCZOS, box=box))
+    return np.array(image.resize((width, height), PilImage.Resampling.LANCZOS, box=box))
 
 
 def contenders(size: Size, scale: float) -> dict[str, Contender]:
     """All three, on the same photograph and the same latents."""
     image, latents = photograph(size), make_latents(size, CHANNELS, CHANNELS, scale)
     return {
-        OURS: JointIQContender(driven_jointiq(MODEL, scale), image, latents),
+        OURS: JointIQContender(driven_jointiq(model_config(), scale), image, latents),
         THEIRS: Mbt2018Contender(driven_mbt2018(CHANNELS, CHANNELS, scale), image, latents),
-        LIGHT: JointIQContender(driven_jointiq({**MODEL, "enhancer": LIGHT_GRDN}, scale), image, latents),
+        LIGHT: JointIQContender(driven_jointiq(model_config(LIGHT_GRDN), scale), image, latents),
     }
 
 
@@ -116,7 +113,7 @@ def summary(times: Mapping[str, Times], size: Size) -> dict[str, Any]:
     for name, entry in times.items():
         bpp = 8 * entry.coded_bytes["total"] / pixels
         if not BPP_RANGE[0] <= bpp <= BPP_RANGE[1]:
-            raise RuntimeError(f"{name} codes to {bpp:.3f} bpp; a fair comparison needs {BPP_RANGE[0]} to {BPP_RANGE[1]}")
+            raise RuntimeError(f"{name} codes to {bpp:.3f} bpp; a fair comparison needs {BPP_RANGE}")
         result["contenders"][name] = {
             "bpp": bpp,
             "bpp_payload": 8 * entry.coded_bytes["payload"] / pixels,
@@ -140,7 +137,7 @@ def settings(size: Size, repeats: int) -> dict[str, Any]:
         "width": size[1],
         "N": CHANNELS,
         "M": CHANNELS,
-        "model": MODEL,
+        "model": model_config(),
         "light_grdn": LIGHT_GRDN,
         "repeats": repeats,
     }

@@ -4,14 +4,14 @@ What coding costs depends on the latents: a model with random weights rounds nea
 empty stream says little about speed. So both contenders run all their networks on random weights, but
 
 * hooks put the same synthetic latents in place of what g_a and h_a return, after these have been computed;
-* the last layer of each parameter network predicts the scale of each channel, as training would teach it: the right scale
-  with an error of 25 % that its random inputs make, so that table look-ups scatter as in a trained model. The means it
-  predicts are zero.
+* the last layer of each parameter network predicts the scale of each channel, as training would teach it: the right
+  scale with an error of 25 % that its random inputs make, so that table look-ups scatter as in a trained model. The
+  means it predicts are zero.
 
-The latents are y(c, p) = round(s * a(c) * e(p) * n) with normal n. a(c) falls from 1 to exp(-5) over the channels: a few
-are busy, many nearly empty. log e is a smooth normal field of deviation 0.7: busy and quiet places, and as heavy tails as
-the latents of photographs have. z is round(0.35 * n), some 0.035 bpp. s is found by bisection so that the estimated cost of
-both, in the mean of the two contenders, is 0.5 bpp.
+The latents are y(c, p) = round(s * a(c) * e(p) * n) with normal n. a(c) falls from 1 to exp(-5) over the channels: a
+few are busy, many nearly empty. log e is a smooth normal field of deviation 0.7: busy and quiet places, and tails as
+heavy as those of photographs' latents. z is round(0.35 * n), some 0.035 bpp. s is found by bisection so that the
+estimated cost of both, in the mean of the two contenders, is 0.5 bpp.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def driven_jointiq(config: Mapping[str, Any], scale: float, seed: int = 0) -> Jo
 
 @torch.no_grad()
 def driven_mbt2018(N: int, M: int, scale: float, seed: int = 0) -> JointAutoregressiveHierarchicalPriors:
-    """CompressAI's mbt2018 with random weights that predicts the scales of the synthetic latents; its tables are made."""
+    """CompressAI's mbt2018 with random weights that predicts the scales of the synthetic latents, tables made."""
     torch.manual_seed(seed)
     model = JointAutoregressiveHierarchicalPriors(N, M).eval()
     # An untrained bottleneck is a logistic density with random offsets; with this scale and without them it fits z.

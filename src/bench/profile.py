@@ -1,7 +1,7 @@
 """Where the time of our encoder and decoder goes: ``python -m src.bench profile``.
 
-Functions are wrapped for the time of the run; each section gets the processor time of this process spent in its functions
-less that spent in wrapped functions they call, so the sections add up.
+Functions are wrapped for the time of the run; each section gets the processor time of this process spent in its
+functions less that spent in wrapped functions they call, so the sections add up.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from src.bench.codec import CHANNELS, MODEL, photograph
+from src.bench import codec
 from src.bench.contenders import JointIQContender
 from src.bench.drive import driven_jointiq, find_scale, make_latents
 from src.bitstream import decisions, rans
@@ -98,9 +98,10 @@ def profiled() -> Iterator[Sections]:
 
 def profile_codec(size: Size, enhancer: Mapping[str, Any] | None) -> tuple[Sections, Sections]:
     """Encode and decode of an image of ``size`` (height, width), after one run of each to warm up."""
-    scale = find_scale(CHANNELS, CHANNELS)
-    model = driven_jointiq({**MODEL, "enhancer": enhancer}, scale)
-    contender = JointIQContender(model, photograph(size), make_latents(size, CHANNELS, CHANNELS, scale))
+    scale = find_scale(codec.CHANNELS, codec.CHANNELS)
+    model = driven_jointiq(codec.model_config(enhancer), scale)
+    latents = make_latents(size, codec.CHANNELS, codec.CHANNELS, scale)
+    contender = JointIQContender(model, codec.photograph(size), latents)
     contender.encode()
     contender.decode()
     with profiled() as encode:

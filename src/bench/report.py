@@ -29,7 +29,8 @@ def comparison_table(result: Mapping[str, Any]) -> Table:
     for part in PARTS:
         header += [f"{_LABELS[part]} s", "ratio"]
     table = Table(title, header)
-    ratios = {OURS: result, LIGHT: result["light_grdn"], THEIRS: dict.fromkeys((f"{part}_ratio" for part in PARTS), 1.0)}
+    unity = {f"{part}_ratio": 1.0 for part in PARTS}
+    ratios = {OURS: result, LIGHT: result["light_grdn"], THEIRS: unity}
     for name in (THEIRS, OURS, LIGHT):
         entry = result["contenders"][name]
         row = [_NAMES[name], number(entry["bpp"], 3)]
@@ -80,6 +81,7 @@ def scaling_plot(entries: Sequence[Mapping[str, Any]], path: Path) -> Path:
     """Seconds and memory per megapixel against size: flat lines mean cost in proportion to size."""
     figure = Figure(figsize=(8.0, 3.4), layout="constrained")
     FigureCanvasAgg(figure)
+    names = [f"{entry['width']}x{entry['height']}" for entry in entries]
     for axes, key, unit, label in zip(
         figure.subplots(1, 2),
         ("seconds_per_megapixel", "memory_bytes_per_megapixel"),
@@ -92,9 +94,7 @@ def scaling_plot(entries: Sequence[Mapping[str, Any]], path: Path) -> Path:
             sizes = [entry["megapixels"] for entry in entries]
             axes.plot(sizes, values, color=colour, marker=marker, markersize=5, linewidth=1.8, label=action)
         axes.set_xscale("log")
-        axes.set_xticks(
-            [entry["megapixels"] for entry in entries], [f"{e['width']}x{e['height']}" for e in entries], rotation=40, ha="right"
-        )
+        axes.set_xticks([entry["megapixels"] for entry in entries], names, rotation=40, ha="right")
         axes.minorticks_off()
         axes.set_ylim(bottom=0)
         axes.set_title(label, loc="left", fontsize=10)

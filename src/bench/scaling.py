@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from src.bench.codec import CHANNELS, MODEL, photograph
+from src.bench import codec
 from src.bench.contenders import JointIQContender
 from src.bench.drive import Latents, driven_jointiq, find_scale, make_latents
 from src.bench.stopwatch import Moment, forget_peak, peak_bytes, resident_bytes
@@ -40,10 +40,10 @@ def measure_sizes(sizes: Sequence[Size], step: Callable[[str], None]) -> list[di
     Raises:
         UserError: a measuring process failed; its own message is above.
     """
-    scale = find_scale(CHANNELS, CHANNELS)
+    scale = find_scale(codec.CHANNELS, codec.CHANNELS)
     with tempfile.TemporaryDirectory(prefix="jointiq-bench-") as name:
         folder = Path(name)
-        model = driven_jointiq(MODEL, scale)
+        model = driven_jointiq(codec.model_config(), scale)
         torch.save({"config": model.config, "state": model.state_dict()}, folder / "model.pt")
         del model
         return [_measure(folder, size, scale, step) for size in sizes]
@@ -51,14 +51,15 @@ def measure_sizes(sizes: Sequence[Size], step: Callable[[str], None]) -> list[di
 
 def _measure(folder: Path, size: Size, scale: float, step: Callable[[str], None]) -> dict[str, Any]:
     height, width = size
-    latents = make_latents(size, CHANNELS, CHANNELS, scale)
+    latents = make_latents(size, codec.CHANNELS, codec.CHANNELS, scale)
     torch.save({"y": latents.y, "z": latents.z}, folder / "latents.pt")
-    write_png(folder / "image.png", photograph(size))
+    write_png(folder / "image.png", codec.photograph(size))
     megapixels = height * width / 1e6
     entry: dict[str, Any] = {"height": height, "width": width, "megapixels": megapixels}
     for action in ACTIONS:
         step(f"{width}x{height}: {action}")
-        command = [sys.executable, "-m", "src.bench.scaling", action, str(folder)]
+        # The libraries' warnings were already shown by this process.
+        command = [sys.executable, "-W", "ignore", "-m", "src.bench.scaling", action, str(folder)]
         child = subprocess.run(command, stdout=subprocess.PIPE, check=False)
         if child.returncode:
             raise UserError(f"measuring {action} at {width}x{height} failed with exit code {child.returncode}")
@@ -83,7 +84,7 @@ def measure_here(action: str, folder: Path) -> dict[str, float]:
     assert isinstance(model, JointIQNet)
     model.load_state_dict(stored["state"])
     del stored
-    decode_image(model, encode_image(model, photograph(WARM_UP_SIZE), estimate=False).data)
+    decode_image(model, encode_image(model, codec.photograph(WARM_UP_SIZE), estimate=False).data)
     forget_peak()
     base = resident_bytes()
     image = read_image(folder / "image.png")

@@ -32,6 +32,7 @@ from src.layers.fixed_point import FRACTION_BITS, ONE
 
 SIGMA_MIN = 0.11
 SIGMA_MAX = 2048.0
+_TAIL = -30.0
 
 
 def parameter_kinds(G: int) -> int:
@@ -63,11 +64,19 @@ def log_mass(values: Tensor, means: Tensor, log_sigmas: Tensor) -> Tensor:
     """
     distance = -(values - means).abs()
     inverse_sigma = torch.exp(-log_sigmas)
-    upper = torch.special.log_ndtr((distance + 0.5) * inverse_sigma)
-    lower = torch.special.log_ndtr((distance - 0.5) * inverse_sigma)
+    upper = _log_ndtr((distance + 0.5) * inverse_sigma)
+    lower = _log_ndtr((distance - 0.5) * inverse_sigma)
     # log(e^upper - e^lower); the gap is kept off zero for sigmas so wide that float32 cannot tell the two CDFs apart.
     gap = (upper - lower).clamp(min=1e-7)
     return upper + torch.where(gap > math.log(2), torch.log1p(-torch.exp(-gap)), torch.log(-torch.expm1(-gap)))
+
+
+def _log_ndtr(x: Tensor) -> Tensor:
+    """log of the normal CDF. Below -30 by its expansion: torch's own gradient loses its digits and turns to NaN there."""
+    far = x < _TAIL
+    t = x.clamp(max=_TAIL)
+    tail = -0.5 * t.square() - torch.log(-t) - 0.5 * math.log(2 * math.pi) + torch.log1p(-t.square().reciprocal())
+    return torch.where(far, tail, torch.special.log_ndtr(x.clamp(min=_TAIL)))
 
 
 def log_likelihood(y: Tensor, parameters: Tensor, G: int) -> Tensor:

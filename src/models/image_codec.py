@@ -69,14 +69,13 @@ def encode_image(model: JointIQNet, image: Image, estimate: bool = True) -> Enco
     height, width, _ = image.shape
     if height * width > MAX_PIXELS:
         raise DataError(f"the image has {width}x{height} pixels; the format allows {MAX_PIXELS}")
+    # Derived from the weights once a model, not once an image.
+    exact, identity = model.exact, fingerprint(model)
     began = time.perf_counter()
     y_hat, z_hat = model.latents(to_tensor(image, model.device))
-    exact = model.exact
     z, y = exact.encode_z(z_hat[0]), exact.encode_y(y_hat[0], z_hat[0])
     y_int, z_int = y_hat[0].long().cpu(), z_hat[0].long().cpu()
-    container = Container(
-        fingerprint(model)[:FINGERPRINT_BYTES], model.scan.code, height, width, latents_crc(y_int, z_int), z, y
-    )
+    container = Container(identity[:FINGERPRINT_BYTES], model.scan.code, height, width, latents_crc(y_int, z_int), z, y)
     data = container.pack()
     seconds = time.perf_counter() - began
     estimated = None
@@ -93,6 +92,7 @@ def decode_image(model: JointIQNet, data: bytes) -> Decoded:
     Raises:
         BitstreamError: the file is damaged, or was written by another model; never a wrong picture.
     """
+    fingerprint(model)
     began = time.perf_counter()
     y_hat, z_hat, size = decode_latents(model, data)
     x_hat, x_mid = model.reconstruct(y_hat[None].float(), size)

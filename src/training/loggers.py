@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import netrc
 import os
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities import rank_zero_only
@@ -50,15 +52,27 @@ def wandb_logger(project: str, group: str, save_dir: str, offline: bool | None =
         UserError: wandb is not installed.
     """
     try:
-        import wandb
         from lightning.pytorch.loggers import WandbLogger
-    except ImportError as error:
-        raise UserError("logger=wandb needs the package wandb: pip install wandb") from error
 
-    if offline is None:
-        offline = "WANDB_MODE" not in os.environ and not wandb.api.api_key
-    Path(save_dir).mkdir(parents=True, exist_ok=True)
-    return WandbLogger(project=project, group=group, save_dir=save_dir, offline=offline, **options)
+        if offline is None:
+            offline = "WANDB_MODE" not in os.environ and not _is_logged_in()
+        if offline:
+            options["mode"] = "offline"
+        Path(save_dir).mkdir(parents=True, exist_ok=True)
+        return WandbLogger(project=project, group=group, save_dir=save_dir, offline=offline, **options)
+    except ModuleNotFoundError as error:
+        raise UserError("logger=wandb needs the package wandb; allowed: pip install wandb, or logger=csv") from error
+
+
+def _is_logged_in() -> bool:
+    """Whether `wandb login` (or WANDB_API_KEY) has left a key; asks neither the user nor the network."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
 
 
 def finish_wandb() -> None:

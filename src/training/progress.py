@@ -51,10 +51,7 @@ class Progress(Callback):
         self._first_step = trainer.global_step
         self._first_share = _share(trainer, pl_module)
         if self.style == "bar":
-            self._bar = RichProgress(
-                TextColumn("[bold]training"), BarColumn(bar_width=24), TextColumn("{task.description}"),
-                console=self.console,
-            )  # fmt: skip
+            self._bar = RichProgress(BarColumn(bar_width=10), TextColumn("{task.description}"), console=self.console)
             self._task = self._bar.add_task("", total=1.0)
             self._bar.start()
 
@@ -98,11 +95,11 @@ class Progress(Callback):
         speed = (trainer.global_step - self._first_step) / max(seconds, 1e-9)
         metrics = trainer.callback_metrics
         values = "  ".join(f"{name} {float(metrics[key]):.3f}" for name, key in _WATCHED.items() if key in metrics)
-        text = f"step {trainer.global_step}/{trainer.max_steps}  {values}  {speed:.1f} steps/s  {left} left"
+        text = f"{trainer.global_step}/{trainer.max_steps}  {values}  {speed:.1f}/s  {left} left"
         if self._bar is not None:
             self._bar.update(self._task, completed=share, description=text)
         else:
-            self.console.print(text, highlight=False, soft_wrap=True)
+            self.console.print(f"step {text}", highlight=False, soft_wrap=True)
 
 
 def _share(trainer: Trainer, module: LightningModule) -> float:

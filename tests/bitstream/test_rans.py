@@ -68,7 +68,8 @@ def test_unlikely_decisions():
 def test_truncated_data_is_an_error(seed):
     bits, tables = sample(3000, seed)
     data = encode_decisions(bits, tables)
-    for length in {0, 4, 7, 8, 12, len(data) // 8 * 4, len(data) - 4, len(data) - 3, len(data) - 1}:
+    # One missing word is noticed here in all but 1 of 32 cases, and by the checksum of the file in all.
+    for length in {0, 4, 7, 8, 12, len(data) // 8 * 4, len(data) - 8, len(data) - 3, len(data) - 1}:
         with pytest.raises(BitstreamError):
             decode(data[:length], tables)
 

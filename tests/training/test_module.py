@@ -12,6 +12,7 @@ from torch import nn
 
 from src.errors import UserError
 from src.models import build_model
+from src.training import loggers
 from src.training.checkpoint_io import AtomicCheckpointIO, check_same_model, read_training_checkpoint
 from src.training.compression_module import CompressionModule, NonFiniteError
 from src.training.loggers import CsvLog
@@ -113,3 +114,16 @@ def test_csv_of_a_continued_run(tmp_path: Path) -> None:
     second.save()
     rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
     assert [(row["step"], row["a"], row["b"]) for row in rows] == [("0", "0", ""), ("1", "1", ""), ("2", "20", "1")]
+
+
+def test_wandb_records_offline_unless_logged_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert not loggers._is_logged_in()
+    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password key\n")
+    assert loggers._is_logged_in()
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
+    assert not loggers._is_logged_in()
+    monkeypatch.setenv("WANDB_API_KEY", "key")
+    assert loggers._is_logged_in()

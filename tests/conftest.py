@@ -1,7 +1,7 @@
 """Fixtures: small 'living' models, whose latents, hyperprior and global context all carry information.
 
-A freshly initialised model rounds nearly everything to zero, and a test of the coder on zeros proves nothing. The models
-here are random too, but scaled until they are busy; the fixture checks that they are.
+A freshly initialised model rounds nearly everything to zero, and a test of the coder on zeros proves nothing. The
+models here are random too, but scaled until they are busy; the fixture checks that they are.
 """
 
 from __future__ import annotations

@@ -5,11 +5,11 @@ empty stream says little about speed. So both contenders run all their networks 
 
 * hooks put the same synthetic latents in place of what g_a and h_a return, after these have been computed;
 * the last layer of each parameter network predicts the scale of each channel, as training would teach it: the right
-  scale with an error of 25 % that its random inputs make, so that table look-ups scatter as in a trained model. The
+  scale with an error of 10 % that its random inputs make, so that table look-ups scatter as in a trained model. The
   means it predicts are zero.
 
 The latents are y(c, p) = round(s * a(c) * e(p) * n) with normal n. a(c) falls from 1 to exp(-5) over the channels: a
-few are busy, many nearly empty. log e is a smooth normal field of deviation 0.7: busy and quiet places, and tails as
+few are busy, many nearly empty. log e is a smooth normal field of deviation 0.5: busy and quiet places, and tails as
 heavy as those of photographs' latents. z is round(0.35 * n), some 0.035 bpp. s is found by bisection so that the
 estimated cost of both, in the mean of the two contenders, is 0.5 bpp.
 """
@@ -35,11 +35,11 @@ from src.models.jointiq import JointIQNet, bits
 
 TARGET_BPP = 0.5
 CHANNEL_DECAY = 5.0
-FIELD_DEVIATION = 0.7
+FIELD_DEVIATION = 0.5
 # Latent positions per independent value of the field.
 FIELD_GRAIN = 4
 Z_DEVIATION = 0.35
-SCALE_ERROR = 0.25
+SCALE_ERROR = 0.1
 # Where s is found and the predictions are fitted; the statistics do not depend on the size.
 CALIBRATION_SIZE = (512, 768)
 

@@ -72,7 +72,7 @@ def log_mass(values: Tensor, means: Tensor, log_sigmas: Tensor) -> Tensor:
 
 
 def _log_ndtr(x: Tensor) -> Tensor:
-    """log of the normal CDF. Below -30 by its expansion: torch's own gradient loses its digits and turns to NaN there."""
+    """log of the normal CDF; below -30 by its expansion: the gradient of torch's own loses digits there, up to NaN."""
     far = x < _TAIL
     t = x.clamp(max=_TAIL)
     tail = -0.5 * t.square() - torch.log(-t) - 0.5 * math.log(2 * math.pi) + torch.log1p(-t.square().reciprocal())

@@ -29,12 +29,14 @@ from src.bitstream.scan import Run, Scan, grid_rows
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)
 def tap_is_known(scan: Scan, K: int) -> Tensor:
     """Which of the (K + 1, 2K + 1) clipped offsets (rows above, columns -K .. K) the scan ever knows: bool."""
     return torch.tensor([[scan.is_known(drow, dcolumn) for dcolumn in range(-K, K + 1)] for drow in range(K + 1)])
 
 
 @lru_cache(maxsize=8)
+@torch.inference_mode(False)
 def pair_index(scan: Scan, K: int, height: int, width: int) -> tuple[Tensor, Tensor]:
     """For all (current, other) positions: flat clipped offset, and whether the other is known; (P, P) each."""
     rows, columns = (
@@ -49,6 +51,7 @@ def pair_index(scan: Scan, K: int, height: int, width: int) -> tuple[Tensor, Ten
 
 
 @lru_cache(maxsize=8)
+@torch.inference_mode(False)
 def region_counts(scan: Scan, K: int, height: int, width: int) -> Tensor:
     """How many known positions share each clipped offset: int64 (height * width, (K + 1)(2K + 1))."""
     counts = torch.zeros(height, width, K + 1, 2 * K + 1, dtype=torch.int64)

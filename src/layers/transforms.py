@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from compressai.layers import GDN
 from compressai.models.utils import conv, deconv
 from torch import Tensor, nn
 
 from src.bitstream.tables import EXP_BITS, EXP_ENTRIES, EXP_STEP_BITS, exp_table
 from src.layers.fixed_point import FRACTION_BITS, ExactLinear, exact_conv, exact_deconv, to_fixed
+from src.layers.gdn import GDN
 from src.layers.padding import Size, crop, pad_to_even, pyramid
 
 # exp(7) = 1096.6 still fits the fixed-point activations of the exact path.

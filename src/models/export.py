@@ -84,7 +84,7 @@ def read_export(path: Path) -> JointIQNet:
                 raise UserError(f"{path}: its table {name} is not that of the format")
         exact = {name.removeprefix(_EXACT): value for name, value in tensors.items() if name.startswith(_EXACT)}
         state = model.state_dict()
-        state |= {name: value.float() for name, value in tensors.items() if name.startswith(_FLOAT_PARTS)}
+        state |= {name: tensors[name].float() for name in state if name.startswith(_FLOAT_PARTS)}
         model.load_state_dict(state)
         model.use_exact(ExactEntropyModel(model.config, exact))
         restore_float_twin(model, exact)
@@ -107,7 +107,8 @@ def restore_float_twin(model: JointIQNet, exact: dict[str, Tensor]) -> None:
     """Set the float weights of the entropy model to what its integers stand for."""
 
     def floats(name: str) -> tuple[Tensor, Tensor]:
-        scale = torch.ldexp(torch.tensor(1.0, dtype=torch.float64), -exact[f"{name}.shift"].int())
+        shift = exact[f"{name}.shift"].int()
+        scale = torch.ldexp(torch.ones(shift.shape, dtype=torch.float64), -shift)
         return exact[f"{name}.weight"] * scale[:, None], exact[f"{name}.bias"] * scale / ONE
 
     def fill(layer: nn.Module, name: str) -> None:

@@ -127,6 +127,8 @@ class JointIQNet(CompressionModel):
             M, parameter_kinds(G) * G * M, estimator_width, mprm_width if mprm else None, global_context
         )
         self.enhancer = build_enhancer(enhancer)
+        # The layout in which convolutions run a third faster on CPUs, and fastest on tensor cores.
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> dict[str, Any]:
         """Reconstruct and estimate the rate.

@@ -48,8 +48,7 @@ class CompressionModule(lightning.LightningModule):
         name: str = "",
     ) -> None:
         super().__init__()
-        # Convolutions are a quarter faster in this layout, on CPUs and on tensor cores.
-        self.net = net.to(memory_format=torch.channels_last)
+        self.net = net
         self.criterion = criterion
         self.schedule = schedule
         self.lr = lr

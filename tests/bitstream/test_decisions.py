@@ -1,3 +1,5 @@
+import contextlib
+
 import numpy as np
 import pytest
 import torch
@@ -107,10 +109,8 @@ def test_another_distribution_gives_other_bits():
     one, other = mixture(200, seed=1), mixture(200, seed=2)
     data, _ = encode(one, values)
     assert encode(other, values)[0] != data
-    try:
+    with contextlib.suppress(BitstreamError):
         assert not torch.equal(decode(other, data), values)
-    except BitstreamError:
-        pass
 
 
 def test_levels_of_certain_and_empty_masses():

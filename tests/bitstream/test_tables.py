@@ -29,7 +29,7 @@ def forty_digits():
 
 
 def check(table, exact, margin):
-    """Each entry is its quantity rounded, and none is nearer to a tie than ``margin``, beyond what any libm is off by."""
+    """Each entry is its quantity rounded, and none is within ``margin`` of a tie: more than any libm is off by."""
     entries = table.tolist()
     assert len(entries) == len(exact)
     for entry, value in zip(entries, exact, strict=True):

@@ -27,7 +27,9 @@ def reference_log_mass(value, mean, sigma):
     """With 60 digits, in the tail where no cancellation occurs."""
     with mp.workdps(60):
         distance = abs(mpf(value) - mpf(mean))
-        return float(mp.log(mp.ncdf((mpf("0.5") - distance) / mpf(sigma)) - mp.ncdf((-mpf("0.5") - distance) / mpf(sigma))))
+        return float(
+            mp.log(mp.ncdf((mpf("0.5") - distance) / mpf(sigma)) - mp.ncdf((-mpf("0.5") - distance) / mpf(sigma)))
+        )
 
 
 @pytest.mark.parametrize("sigma", [0.11, 0.5, 2.0, 40.0])
@@ -87,7 +89,9 @@ def test_layout(G):
     y = torch.full((1, 2, 2, 3), 1.0)
     weights = torch.softmax(logits[0, :, 1, 1, 2], 0).tolist()
     mass = 0.0
-    for weight, mean, log_sigma in zip(weights, means[0, :, 1, 1, 2].tolist(), log_sigmas[0, :, 1, 1, 2].tolist(), strict=True):
+    for weight, mean, log_sigma in zip(
+        weights, means[0, :, 1, 1, 2].tolist(), log_sigmas[0, :, 1, 1, 2].tolist(), strict=True
+    ):
         sigma = max(SIGMA_MIN, math.exp(log_sigma))
         mass += weight * (norm.cdf(1.5, mean, sigma) - norm.cdf(0.5, mean, sigma))
     assert float(log_likelihood(y, given, G)[0, 1, 1, 2]) == pytest.approx(math.log(mass), rel=1e-4)
@@ -124,7 +128,9 @@ def test_gradients_reach_every_parameter():
 
 
 def exact(logits, means, sigmas):
-    columns = [torch.tensor(column, dtype=torch.float64)[:, None] for column in (logits, means, [math.log(s) for s in sigmas])]
+    columns = [
+        torch.tensor(column, dtype=torch.float64)[:, None] for column in (logits, means, [math.log(s) for s in sigmas])
+    ]
     return ExactMixture(*((column * ONE).round().long() for column in columns))
 
 

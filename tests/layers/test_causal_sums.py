@@ -22,11 +22,7 @@ def known_positions(name, row, column, height, width):
     """What the design says is known: raster past; in wavefront order only what is in the wave's past as well."""
     for r in range(row + 1):
         for c in range(width):
-            if r == row:
-                known = c < column
-            else:
-                known = name == "raster" or c < column + 2 * (row - r)
-            if known:
+            if (c < column) if r == row else (name == "raster" or c < column + 2 * (row - r)):
                 yield r, c
 
 

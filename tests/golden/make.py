@@ -1,0 +1,71 @@
+"""Make the golden files anew: a small model, files coded with it, and the latents they must decode to.
+
+    python -m tests.golden.make
+
+Only a new format version is a reason to run this: the files in this folder prove that old files stay readable.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import lzma
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from src.bitstream.container import VERSION
+from src.models.checkpoint import load_model
+from src.models.export import write_export
+from src.models.image_codec import encode_image
+from tests.conftest import make_living, photo
+
+FOLDER = Path(__file__).parent
+COMMON = {"N": 8, "M": 8, "K": 7, "min_known": 30, "estimator_width": 2, "mprm_width": 2}
+TINY_GRDN = {"name": "grdn", "grdbs": 1, "rdbs": 1, "convs": 1, "kernels": 4}
+MODELS = {
+    "full": {"scan": "wavefront", "G": 3, "enhancer": TINY_GRDN},
+    "plain": {"scan": "raster", "G": 1, "global_context": False, "mprm": False, "hyper_exp": True},
+}
+SIZES = ((1, 1), (17, 65), (90, 141))
+
+
+def digest(latent: torch.Tensor) -> str:
+    """SHA-256 of a latent as little-endian int32 in (channel, row, column) order."""
+    return hashlib.sha256(latent.numpy().astype("<i4").tobytes()).hexdigest()
+
+
+def main() -> None:
+    """Write one export and one ``.jiq`` file a size for each model, and what they hold."""
+    expected = {}
+    for name, config in MODELS.items():
+        export = FOLDER / f"{name}.safetensors"
+        identity = write_export(make_living(seed=3, **COMMON, **config), export, half=True)
+        model = load_model(export)
+        for height, width in SIZES:
+            encoded = encode_image(model, photo(height, width))
+            assert height == 1 or (encoded.y_hat.abs() > 1).double().mean() > 0.05
+            file = f"{name}-{width}x{height}.jiq"
+            (FOLDER / file).write_bytes(encoded.data)
+            expected[file] = {
+                "model": name,
+                "fingerprint": identity.hex(),
+                "size": [height, width],
+                "y_hat": digest(encoded.y_hat),
+                "z_hat": digest(encoded.z_hat),
+                "y_hat_first": encoded.y_hat[:, 0, 0].tolist(),
+                "file": hashlib.sha256(encoded.data).hexdigest(),
+            }
+        # The last, largest file: its latents themselves, to show where a difference is.
+        values = {"y_hat": encoded.y_hat, "z_hat": encoded.z_hat}
+        np.savez_compressed(
+            FOLDER / f"{name}.npz", **{key: value.numpy().astype("<i4") for key, value in values.items()}
+        )
+        (FOLDER / f"{name}.safetensors.xz").write_bytes(lzma.compress(export.read_bytes(), preset=9))
+        export.unlink()
+    (FOLDER / "expected.json").write_text(json.dumps({"format_version": VERSION, "files": expected}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

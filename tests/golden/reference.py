@@ -1,0 +1,305 @@
+"""A decoder of ``.jiq`` latents in plain Python integers, written from docs/format.md and sharing no code with ``src``.
+
+Slow, and meant to be: it is the check that the page says enough.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import safe_open
+
+TOP = (1 << 23) - 1
+TOTAL = 1 << 46
+
+
+def clamp(x: int, low: int, high: int) -> int:
+    return max(low, min(high, x))
+
+
+def fix(v: int) -> int:
+    return clamp(v * 4096, -TOP, TOP)
+
+
+def leaky(values: list[int]) -> list[int]:
+    return [max(a, a >> 3) for a in values]
+
+
+class Model:
+    """The integers of a model file."""
+
+    def __init__(self, path: Path) -> None:
+        with safe_open(path, "np") as file:
+            self.config: dict[str, Any] = json.loads(file.metadata()["config"])
+            self.tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        self.cdf, self.exp, self.inv, self.prob = (
+            self.tensors[f"tables.{name}"].tolist()
+            for name in ("normal_cdf", "exp", "inverse_sigma", "decision_probabilities")
+        )
+        edges = [math.ceil(65536 / (1 + math.exp(-math.log(32767) * (2 * i / 512 - 1)))) for i in range(1, 512)]
+        self.level = np.searchsorted(edges, np.arange(65536), side="right").tolist()
+
+    def layer(self, name: str) -> Layer:
+        return Layer(*(self.tensors[f"exact.{name}.{part}"] for part in ("weight", "bias", "shift", "fraction_bits")))
+
+    def has(self, name: str) -> bool:
+        return f"exact.{name}.weight" in self.tensors
+
+
+class Layer:
+    def __init__(self, weight: np.ndarray, bias: np.ndarray, shift: np.ndarray, fraction_bits: np.ndarray) -> None:
+        self.weight, self.bias = weight.astype(np.int64), bias.tolist()
+        self.s = [int(k) + 12 - int(fraction_bits[0]) for k in shift]
+
+    def finish(self, sums: list[int]) -> list[int]:
+        return [
+            clamp((2 * (total + b) + (1 << s)) >> (s + 1), -TOP, TOP)
+            for total, b, s in zip(sums, self.bias, self.s, strict=True)
+        ]
+
+    def __call__(self, a: list[int]) -> list[int]:
+        return self.finish((self.weight @ np.array(a, dtype=np.int64)).tolist())
+
+
+class Decisions:
+    """The rANS decoder."""
+
+    def __init__(self, data: bytes, model: Model) -> None:
+        assert len(data) >= 8 and len(data) % 4 == 0
+        self.words = np.frombuffer(data, "<u4").tolist()
+        self.x = self.words[0] + (self.words[1] << 32)
+        self.next = 2
+        self.model = model
+
+    def bit(self, table: int) -> int:
+        p = self.model.prob[table]
+        q = self.x & 65535
+        bit = int(q < p)
+        start, width = (0, p) if bit else (p, 65536 - p)
+        self.x = width * (self.x >> 16) + q - start
+        if self.x < 1 << 31:
+            self.x = (self.x << 32) + self.words[self.next]
+            self.next += 1
+        return bit
+
+    def decide(self, ones: int, zeros: int) -> int:
+        return self.bit(self.model.level[((ones + 1) << 16) // (ones + zeros + 2)])
+
+    def finish(self) -> None:
+        assert self.bit(511) == 1 and self.bit(511) == 1
+        assert self.x == 1 << 31 and self.next == len(self.words)
+
+
+class Symbol:
+    """One symbol: its mixture, and what is known of its value so far."""
+
+    def __init__(self, model: Model, logits: list[int], means: list[int], log_sigmas: list[int]) -> None:
+        powers = [model.exp[min((max(logits) - logit) >> 4, 4095)] for logit in logits]
+        self.weights = [(power << 16) // sum(powers) for power in powers]
+        self.weights[0] += 65536 - sum(self.weights)
+        self.means = means
+        self.inv = [model.inv[clamp((s + 9041 + 32) >> 6, 0, 629)] for s in log_sigmas]
+        self.centre = (sum(w * m for w, m in zip(self.weights, means, strict=True)) + (1 << 27)) >> 28
+        self.cdf = model.cdf
+        self.v = 0
+
+    def below(self, offset: int) -> int:
+        total = 0
+        for weight, mean, inv in zip(self.weights, self.means, self.inv, strict=True):
+            x = clamp((self.centre + offset) * 4096 - 2048 - mean, -(2**27) + 1, 2**27 - 1)
+            total += weight * self.cdf[clamp((x * inv + (1 << 25)) >> 26, -8192, 8192) + 8192]
+        return total
+
+    def tail(self, k: int) -> int:
+        return TOTAL - self.below(k) if self.positive else self.below(1 - k)
+
+
+def decode_symbols(symbols: list[Symbol], decisions: Decisions) -> list[int]:
+    active = []
+    for symbol in symbols:
+        mass = symbol.below(1) - symbol.below(0)
+        if not decisions.decide(mass, TOTAL - mass):
+            active.append(symbol)
+    nonzero = active
+    for symbol in nonzero:
+        symbol.positive = bool(decisions.decide(TOTAL - symbol.below(1), symbol.below(0)))
+        symbol.exponent = 0
+    for j in range(24):
+        larger = []
+        for symbol in active:
+            ones = symbol.tail(2 << j)
+            if decisions.decide(ones, symbol.tail(1 << j) - ones):
+                symbol.exponent += 1
+                larger.append(symbol)
+        active = larger
+    for symbol in nonzero:
+        symbol.v = 1 << symbol.exponent
+    for b in range(22, -1, -1):
+        for symbol in nonzero:
+            if symbol.exponent > b:
+                low, middle, end = symbol.v, symbol.v + (1 << b), symbol.v + (2 << b)
+                ones = symbol.tail(middle) - symbol.tail(end)
+                symbol.v += decisions.decide(ones, symbol.tail(low) - symbol.tail(middle)) << b
+    return [symbol.centre + (symbol.v if symbol.v == 0 or symbol.positive else -symbol.v) for symbol in symbols]
+
+
+def deconv(layer: Layer, a: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    channels, height, width = a.shape
+    weight = layer.weight.reshape(-1, channels, 5, 5)
+    sums = np.zeros((len(weight), 2 * height + 4, 2 * width + 4), np.int64)
+    for i in range(height):
+        for j in range(width):
+            sums[:, 2 * i : 2 * i + 5, 2 * j : 2 * j + 5] += np.tensordot(weight, a[:, i, j], (1, 0))
+    return np.maximum(finish_map(layer, sums[:, 2 : 2 + size[0], 2 : 2 + size[1]]), 0)
+
+
+def conv(layer: Layer, a: np.ndarray) -> np.ndarray:
+    channels, height, width = a.shape
+    weight = layer.weight.reshape(-1, channels, 3, 3)
+    padded = np.pad(a, ((0, 0), (1, 1), (1, 1)))
+    sums = sum(
+        np.tensordot(weight[:, :, u, v], padded[:, u : u + height, v : v + width], (1, 0))
+        for u in range(3)
+        for v in range(3)
+    )
+    return finish_map(layer, sums)
+
+
+def finish_map(layer: Layer, sums: np.ndarray) -> np.ndarray:
+    rows = [layer.finish(column) for column in sums.reshape(len(sums), -1).T.tolist()]
+    return np.array(rows, dtype=np.int64).T.reshape(sums.shape)
+
+
+def hyper_synthesis(model: Model, z_hat: np.ndarray, sizes: list[tuple[int, int]]) -> np.ndarray:
+    a = np.clip(z_hat * 4096, -TOP, TOP)
+    a = deconv(model.layer("h_s.deconv0"), a, sizes[5])
+    a = deconv(model.layer("h_s.deconv1"), a, sizes[4])
+    a = conv(model.layer("h_s.conv"), a)
+    if model.config["hyper_exp"]:
+        index = np.clip(1792 - ((a + 8) >> 4), 0, 4095)
+        a = (8773 * np.array(model.exp)[index] + 1024) >> 11
+    return a
+
+
+def known(scan: str, r: int, c: int, width: int) -> list[tuple[int, int]]:
+    return [
+        (row, column)
+        for row in range(r + 1)
+        for column in range(width)
+        if ((column < c) if row == r else (scan == "raster" or column < c + 2 * (r - row)))
+    ]
+
+
+def global_context(model: Model, v: dict[tuple[int, int], list[int]], r: int, c: int, width: int) -> list[int]:
+    config, M, K = model.config, model.config["M"], model.config["K"]
+    positions = known(config["scan"], r, c, width)
+    if len(positions) < config["min_known"]:
+        return [0] * (2 * M)
+    table = model.tensors["exact.global_context.weights"].reshape(M, K + 1, 2 * K + 1)
+    means, deviations = [], []
+    for m in range(M):
+        A = B = C = D = 0
+        for row, column in positions:
+            w, value = int(table[m, min(r - row, K), clamp(column - c, -K, K) + K]), v[row, column][m]
+            A, B, C, D = A + w, B + w * w, C + w * value, D + w * value * value
+        mean = (C << 12) // A
+        variance = max(0, (D << 24) // A - mean * mean)
+        denominator = max((1 << 28) - ((B << 28) // A) // A, 1 << 18)
+        means.append(clamp((mean + 32) >> 6, -TOP, TOP))
+        deviations.append(clamp(math.isqrt(((variance >> 12) << 22) // denominator) << 3, -TOP, TOP))
+    return means + deviations
+
+
+def steps(scan: str, height: int, width: int) -> list[list[tuple[int, int]]]:
+    if scan == "raster":
+        return [[(r, c)] for r in range(height) for c in range(width)]
+    waves = ([(r, t - 2 * r) for r in range(height) if 0 <= t - 2 * r < width] for t in range(width + 2 * height))
+    return [wave for wave in waves if wave]
+
+
+def decode_y(model: Model, data: bytes, c_prime: np.ndarray) -> np.ndarray:
+    config, M, G = model.config, model.config["M"], model.config["G"]
+    _, height, width = c_prime.shape
+    names = ("window", "hidden", "preliminary")
+    window, hidden, preliminary = (model.layer(f"estimator.{name}") for name in names)
+    blocks = [
+        (model.layer(f"estimator.reduce{i}"), model.layer(f"estimator.expand{i}"))
+        for i in range(2)
+        if model.has(f"estimator.reduce{i}")
+    ]
+    transform = model.layer("global_context.transform") if config["global_context"] else None
+    y: dict[tuple[int, int], list[int]] = {}
+    v: dict[tuple[int, int], list[int]] = {}
+    decisions = Decisions(data, model)
+    for step in steps(config["scan"], height, width):
+        symbols = []
+        for r, c in step:
+            places = [(row, column) for row in range(r - 3, r + 1) for column in range(c - 2, c + 2)]
+            x: list[int] = []
+            for row, column in places:
+                inside = 0 <= row < height and 0 <= column < width
+                x += c_prime[:, row, column].tolist() if inside else [0] * M
+            for place in places[:14]:
+                x += [fix(value) for value in y.get(place, [0] * M)]
+            p = preliminary(leaky(hidden(leaky(window(x)))))
+            context = [] if transform is None else global_context(model, v, r, c, width)
+            for reduce, expand in blocks:
+                p = [clamp(a + b, -TOP, TOP) for a, b in zip(p, expand(leaky(reduce(p + context))), strict=True)]
+            kinds = np.array(p).reshape(-1, G, M)
+            for m in range(M):
+                logits = kinds[0, :, m].tolist() if G > 1 else [0]
+                symbols.append(Symbol(model, logits, kinds[-2, :, m].tolist(), kinds[-1, :, m].tolist()))
+        values = decode_symbols(symbols, decisions)
+        for index, place in enumerate(step):
+            y[place] = values[index * M : (index + 1) * M]
+            if transform is not None:
+                v[place] = [clamp(a, -(1 << 14) + 1, (1 << 14) - 1) for a in transform([fix(a) for a in y[place]])]
+    decisions.finish()
+    return np.array([[y[r, c] for c in range(width)] for r in range(height)]).transpose(2, 0, 1)
+
+
+def decode_z(model: Model, data: bytes, size: tuple[int, int]) -> np.ndarray:
+    log_sigmas = model.tensors["exact.z_prior.log_sigma"].tolist()
+    symbols = [Symbol(model, [0], [0], [s]) for s in log_sigmas for _ in range(size[0] * size[1])]
+    decisions = Decisions(data, model)
+    values = decode_symbols(symbols, decisions)
+    decisions.finish()
+    return np.array(values).reshape(len(log_sigmas), *size)
+
+
+def leb128(data: bytes, position: int) -> tuple[int, int]:
+    number = shift = 0
+    while True:
+        number |= (data[position] & 127) << shift
+        position, shift = position + 1, shift + 7
+        if data[position - 1] < 128:
+            return number, position
+
+
+def decode(model: Model, data: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """y_hat (M, h, w) and z_hat (N, ...) of a whole file."""
+    assert data[:4] == b"JIQ\x01"
+    assert zlib.crc32(data[:-4]) == int.from_bytes(data[-4:], "little")
+    assert data[8] == {"raster": 0, "wavefront": 1}[model.config["scan"]]
+    position = 9
+    numbers = []
+    for _ in range(4):
+        number, position = leb128(data, position)
+        numbers.append(number)
+    height, width, z_length, y_length = numbers
+    latents_crc = int.from_bytes(data[position : position + 4], "little")
+    position += 4
+    z, y = data[position : position + z_length], data[position + z_length : position + z_length + y_length]
+    assert position + z_length + y_length + 4 == len(data)
+    sizes = [(height, width)]
+    for _ in range(6):
+        sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
+    z_hat = decode_z(model, z, sizes[6])
+    y_hat = decode_y(model, y, hyper_synthesis(model, z_hat, sizes))
+    assert zlib.crc32(z_hat.astype("<i4").tobytes() + y_hat.astype("<i4").tobytes()) == latents_crc
+    return y_hat, z_hat

@@ -2,5 +2,5 @@
 
 import warnings
 
-# A dependency of CompressAI warns of its own use of torch.jit at every start; nothing a user of this project can act on.
+# A dependency of CompressAI warns of its own use of torch.jit at every start; no user can act on it.
 warnings.filterwarnings("ignore", message=".*torch.jit.script.*")

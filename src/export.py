@@ -1,6 +1,7 @@
 """Turn a training checkpoint into one self-contained model file.
 
 python -m src.export CHECKPOINT OUT.safetensors [--half]
+python -m src.export CHECKPOINT OUT.pth.tar             (for CompressAI's tools)
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import argparse
 from pathlib import Path
 
 from src.errors import UserError, run_cli
+from src.interop import pth_tar
 from src.models.checkpoint import load_model
 from src.models.export import SUFFIX, write_export
 
@@ -18,18 +20,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m src.export",
         description="Write a trained model as one safetensors file: float transforms, integer entropy model, "
-        "configuration. It contains no code, and decodes the same latents on every machine.",
+        "configuration. It contains no code, and decodes the same latents on every machine. Or, by the name of the "
+        "output, in the layout of CompressAI's checkpoints.",
     )
     parser.add_argument("checkpoint", type=Path, help="checkpoint of src.train, such as .../checkpoints/last.ckpt")
-    parser.add_argument("output", type=Path, help=f"file to write, ending in {SUFFIX}")
-    parser.add_argument("--half", action="store_true", help="store the transforms in 16 bits (half the size)")
+    parser.add_argument("output", type=Path, help=f"file to write, ending in {SUFFIX} or {pth_tar.SUFFIX}")
+    parser.add_argument("--half", action="store_true", help=f"store the transforms in 16 bits ({SUFFIX} only)")
     arguments = parser.parse_args()
-    if arguments.output.suffix != SUFFIX:
-        raise UserError(f"{arguments.output}: the name of an export must end in {SUFFIX}")
+    output: Path = arguments.output
+    if not output.name.endswith((SUFFIX, pth_tar.SUFFIX)):
+        raise UserError(f"{output}: the name of an export must end in {SUFFIX} or {pth_tar.SUFFIX}")
+    for_compressai = output.name.endswith(pth_tar.SUFFIX)
+    if for_compressai and arguments.half:
+        raise UserError(f"--half is not allowed for {output}; allowed: a name that ends in {SUFFIX}")
     model = load_model(arguments.checkpoint)
-    identity = write_export(model, arguments.output, half=arguments.half)
-    size = arguments.output.stat().st_size / 1e6
-    print(f"{arguments.output}: {size:.1f} MB, fingerprint {identity[:4].hex()}")
+    identity = pth_tar.write_pth_tar(model, output) if for_compressai else write_export(model, output, arguments.half)
+    size = output.stat().st_size / 1e6
+    print(f"{output}: {size:.1f} MB, fingerprint {identity[:4].hex()}")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 
+from src.bitstream.scan import MAX_POSITIONS
 from src.errors import BitstreamError
 
 MAGIC = b"JIQ"
@@ -26,8 +27,16 @@ VERSION = 1
 FINGERPRINT_BYTES = 4
 _FIXED = len(MAGIC) + 1 + FINGERPRINT_BYTES + 1
 _CRC_BYTES = 4
-# 2^18 latent positions of 16x16 pixels (src.layers.global_context.MAX_POSITIONS).
-MAX_PIXELS = 1 << 26
+# Side of the square of pixels that one position of y stands for.
+POSITION_SIDE = 16
+
+
+SIZES = f"1x1 pixels to {MAX_POSITIONS} blocks of {POSITION_SIDE}x{POSITION_SIDE}, 67 megapixels"
+
+
+def positions(height: int, width: int) -> int:
+    """Positions of the latent grid of an image."""
+    return -(-height // POSITION_SIDE) * -(-width // POSITION_SIDE)
 
 
 @dataclass(frozen=True)
@@ -85,8 +94,8 @@ class Container:
             number, position = unpack_varint(body, position)
             numbers.append(number)
         height, width, z_length, y_length = numbers
-        if height < 1 or width < 1 or height * width > MAX_PIXELS:
-            raise BitstreamError(f"impossible image size {width}x{height}; allowed: 1 to {MAX_PIXELS} pixels")
+        if height < 1 or width < 1 or positions(height, width) > MAX_POSITIONS:
+            raise BitstreamError(f"impossible image size {width}x{height}; allowed: {SIZES}")
         start = position + _CRC_BYTES
         if start + z_length + y_length != len(body):
             raise BitstreamError("the segment lengths do not add up to the file")

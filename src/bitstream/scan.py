@@ -20,6 +20,10 @@ from torch import Tensor
 from src.errors import ConfigError
 
 
+# The largest grid: up to here the sums of the exact global context fit their integers.
+MAX_POSITIONS = 1 << 18
+
+
 @dataclass(frozen=True)
 class Run:
     """``count`` positions (row + k * drow, column + k * dcolumn), k = 0 .. count - 1."""

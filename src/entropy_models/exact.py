@@ -18,13 +18,13 @@ from torch import Tensor
 
 from src.bitstream.decisions import STAGES, known_bits, walk
 from src.bitstream.rans import DecisionDecoder, encode_decisions
-from src.bitstream.scan import Run, get_scan, grid_rows
+from src.bitstream.scan import MAX_POSITIONS, Run, get_scan, grid_rows
 from src.entropy_models.gaussian_mixture import ExactMixture
 from src.entropy_models.zero_mean_gaussian import exact_distribution, exact_log_sigma
 from src.errors import BitstreamError, UserError
 from src.layers.estimator import ExactEstimator
 from src.layers.fixed_point import ExactLinear
-from src.layers.global_context import MAX_POSITIONS, ExactGlobalContext
+from src.layers.global_context import ExactGlobalContext
 from src.layers.padding import Size
 from src.layers.transforms import ExactHyperSynthesis
 
@@ -135,10 +135,7 @@ class ExactEntropyModel:
 
     def _start(self, z_hat: Tensor, size: Size) -> None:
         if size[0] * size[1] > MAX_POSITIONS:
-            raise UserError(
-                f"the image has {size[0]}x{size[1]} latent positions; exact coding allows {MAX_POSITIONS} "
-                f"({MAX_POSITIONS * 256 / 1e6:.0f} megapixels)"
-            )
+            raise UserError(f"{size[0]}x{size[1]} latent positions; exact coding allows {MAX_POSITIONS}")
         self.estimator.start(self.h_s(z_hat.to(self.device), size))
         if self.global_context is not None:
             self.global_context.start(*size)

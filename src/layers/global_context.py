@@ -103,11 +103,12 @@ class GlobalContext(nn.Module):
 
 
 # Integers of the exact twin: weights of 16 bits, values y_bar of 15 bits (steps of 1/64, range +-256). The sum of
-# weight x value^2 over 2^18 positions then stays below 2^62.
+# weight x value^2 over 2^18 positions (src.bitstream.scan.MAX_POSITIONS) then stays below 2^62.
+# With K up to 16 the (2K - 1) K products of single values add up to less than 2^53, exact in float64.
+MAX_K = 16
 WEIGHT_BITS = 16
 VALUE_FRACTION_BITS = 6
 VALUE_MAX = (1 << 14) - 1
-MAX_POSITIONS = 1 << 18
 _MEAN_BITS = 12
 _RATIO_BITS = 28
 _ROOT_BITS = 3

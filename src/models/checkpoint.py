@@ -1,8 +1,13 @@
-"""Trained models from files: a training checkpoint of ``src.train``, or an export of ``src.export``."""
+"""Trained models from files: a training checkpoint of ``src.train``, or an export of ``src.export``.
+
+Also read are state dicts in CompressAI's layouts (``.pth.tar``): bare, or under the key ``state_dict``.
+"""
 
 from __future__ import annotations
 
+import json
 import pickle
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +19,12 @@ from src.models.export import SUFFIX, read_export
 from src.models.jointiq import JointIQNet
 
 _NET = "net."
+_CONFIG = "_extra_state"
+# What torch.load raises depends on the bytes it stumbles over; these were seen with random and damaged files.
+_UNREADABLE = (
+    pickle.UnpicklingError, struct.error, RuntimeError, EOFError, LookupError, TypeError, AttributeError, ValueError,
+    AssertionError,
+)  # fmt: skip
 
 
 def load_model(path: str | Path, device: torch.device | str = "cpu") -> JointIQNet:
@@ -30,17 +41,21 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> JointIQN
 
 
 def read_training_checkpoint(path: Path) -> JointIQNet:
-    """The network inside a Lightning checkpoint of ``src.train``.
+    """The network inside a Lightning checkpoint of ``src.train``, or of a state dict of its own.
 
     Raises:
         UserError: not such a checkpoint.
     """
-    allowed = f"a .ckpt written by src.train or a {SUFFIX} written by src.export"
+    allowed = f"a .ckpt written by src.train or a {SUFFIX} or .pth.tar written by src.export"
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        config, state = checkpoint["model_config"], checkpoint["state_dict"]
-        weights = {name.removeprefix(_NET): value for name, value in state.items() if name.startswith(_NET)}
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, AttributeError, ValueError) as error:
+        state = checkpoint.get("state_dict", checkpoint)
+        if _CONFIG in state:
+            config, weights = json.loads(bytes(state[_CONFIG].tolist())), state
+        else:
+            config = checkpoint["model_config"]
+            weights = {name.removeprefix(_NET): value for name, value in state.items() if name.startswith(_NET)}
+    except _UNREADABLE as error:
         raise UserError(f"{path} is not a checkpoint of this project; allowed: {allowed}") from error
     try:
         model = build_model(config)

@@ -7,6 +7,7 @@ estimates rates, is read back from them.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -38,8 +39,9 @@ def write_export(model: JointIQNet, path: str | Path, half: bool = False, **note
     """Write ``model`` to ``path`` and return its fingerprint.
 
     Args:
-        half: store the float weights in 16 bits. The model then rounds its weights to them, and so has another
-        fingerprint. notes: more metadata, such as ``name``, ``lmbda`` or ``training_data``.
+        half: store the float weights in 16 bits. The model that is read back has these rounded weights, and so another
+            fingerprint than ``model``.
+        notes: more metadata, such as ``name``, ``lmbda`` or ``training_data``.
     """
     floats = {name: value for name, value in model.state_dict().items() if name.startswith(_FLOAT_PARTS)}
     stored = {name: value.half() if half else value.float() for name, value in floats.items()}
@@ -47,6 +49,7 @@ def write_export(model: JointIQNet, path: str | Path, half: bool = False, **note
     tensors |= {_EXACT + name: value.cpu().contiguous() for name, value in model.exact.tensors().items()}
     tensors |= {_TABLES + name: table.clone() for name, table in _tables().items()}
     metadata = {"format": FORMAT, "version": str(VERSION), "config": json.dumps(model.config), **notes}
+    metadata["checksum"] = _checksum(tensors)
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata)
     return fingerprint(read_export(Path(path)))
@@ -78,6 +81,8 @@ def read_export(path: Path) -> JointIQNet:
     try:
         with safe_open(path, "pt") as file:
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if _checksum(tensors) != metadata["checksum"]:
+            raise UserError(f"{path} is damaged: its weights do not match their checksum")
         model = build_model(json.loads(metadata["config"]))
         for name, table in _tables().items():
             if not torch.equal(tensors[_TABLES + name], table):
@@ -91,6 +96,14 @@ def read_export(path: Path) -> JointIQNet:
     except (KeyError, ValueError, RuntimeError, TypeError, ConfigError) as error:
         raise UserError(f"{path}: the model in it is damaged or incomplete ({error})") from error
     return model
+
+
+def _checksum(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 over names and bytes of all tensors, in the order of their names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(name.encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _tables() -> dict[str, Tensor]:

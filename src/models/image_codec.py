@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from src.bitstream.container import FINGERPRINT_BYTES, MAX_PIXELS, Container
-from src.bitstream.scan import SCANS
+from src.bitstream.container import FINGERPRINT_BYTES, SIZES, Container, positions
+from src.bitstream.scan import MAX_POSITIONS, SCANS
 from src.errors import BitstreamError, DataError
 from src.layers.padding import pyramid
 from src.models.fingerprint import fingerprint
@@ -67,8 +67,8 @@ def encode_image(model: JointIQNet, image: Image, estimate: bool = True) -> Enco
         DataError: the image is too large, or the model gives no finite latents for it.
     """
     height, width, _ = image.shape
-    if height * width > MAX_PIXELS:
-        raise DataError(f"the image has {width}x{height} pixels; the format allows {MAX_PIXELS}")
+    if positions(height, width) > MAX_POSITIONS:
+        raise DataError(f"the image has {width}x{height} pixels; allowed: {SIZES}")
     # Derived from the weights once a model, not once an image.
     exact, identity = model.exact, fingerprint(model)
     began = time.perf_counter()

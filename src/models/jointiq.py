@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -38,7 +38,7 @@ from src.entropy_models.gaussian_mixture import log_likelihood, parameter_kinds
 from src.entropy_models.zero_mean_gaussian import ZeroMeanGaussian
 from src.errors import BitstreamError, ConfigError, DataError
 from src.layers.estimator import ParameterEstimator
-from src.layers.global_context import GlobalContext
+from src.layers.global_context import MAX_K, GlobalContext
 from src.layers.padding import pyramid
 from src.layers.quantize import add_uniform_noise, round_ste
 from src.layers.transforms import AnalysisTransform, HyperAnalysis, HyperSynthesis, SynthesisTransform
@@ -93,6 +93,8 @@ class JointIQNet(CompressionModel):
         for key, (value, smallest) in limits.items():
             if not isinstance(value, int) or value < smallest:
                 raise ConfigError(f"model.{key}", value, f"a whole number from {smallest} up")
+        if K > MAX_K:
+            raise ConfigError("model.K", K, f"2 to {MAX_K}")
         if global_context and not mprm:
             raise ConfigError(
                 "model.mprm", mprm, "true with model.global_context=true, because MPRM is what reads the global context"
@@ -130,14 +132,15 @@ class JointIQNet(CompressionModel):
         # The layout in which convolutions run a third faster on CPUs, and fastest on tensor cores.
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, x: Tensor) -> dict[str, Any]:
+    def forward(self, x: Tensor, cut: Callable[[Tensor], Tensor] | None = None) -> dict[str, Any]:
         """Reconstruct and estimate the rate.
 
         Args:
             x: (B, 3, H, W) in [0, 1], any size from 1x1 up.
+            cut: what Q is to see of x_mid, where that is not all of it (a training on crops, section 5).
 
         Returns:
-            ``x_hat``, ``x_mid``: output of Q and of I, (B, 3, H, W), [0, 1] scale, not clamped.
+            ``x_hat``, ``x_mid``: output of Q and of I, (B, 3, H, W), [0, 1] scale, not clamped; x_hat of the cut.
             ``likelihoods``, ``log_likelihoods``: of ``y`` (B, M, h, w) and ``z`` (B, N, ...); the first floored at
             1e-9, the second not, in nats. Noisy latents in training mode, rounded ones otherwise.
         """
@@ -148,7 +151,7 @@ class JointIQNet(CompressionModel):
             "y": log_likelihood(add_uniform_noise(y) if self.training else y_hat, parameters, self.G),
             "z": self.z_prior(add_uniform_noise(z) if self.training else z_hat),
         }
-        x_hat, x_mid = self.reconstruct(y_hat, (x.shape[-2], x.shape[-1]))
+        x_hat, x_mid = self.reconstruct(y_hat, (x.shape[-2], x.shape[-1]), cut)
         return {
             "x_hat": x_hat,
             "x_mid": x_mid,
@@ -160,7 +163,7 @@ class JointIQNet(CompressionModel):
         """y (B, M, h, w) and z (B, N, ...) of images in [0, 1], float32, not rounded; z is that of the rounded y."""
         y = self.g_a(2 * x - 1).float()
         y_hat = round_ste(y)
-        return y, self.h_a(y_hat.abs() if self.hyper_abs else y_hat).float()
+        return y, self.h_a((y_hat.abs() if self.hyper_abs else y_hat).to(x.dtype)).float()
 
     def mixture_parameters(self, y_hat: Tensor, z_hat: Tensor) -> Tensor:
         """Mixture parameters of every position from its contexts c', c'', c''' (all positions at once)."""
@@ -168,10 +171,13 @@ class JointIQNet(CompressionModel):
         c_global = None if self.global_context is None else self.global_context(y_hat)
         return self.estimator(c_prime, y_hat, c_global)
 
-    def reconstruct(self, y_hat: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """x_hat and x_mid, (B, 3, *size) in the [0, 1] scale, not clamped."""
+    def reconstruct(
+        self, y_hat: Tensor, size: tuple[int, int], cut: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """x_hat (of the ``cut`` of x_mid, where one is given) and x_mid, (B, 3, *size) in [0, 1] scale, not clamped."""
         mid = self.g_s(y_hat, size)
-        out = mid if self.enhancer is None else self.enhancer(mid)
+        seen = mid if cut is None else cut(mid)
+        out = seen if self.enhancer is None else self.enhancer(seen)
         return (out + 1) / 2, (mid + 1) / 2
 
     def latents(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -247,7 +253,7 @@ class JointIQNet(CompressionModel):
                 raise BitstreamError(f"the strings hold z of size {sizes[6]}, not {tuple(shape)}")
             z_hat = self.exact.decode_z(z_string[position:], sizes[6])
             y_hats.append(self.exact.decode_y(y_string, z_hat, sizes[4]))
-        x_hat, _ = self.reconstruct(torch.stack(y_hats).float(), size)
+        x_hat, _ = self.reconstruct(torch.stack(y_hats).to(self.g_s.deconvs[0].weight.dtype), size)
         return {"x_hat": x_hat.clamp(0, 1)}
 
     def train(self, mode: bool = True) -> JointIQNet:
@@ -271,6 +277,8 @@ class JointIQNet(CompressionModel):
 
     def set_extra_state(self, state: Tensor) -> None:
         """Refuse a state whose entropy model works differently although its tensors have the same shapes."""
+        # Also reached when weights are loaded through a parent module, which passes load_state_dict by.
+        self._forget_exact()
         stored = json.loads(bytes(state.tolist()))
         for key in ("scan", "min_known", "hyper_abs", "hyper_exp"):
             if stored[key] != self.config[key]:

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.bitstream.container import MAX_PIXELS, Container, pack_varint, unpack_varint
+from src.bitstream.container import Container, pack_varint, unpack_varint
+from src.bitstream.scan import MAX_POSITIONS
 from src.errors import BitstreamError
 
 EXAMPLE = Container(b"\x01\x02\x03\x04", 1, 300, 200, 0xDEADBEEF, b"z" * 12, b"y" * 130)
@@ -85,7 +86,9 @@ def test_foreign_files(data, message):
         Container.unpack(data)
 
 
-@pytest.mark.parametrize(("height", "width"), [(0, 5), (5, 0), (8193, 8192), (1, MAX_PIXELS + 1), (2**34, 2**34)])
+@pytest.mark.parametrize(
+    ("height", "width"), [(0, 5), (5, 0), (8193, 8192), (1, 16 * MAX_POSITIONS + 1), (2**34, 2**34)]
+)
 def test_impossible_sizes(height, width):
     with pytest.raises(BitstreamError, match="impossible image size"):
         Container.unpack(Container(b"abcd", 0, height, width, 0, b"", b"").pack())

@@ -5,12 +5,11 @@ from math import isqrt
 import pytest
 import torch
 
-from src.bitstream.scan import get_scan, grid_rows
+from src.bitstream.scan import MAX_POSITIONS, get_scan, grid_rows
 from src.layers.fixed_point import ACTIVATION_MAX, ONE
 from src.layers.global_context import (
     DENOMINATOR_MIN,
     DENSE_POSITIONS,
-    MAX_POSITIONS,
     VALUE_FRACTION_BITS,
     VALUE_MAX,
     ExactGlobalContext,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,10 +21,16 @@ from omegaconf import DictConfig, OmegaConf
 from src.data import build_data
 from src.errors import DataError, UserError, run_cli
 from src.models import build_model
-from src.training import loggers, resolvers, run_folder, sweep
-from src.training.callbacks import StopOnInterrupt
-from src.training.checkpoint_io import AtomicCheckpointIO, check_same_model, read_training_checkpoint
-from src.training.compression_module import CompressionModule, NonFiniteError
+from src.training import loggers, resolvers, run_folder, stages, sweep
+from src.training.callbacks import StopOnInterrupt, WeightMean
+from src.training.checkpoint_io import (
+    AtomicCheckpointIO,
+    check_same_averaging,
+    check_same_model,
+    read_training_checkpoint,
+)
+from src.training.compression_module import CompressionModule, EnhancementModule, NonFiniteError
+from src.training.initialise import initialise
 from src.training.losses import RateDistortionLoss
 from src.training.schedules import build_schedule
 from src.training.validation import validate
@@ -48,27 +55,32 @@ def train(cfg: DictConfig) -> Path:
     data = build_data(cfg.data, seed=cfg.seed)
     data.setup("fit")
     net = build_model(model_config(cfg))
-    module = CompressionModule(
+    first_step, taken = 0, None
+    if cfg.ckpt_path is not None:
+        checkpoint = read_training_checkpoint(cfg.ckpt_path)
+        check_same_model(checkpoint, net.config, cfg.ckpt_path)
+        check_same_averaging(checkpoint, cfg.optim.ema_decay is not None, cfg.ckpt_path)
+        first_step = checkpoint["global_step"]
+    elif cfg.init_from is not None:
+        taken = initialise(net, cfg.init_from)
+    module_class = EnhancementModule if cfg.stage.trains == "enhancer" else CompressionModule
+    module = module_class(
         net,
         RateDistortionLoss(cfg.lmbda, cfg.distortion.name, cfg.distortion.rate_unit),
         _schedule(cfg),
         lr=cfg.optim.lr,
         aux_lr=cfg.optim.aux_lr,
         clip_norm=cfg.optim.clip_norm,
+        crop=cfg.stage.crop,
         name=cfg.experiment_name,
     )
-    first_step = 0
-    if cfg.ckpt_path is not None:
-        checkpoint = read_training_checkpoint(cfg.ckpt_path)
-        check_same_model(checkpoint, net.config, cfg.ckpt_path)
-        first_step = checkpoint["global_step"]
 
     folder = run_folder.run_folder(cfg)
     cfg.paths.run_dir = str(folder)
     interrupt = StopOnInterrupt()
     trainer = _trainer(cfg, interrupt)
-    _announce(cfg, folder, net, first_step)
-    last = folder / "checkpoints" / "last.ckpt"
+    _announce(cfg, folder, net, first_step, taken)
+    last = folder / run_folder.CHECKPOINT
     try:
         trainer.loggers = list(_start_loggers(cfg, first_step))
         with _one_line_errors(last):
@@ -81,6 +93,7 @@ def train(cfg: DictConfig) -> Path:
     if interrupt.interrupted:
         _say(f"continue with the same command and ckpt_path={last}")
         raise KeyboardInterrupt
+    _finish(folder, trainer.global_step)
     return folder
 
 
@@ -102,6 +115,8 @@ def _trainer(cfg: DictConfig, interrupt: StopOnInterrupt) -> lightning.Trainer:
     arguments: dict[str, Any] = OmegaConf.to_container(cfg.trainer, resolve=True)  # type: ignore[assignment]
     arguments["val_check_interval"] = min(arguments["val_check_interval"], arguments["max_steps"])
     callbacks = [_instantiate("callbacks", callback) for callback in cfg.callbacks.values()]
+    if cfg.optim.ema_decay is not None:
+        callbacks.insert(0, WeightMean(cfg.optim.ema_decay))
     try:
         return lightning.Trainer(
             **arguments,
@@ -125,16 +140,18 @@ def _trainer(cfg: DictConfig, interrupt: StopOnInterrupt) -> lightning.Trainer:
 
 
 def _start_loggers(cfg: DictConfig, first_step: int) -> Iterator[Any]:
-    for settings in cfg.logger.values():
-        logger = _instantiate("logger", settings)
+    resolved = OmegaConf.to_container(cfg, resolve=True)
+    identity = loggers.wandb_identity(Path(cfg.paths.run_dir), Path(cfg.paths.results))
+    for name, settings in cfg.logger.items():
+        logger = _instantiate("logger", settings, **({"values": resolved, **identity} if name == "wandb" else {}))
         if isinstance(logger, loggers.CsvLog) and first_step:
             logger.keep_until(first_step)
         yield logger
 
 
-def _instantiate(group: str, settings: DictConfig) -> Any:
+def _instantiate(group: str, settings: DictConfig, **more: Any) -> Any:
     try:
-        return hydra.utils.instantiate(settings)
+        return hydra.utils.instantiate(settings, **{key: value for key, value in more.items() if key not in settings})
     except InstantiationException as error:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from error
@@ -157,7 +174,7 @@ def _one_line_errors(last: Path) -> Iterator[None]:
 
 
 @rank_zero_only
-def _announce(cfg: DictConfig, folder: Path, net: Any, first_step: int) -> None:
+def _announce(cfg: DictConfig, folder: Path, net: Any, first_step: int, taken: str | None) -> None:
     moved = run_folder.prepare(folder, cfg)
     if moved is not None:
         _say(f"an earlier run of this configuration was moved to {moved}")
@@ -169,6 +186,14 @@ def _announce(cfg: DictConfig, folder: Path, net: Any, first_step: int) -> None:
             "data=folder data.train_dir=DIR data.val_dir=DIR"
         )
     _say(f"{cfg.experiment_name}: lmbda {cfg.lmbda:g}, {parameters:.2f} million parameters{start}, run folder {folder}")
+    if taken is not None:
+        _say(f"init_from: {taken}")
+
+
+@rank_zero_only
+def _finish(folder: Path, step: int) -> None:
+    run_folder.mark_done(folder, step)
+    _say(f"again, from its own configuration: {run_folder.command(rerun=folder)}")
 
 
 @rank_zero_only
@@ -189,12 +214,22 @@ def main() -> int:
 
     @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
     def job(cfg: DictConfig) -> None:
-        if sweep.starts_processes(HydraConfig.get()):
-            results.append(sweep.run_job(HydraConfig.get()))
+        settings = HydraConfig.get()
+        if sweep.starts_processes(settings):
+            results.append(sweep.run_job(settings))
             return
+        # A job that another launcher runs has a process of its own.
+        os.environ.update({**sweep.group(settings), **os.environ})
         _quiet()
         try:
-            train(cfg)
+            overrides = list(settings.overrides.task)
+            if cfg.rerun is not None:
+                overrides = [text for text in overrides if not text.startswith("rerun=")]
+                cfg = run_folder.again(cfg.rerun, overrides)
+            if cfg.stage.get("chain") is not None:
+                stages.run_chain(cfg, overrides, sweep.config_dirs(settings))
+            else:
+                train(cfg)
         except (UserError, KeyboardInterrupt):
             # Hydra lets SystemExit pass, but prints any other exception in its own words and exits with 1.
             run_cli(_reraise)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.errors import ConfigError
 from src.models import build_model
-from src.train import CONFIGS, model_config
+from src.train import CONFIGS, _schedule, model_config
 from src.training.validation import validate
 
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
@@ -45,6 +46,10 @@ def test_every_experiment_composes_at_every_scale(experiment: str, scale: str) -
     cfg = config(f"+experiment={experiment}", f"scale={scale}")
     validate(cfg)
     assert cfg.experiment_name == experiment
+    for link in cfg.stage.get("chain", ()):
+        start = () if link.stage == "joint" else ("init_from=x.ckpt",)
+        choices = [f"{key}={value}" for key, value in link.items()]
+        validate(config(f"+experiment={experiment}", f"scale={scale}", *choices, *start))
 
 
 def _options(group: str) -> list[str]:
@@ -55,12 +60,12 @@ def _options(group: str) -> list[str]:
     "choice",
     [
         f"{group}={option}"
-        for group in ("enhancer", "distortion", "trainer", "logger", "rates", "optim", "callbacks", "model")
+        for group in ("enhancer", "distortion", "trainer", "logger", "rates", "optim", "callbacks", "model", "stage")
         for option in _options(group)
     ],
 )
 def test_every_option_composes(choice: str) -> None:
-    validate(config("+experiment=jointiq", choice))
+    validate(config("+experiment=jointiq", choice, "init_from=x.ckpt"))
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -120,8 +125,10 @@ def test_scale_decides_scan_and_enhancer_size() -> None:
     paper, demo = config("+experiment=jointiq"), config("+experiment=jointiq", "scale=demo")
     assert (paper.model.scan, demo.model.scan) == ("raster", "wavefront")
     assert model_config(paper)["enhancer"] == {"name": "grdn", "grdbs": 4, "rdbs": 3, "convs": 3, "kernels": 32}
-    assert demo.scale.grdn.kernels < 32
-    assert model_config(demo)["enhancer"] == {"name": "grdn", **demo.scale.grdn}
+    full = config("+experiment=jointiq_full", "scale=demo")
+    assert demo.scale.grdn_light.kernels < full.scale.grdn_full.kernels < 32
+    assert model_config(demo)["enhancer"] == {"name": "grdn", **demo.scale.grdn_light}
+    assert model_config(full)["enhancer"] == {"name": "grdn", **full.scale.grdn_full}
     assert model_config(config("enhancer=grdn_full"))["enhancer"]["kernels"] == 64
     assert config("+experiment=jointiq", "scale=demo", "enhancer.kernels=8").enhancer.kernels == 8
 
@@ -148,6 +155,7 @@ def test_lmbda_outside_the_table_with_its_own_values() -> None:
         ("ablation_no_gc", (3, False, True, True)),
         ("ablation_no_gc_mprm", (3, False, False, True)),
         ("ablation_no_gmm", (1, True, True, True)),
+        ("jointiq_full", (3, True, True, True)),
     ],
 )
 def test_experiments_switch_off_their_part(experiment: str, expected: tuple[Any, ...]) -> None:
@@ -177,6 +185,12 @@ def test_experiments_switch_off_their_part(experiment: str, expected: tuple[Any,
         ("data.min_zoom=0", "data.min_zoom=0"),
         ("data.num_workers=-1", "data.num_workers=-1"),
         ("data.name=imagenet", "one of sample, folder"),
+        ("optim.ema_decay=1", "optim.ema_decay=1"),
+        ("stage=enhancer", "init_from=None .*stage=enhancer"),
+        ("stage.crop=100", "stage.crop=100 .*multiple of 16 up to data.crop=256"),
+        ("stage.crop=272", "stage.crop=272"),
+        ("stage.crop=0", "stage.crop=0"),
+        ("stage.trains=nothing", "one of all, enhancer"),
     ],
 )
 def test_wrong_values_are_named(override: str, message: str) -> None:
@@ -191,3 +205,57 @@ def test_small_crops_are_fine_without_global_context() -> None:
 def test_batch_is_split_evenly() -> None:
     with pytest.raises(ConfigError, match="a multiple of .* = 3"):
         validate(config("+experiment=jointiq", "trainer=ddp", "trainer.devices=3"))
+
+
+def stage(name: str, scale: str = "paper") -> DictConfig:
+    return config("+experiment=jointiq_full", f"stage={name}", f"scale={scale}", "init_from=x.ckpt")
+
+
+def test_stages_of_the_paper() -> None:
+    whole = config("+experiment=jointiq_full")
+    assert [dict(link) for link in whole.stage.chain] == [
+        {"stage": "joint", "enhancer": "grdn_light"}, {"stage": "enhancer"}, {"stage": "crop"}
+    ]  # fmt: skip
+    joint, enhancer, crop = (stage(name) for name in ("joint", "enhancer", "crop"))
+    assert [each.trainer.max_steps for each in (joint, enhancer, crop)] == [2_000_000, 100_000, 1_000_000]
+    assert [each.stage.crop for each in (joint, enhancer, crop)] == [None, 96, 96]
+    assert [each.stage.trains for each in (joint, enhancer, crop)] == ["all", "enhancer", "all"]
+    assert {each.optim.lr for each in (joint, enhancer, crop)} == {5e-5}
+    assert crop.optim.ema_decay is None and crop.optim.clip_norm is None
+    assert model_config(crop)["enhancer"]["kernels"] == 64
+    light = config("+experiment=jointiq_full", "stage=joint", "enhancer=grdn_light")
+    assert model_config(light) == model_config(config("+experiment=jointiq"))
+
+
+def test_stages_at_demo_scale_are_short() -> None:
+    assert all(stage(name, "demo").trainer.max_steps <= 600 for name in ("enhancer", "crop"))
+    assert stage("crop", "demo").stage.crop == 48
+
+
+def test_the_crop_stage_halves_its_learning_rate_as_the_paper_says() -> None:
+    cfg = stage("crop")
+    factor = _schedule(cfg)
+    halvings = [factor((700_000 + 50_000 * number) / 1_000_000) for number in range(6)]
+    assert factor(699_999 / 1_000_000) == 1 and halvings == [0.5 ** (number + 1) for number in range(6)]
+
+
+def test_stages_need_an_enhancer_and_no_checkpoint_of_their_own() -> None:
+    for name in ("enhancer", "crop"):
+        with pytest.raises(ConfigError, match=f"enhancer.name=None .*stage={name}"):
+            validate(config("+experiment=jointiq", "enhancer=none", f"stage={name}", "init_from=x.ckpt"))
+    with pytest.raises(ConfigError, match="ckpt_path='x.ckpt' .*stage=all"):
+        validate(config("+experiment=jointiq_full", "ckpt_path=x.ckpt"))
+
+
+def _documented() -> list[str]:
+    text = (CONFIGS.parent / "docs" / "training.md").read_text(encoding="utf-8")
+    return [line for line in text.splitlines() if line.startswith("python -m src.train +")]
+
+
+@pytest.mark.parametrize("line", _documented())
+def test_documented_commands_compose(line: str) -> None:
+    validate(config(*shlex.split(line)[3:]))
+
+
+def test_commands_are_documented() -> None:
+    assert len(_documented()) >= 6

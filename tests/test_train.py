@@ -13,13 +13,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose
 from omegaconf import OmegaConf
 
 from src import train as entry
 from src.data.images import write_png
 from src.errors import run_cli
 from src.models import build_model
-from src.training import sweep
+from src.models.checkpoint import load_model
+from src.training import stages, sweep
 from src.training.compression_module import CompressionModule
 
 TINY = (
@@ -86,7 +88,7 @@ def test_a_run_leaves_its_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     (folder,) = (tmp_path / "runs" / "jointiq").iterdir()
     assert folder.name.startswith("lmbda0.03_seed0_") and "=" not in str(folder.name)
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    assert files == {"checkpoints/last.ckpt", "config.yaml", "provenance.json", "metrics.csv"}
+    assert files == {"checkpoints/last.ckpt", "config.yaml", "provenance.json", "metrics.csv", "done.json"}
 
     checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 2
@@ -101,7 +103,7 @@ def test_a_run_leaves_its_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
     names = {key for row in rows(folder) for key, value in row.items() if value}
     expected = {f"{kind}/{key}" for kind in ("train", "val") for key in ("loss", "bpp", "bpp_y", "bpp_z", "psnr")}
-    assert expected | {"val/ms_ssim", "lr"} <= names
+    assert expected | {"val/ms_ssim", "lr", "steps_per_second"} <= names
 
 
 def test_a_repeated_run_finds_the_same_folder_and_loses_nothing(
@@ -243,10 +245,13 @@ def test_every_job_of_a_sweep_is_a_process(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     commands: list[list[str]] = []
+    groups: list[str] = []
+    monkeypatch.delenv("WANDB_RUN_GROUP", raising=False)
 
     class FakeProcess:
-        def __init__(self, command: list[str]) -> None:
+        def __init__(self, command: list[str], env: dict[str, str]) -> None:
             commands.append(command)
+            groups.append(env["WANDB_RUN_GROUP"])
 
         def wait(self) -> int:
             return 2 if "lmbda=0.5" in commands[-1] else 0
@@ -257,6 +262,7 @@ def test_every_job_of_a_sweep_is_a_process(
     assert [command[1:] for command in commands] == [
         ["-m", "src.train", *job, f"lmbda={lmbda}"] for lmbda in ("0.5", "0.06")
     ]
+    assert groups[0] == groups[1] == next((tmp_path / "sweeps").iterdir()).name
     lines = capsys.readouterr().out.splitlines()[-3:]
     assert lines[0] == "sweep: 2 jobs, 1 failed"
     assert lines[1].split()[0] == "failed" and lines[2].split()[0] == "done"
@@ -298,7 +304,7 @@ def test_ctrl_c_saves(tmp_path: Path, images: Path) -> None:
     assert step > 0 and f"stopped at step {step}" in output
 
 
-def test_wandb_run_is_recorded_and_closed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, images: Path) -> None:
+def test_wandb_run_is_closed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, images: Path) -> None:
     for name in ("WANDB_MODE", "WANDB_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
@@ -306,3 +312,210 @@ def test_wandb_run_is_recorded_and_closed(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert len(list((tmp_path / "w" / "wandb").glob("offline-run-*/*.wandb"))) == 1
     assert rows(tmp_path / "w")
     assert sys.modules["wandb"].run is None
+
+
+def last(folder: Path) -> Path:
+    return folder / "checkpoints" / "last.ckpt"
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Weights as every reader but a continued training gets them; opened without running what is in the file."""
+    return torch.load(last(folder), weights_only=True)["state_dict"]
+
+
+def changed_parts(before: Path, after: Path) -> set[str]:
+    old, new = weights(before), weights(after)
+    return {key.split(".")[1] for key in new if key not in old or not old[key].equal(new[key])}
+
+
+def test_the_same_seed_gives_the_same_losses_and_so_does_the_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("trainer.max_steps=3", "distortion=ms_ssim", "optim.ema_decay=0.5")
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        assert run(monkeypatch, *own(images), *options, f"seed={seed}", f"paths.run_dir={tmp_path / name}") == 0
+    assert losses(tmp_path / "a") == losses(tmp_path / "b") != losses(tmp_path / "c")
+    assert all(map(torch.equal, weights(tmp_path / "a").values(), weights(tmp_path / "b").values()))
+
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if f"rerun={tmp_path / 'a'}" in line)
+    command = line.partition(": ")[2].split()
+    assert command[:3] == ["python", "-m", "src.train"]
+    assert run(monkeypatch, *command[3:]) == 0
+    again = tmp_path / "a.rerun"
+    assert losses(again) == losses(tmp_path / "a") and len(losses(again)) == 3
+    assert all(map(torch.equal, weights(tmp_path / "a").values(), weights(again).values()))
+    assert (tmp_path / "a" / "done.json").is_file()
+
+    assert run(monkeypatch, f"rerun={again}", "trainer.max_steps=1", f"paths.run_dir={tmp_path / 'short'}") == 0
+    assert losses(tmp_path / "short") == {0: losses(again)[0]}
+
+
+def test_mistakes_with_rerun_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, f"rerun={tmp_path}") == 2
+    assert f"rerun={tmp_path}: no config.yaml" in error_line(capsys)
+
+
+def test_the_mean_of_the_weights_is_saved_validated_and_continued(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = (*own(images), "optim.schedule=constant")
+    plain, mean = tmp_path / "plain", tmp_path / "mean"
+    assert run(monkeypatch, *common, f"paths.run_dir={plain}") == 0
+    assert run(monkeypatch, *common, "optim.ema_decay=0.75", f"paths.run_dir={mean}") == 0
+    assert losses(plain) == losses(mean)
+    assert float(rows(plain)[-1]["val/loss"]) != float(rows(mean)[-1]["val/loss"])
+
+    checkpoint = torch.load(last(mean), weights_only=True)
+    assert int(checkpoint["averaging_state"]["n_averaged"]) == 2
+    current = {key: value for key, value in checkpoint["current_model_state"].items() if key.startswith("net.")}
+    assert all(value.equal(current[key]) for key, value in weights(plain).items())
+    net = load_model(last(mean)).state_dict()
+    assert all(value.equal(net[key.removeprefix("net.")]) for key, value in checkpoint["state_dict"].items())
+
+    # After one step the mean is the weights; then mean = 3/4 mean + 1/4 weights.
+    assert run(monkeypatch, *common, "trainer.max_steps=1", f"paths.run_dir={tmp_path / 'one'}") == 0
+    key = "net.g_a.convs.0.weight"
+    expected = 0.75 * weights(tmp_path / "one")[key] + 0.25 * current[key]
+    torch.testing.assert_close(checkpoint["state_dict"][key], expected)
+
+    more = ("trainer.max_steps=3", f"paths.run_dir={mean}", f"ckpt_path={last(mean)}")
+    assert run(monkeypatch, *common, *more, "optim.ema_decay=0.75") == 0
+    later = torch.load(last(mean), weights_only=True)
+    assert int(later["averaging_state"]["n_averaged"]) == 3
+    moved = 0.75 * expected + 0.25 * later["current_model_state"][key]
+    torch.testing.assert_close(later["state_dict"][key], moved)
+    capsys.readouterr()
+    assert run(monkeypatch, *common, *more) == 2
+    assert "with a mean of the weights" in error_line(capsys)
+
+
+def test_fine_tuning_for_ms_ssim(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, images: Path) -> None:
+    mse, tuned = tmp_path / "mse", tmp_path / "tuned"
+    assert run(monkeypatch, *own(images), f"paths.run_dir={mse}") == 0
+    options = ("distortion=ms_ssim", f"init_from={last(mse)}", "optim.lr=1e-9")
+    assert run(monkeypatch, *own(images), *options, f"paths.run_dir={tuned}") == 0
+    checkpoint = torch.load(last(tuned), weights_only=True)
+    assert (checkpoint["distortion"], checkpoint["global_step"]) == ("ms_ssim", 2)
+    for key, value in weights(mse).items():
+        torch.testing.assert_close(weights(tuned)[key], value, rtol=1e-4, atol=1e-6)
+    assert load_model(last(tuned)).config == load_model(last(mse)).config
+
+
+@pytest.fixture
+def stages_in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Run a chain's stages without a process each; gives the names of the folders that were trained."""
+    trained: list[str] = []
+
+    def run_here(overrides: list[str], config_dirs: list[str]) -> int:
+        cfg = compose("train", overrides=list(overrides))
+        if cfg.rerun is not None:
+            cfg = entry.run_folder.again(cfg.rerun, [text for text in overrides if not text.startswith("rerun=")])
+        trained.append(Path(cfg.paths.run_dir).name)
+        try:
+            entry.train(cfg)
+        except KeyboardInterrupt:
+            return 130
+        return 0
+
+    monkeypatch.setattr(stages, "run_process", run_here)
+    return trained
+
+
+FULL = ("+experiment=jointiq_full", *TINY[1:5], *TINY[6:])
+
+
+def test_the_staged_recipe(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    images: Path,
+    capsys: pytest.CaptureFixture[str],
+    stages_in_this_process: list[str],
+) -> None:
+    folder = tmp_path / "full"
+    command = (*FULL, *own(images)[len(TINY) :], f"paths.run_dir={folder}")
+    names = ["1_joint", "2_enhancer", "3_crop"]
+    assert run(monkeypatch, *command) == 0
+    assert stages_in_this_process == names
+    output = capsys.readouterr().out
+    assert "weights of the compression network taken; the enhancer grdn" in output and "all weights taken" in output
+
+    first, second, third = (folder / name for name in names)
+    assert load_model(last(first)).config["enhancer"]["kernels"] == 8
+    assert load_model(last(second)).config["enhancer"]["kernels"] == 12
+    assert changed_parts(first, second) == {"enhancer", "_extra_state"}
+    assert changed_parts(second, third) >= {"g_a", "g_s", "h_a", "h_s", "z_prior", "estimator", "enhancer"}
+    assert last(folder).read_bytes() == last(third).read_bytes()
+    assert set(rows(second)[0]) & {"train/bpp", "train/loss"} == {"train/loss"}
+
+    stages_in_this_process.clear()
+    assert run(monkeypatch, *command) == 0
+    assert stages_in_this_process == []
+    assert capsys.readouterr().out.count("finished, skipped") == 3
+
+    (second / "done.json").unlink()  # as if it had been cut
+    assert run(monkeypatch, *command) == 0
+    assert stages_in_this_process == names[1:]
+    assert "2_enhancer: continued" in capsys.readouterr().out
+    assert not second.with_name("2_enhancer.old1").exists() and third.with_name("3_crop.old1").exists()
+
+    stages_in_this_process.clear()
+    assert run(monkeypatch, f"rerun={folder}") == 0
+    assert stages_in_this_process == names
+    for name in names:
+        assert losses(tmp_path / "full.rerun" / name) == losses(folder / name)
+        assert all(map(torch.equal, weights(tmp_path / "full.rerun" / name).values(), weights(folder / name).values()))
+
+    # A model that has had the first stage elsewhere.
+    stages_in_this_process.clear()
+    elsewhere = (*command[:-1], f"paths.run_dir={tmp_path / 'short'}", f"init_from={last(first)}")
+    assert run(monkeypatch, *elsewhere) == 0
+    assert stages_in_this_process == names[1:]
+    assert losses(tmp_path / "short" / "3_crop") == losses(third)
+
+    # One stage alone is the same as in the chain.
+    alone = (*command[:-1], "stage=enhancer", f"init_from={last(first)}", f"paths.run_dir={tmp_path / 'alone'}")
+    assert run(monkeypatch, *alone) == 0
+    assert losses(tmp_path / "alone") == losses(second)
+
+
+def test_mistakes_with_stages_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full = (*FULL, f"paths.run_dir={tmp_path / 'full'}")
+    for overrides, message in (
+        (("stage=enhancer",), "init_from=None"),
+        (("stage=crop", "init_from=/no/such.ckpt"), "init_from: /no/such.ckpt"),
+        (("init_from=/no/such.ckpt",), "init_from=/no/such.ckpt: no such file"),
+        (("enhancer=none",), "enhancer.name=None"),
+        (("scale.stages.crop=40",), "stage.crop=40"),  # of the last two stages, found before the first
+        (("ckpt_path=x.ckpt",), "ckpt_path='x.ckpt'"),
+    ):
+        assert run(monkeypatch, *full, *overrides) == 2
+        assert message in error_line(capsys), overrides
+        assert not (tmp_path / "full").exists()
+
+
+def test_a_failed_or_interrupted_stage_ends_the_chain(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for code, expected in ((2, 2), (130, 130)):
+        monkeypatch.setattr(stages, "run_process", lambda overrides, config_dirs, code=code: code)
+        assert run(monkeypatch, *FULL, f"paths.run_dir={tmp_path / str(code)}") == expected
+        assert not last(tmp_path / str(code)).exists()
+    assert "stage 1 of 3, 1_joint failed with exit code 2" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_staged_recipe_at_demo_scale(tmp_path: Path) -> None:
+    """As it is typed, on the embedded photographs, at most 25 seconds a stage."""
+    command = ("+experiment=jointiq_full", "scale=demo", "trainer=cpu", "trainer.max_time=00:00:00:25")
+    process = start(*command, f"paths.run_dir={tmp_path}")
+    output = process.communicate(timeout=500)[0]
+    assert process.returncode == 0, output
+    quality = [float(rows(tmp_path / name)[-1]["val/psnr"]) for name in ("1_joint", "2_enhancer", "3_crop")]
+    assert quality[0] > 14 and quality[1] > quality[0] - 0.3 and quality[2] > quality[0]
+    model = load_model(last(tmp_path))
+    assert model.config["enhancer"]["kernels"] == 12

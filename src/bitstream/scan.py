@@ -19,7 +19,6 @@ from torch import Tensor
 
 from src.errors import ConfigError
 
-
 # The largest grid: up to here the sums of the exact global context fit their integers.
 MAX_POSITIONS = 1 << 18
 

@@ -1,13 +1,16 @@
-"""Lightning callbacks: the checkpoint that is always there, and a clean stop on Ctrl-C."""
+"""Lightning callbacks: the checkpoint that is always there, a clean stop on Ctrl-C, averaged weights, the speed."""
 
 from __future__ import annotations
 
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class LastCheckpoint(Callback):
@@ -67,3 +70,51 @@ class StopOnInterrupt(Callback):
             raise KeyboardInterrupt
         self.interrupted = True
         print("\nstopping after this step (Ctrl-C again: at once, without saving)", flush=True)
+
+
+class WeightMean(WeightAveraging):
+    """Lightning's running mean of the weights, mean = decay * mean + (1 - decay) * weights after each step.
+
+    Checkpoints hold the mean in ``state_dict`` and what a continued training needs beside it; validation sees the mean.
+    To be placed before :class:`LastCheckpoint`, which is to save the mean with this step in it.
+    """
+
+    def __init__(self, decay: float) -> None:
+        # The multi-tensor form interpolates, so that frozen weights stay what they are to the bit.
+        super().__init__(use_buffers=False, multi_avg_fn=get_ema_multi_avg_fn(decay))
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Make the copy on the device of the training; the module itself is moved there later."""
+        self._device = trainer.strategy.root_device
+        super().setup(trainer, pl_module, stage)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the module as trained, not averaged: its checkpoint is to be one that can be continued."""
+
+
+class Speed(Callback):
+    """Log ``steps_per_second`` beside the other metrics: the time between two rows of the log, without validation."""
+
+    def __init__(self) -> None:
+        self._since = self._paused = 0.0
+        self._steps = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._since, self._steps = time.monotonic(), 0
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Log where Lightning logs."""
+        self._steps += 1
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            now = time.monotonic()
+            pl_module.log("steps_per_second", self._steps / max(now - self._since, 1e-9))
+            self._since, self._steps = now, 0
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock."""
+        self._paused = time.monotonic()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let it go on."""
+        self._since += time.monotonic() - self._paused

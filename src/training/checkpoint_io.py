@@ -68,3 +68,18 @@ def check_same_model(checkpoint: Mapping[str, Any], config: Mapping[str, Any], p
     if keys:
         differences = ", ".join(f"{key}={saved.get(key)} there, {config.get(key)} here" for key in keys)
         raise UserError(f"ckpt_path={path} holds another model: {differences}; allowed: a checkpoint of this model")
+
+
+def check_same_averaging(checkpoint: Mapping[str, Any], averages: bool, path: str) -> None:
+    """Refuse to continue a training with a running mean of the weights without it, and the other way round.
+
+    Raises:
+        UserError: says which of the two it is.
+    """
+    averaged = "averaging_state" in checkpoint
+    if averaged != averages:
+        there, here = ("with" if on else "without" for on in (averaged, averages))
+        allowed = "optim.ema_decay=.. as there" if averaged else "optim.ema_decay=null"
+        raise UserError(
+            f"ckpt_path={path} was trained {there} a mean of the weights, this is {here}; allowed: {allowed}"
+        )

@@ -1,6 +1,7 @@
 """Lightning's view of a compression network: one optimizer, automatic optimization, and the names of what is logged.
 
-The network itself knows nothing of Lightning; it is ``module.net``.
+The network itself knows nothing of Lightning; it is ``module.net``. One module trains all of it, the other the
+quality-enhancement network alone.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from compressai.models import CompressionModel
 from lightning.pytorch.callbacks import Timer
 from torch import Tensor, nn
 
-from src.errors import UserError
+from src.errors import ConfigError, UserError
+from src.training.crops import Crops
 from src.training.losses import MS_SSIM_SIDE, RateDistortionLoss, ms_ssim, psnr, to_8bit
 from src.training.schedules import Schedule
 
@@ -34,6 +36,8 @@ class CompressionModule(lightning.LightningModule):
         lr: initial learning rate of the network.
         aux_lr: learning rate of ``.quantiles`` parameters, for models that have them.
         clip_norm: largest gradient norm of the network's parameters; None does not clip.
+        crop: side in pixels, a multiple of 16, of the random part of each patch that the enhancer sees and that the
+            loss counts (see :class:`src.training.losses.RateDistortionLoss`); None is all of it.
         name: name of the experiment, kept in the checkpoint.
     """
 
@@ -45,6 +49,7 @@ class CompressionModule(lightning.LightningModule):
         lr: float,
         aux_lr: float = 1e-3,
         clip_norm: float | None = None,
+        crop: int | None = None,
         name: str = "",
     ) -> None:
         super().__init__()
@@ -54,6 +59,7 @@ class CompressionModule(lightning.LightningModule):
         self.lr = lr
         self.aux_lr = aux_lr
         self.clip_norm = clip_norm
+        self.crop = crop
         self.name = name
         #: Optimizer step after which the last validation ran; -1 before the first.
         self.validated_at = -1
@@ -71,27 +77,28 @@ class CompressionModule(lightning.LightningModule):
         Raises:
             NonFiniteError: the loss is NaN or infinite.
         """
-        output = self.net(batch)
-        with torch.autocast(self.device.type, enabled=False):
-            terms = self.criterion(output, batch)
-            loss = terms.loss + self.net.aux_loss()
+        size = (batch.shape[-2], batch.shape[-1])
+        crops = None if self.crop is None else Crops.random(len(batch), size, self.crop)
+        loss, x_hat, rates = self.training_loss(batch, crops)
         if not torch.isfinite(loss):
             raise NonFiniteError(f"the loss is {loss.item()} at step {self.global_step + 1}")
-        self.log_dict(
-            {
-                "train/loss": loss.detach(),
-                "train/bpp": terms.bpp,
-                "train/bpp_y": terms.bpp_y,
-                "train/bpp_z": terms.bpp_z,
-                "train/psnr": psnr(batch, output["x_hat"].detach().float()).mean(),
-                "lr": self.trainer.optimizers[0].param_groups[0]["lr"],
-            },
-            batch_size=batch.shape[0],
-        )
+        target = batch if crops is None else crops.pixels(batch)
+        values = {"train/loss": loss.detach(), **{f"train/{key}": value for key, value in rates.items()}}
+        values["train/psnr"] = psnr(target, x_hat.detach().float()).mean()
+        values["lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
+        self.log_dict(values, batch_size=batch.shape[0])
         return loss
 
-    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
-        """One whole image a batch, (1, 3, H, W); every image counts the same in the means."""
+    def training_loss(self, batch: Tensor, crops: Crops | None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Loss (scalar, with its gradient), final output (of the crops, where there are any), and rates to log."""
+        output = self.net(batch) if crops is None else self.net(batch, cut=crops.pixels)
+        with torch.autocast(self.device.type, enabled=False):
+            terms = self.criterion(output, batch, crops)
+            loss = terms.loss + self.net.aux_loss()
+        return loss, output["x_hat"], {"bpp": terms.bpp, "bpp_y": terms.bpp_y, "bpp_z": terms.bpp_z}
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> dict[str, Any]:
+        """One whole image a batch, (1, 3, H, W); every image counts the same in the means. Returns the net's output."""
         output = self.net(batch)
         with torch.autocast(self.device.type, enabled=False):
             terms = self.criterion(output, batch)
@@ -102,6 +109,7 @@ class CompressionModule(lightning.LightningModule):
                 values["ms_ssim"] = ms_ssim(to_8bit(batch), to_8bit(x_hat)).mean()
         for key, value in values.items():
             self._sums[key].append(value.detach())
+        return output
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over the images."""
@@ -159,6 +167,44 @@ class CompressionModule(lightning.LightningModule):
         checkpoint["lmbda"] = float(self.criterion.lmbda)
         checkpoint["distortion"] = str(self.criterion.distortion)
         checkpoint["name"] = str(self.name)
+
+
+class EnhancementModule(CompressionModule):
+    """Trains the enhancer of a network by the distortion alone; the compression network is frozen (paper, section 5).
+
+    The frozen part, its entropy model included, stays in evaluation mode: the enhancer sees what a decoder gives it,
+    I's output from rounded latents. The loss is the distortion term of Eq. 7. Validation is that of the whole network.
+
+    Args: as :class:`CompressionModule`.
+
+    Raises:
+        ConfigError: the network has no enhancer.
+    """
+
+    def __init__(self, net: CompressionModel, *args: Any, **options: Any) -> None:
+        super().__init__(net, *args, **options)
+        if self.net.enhancer is None:
+            raise ConfigError("enhancer.name", None, "an enhancer, because this stage trains nothing else")
+        self.net.requires_grad_(False)
+        self.net.enhancer.requires_grad_(True)
+        self.train()
+
+    def train(self, mode: bool = True) -> EnhancementModule:
+        """As in ``nn.Module``, but for the frozen part."""
+        super().train(mode)
+        self.net.eval()
+        self.net.enhancer.train(mode)
+        return self
+
+    def training_loss(self, batch: Tensor, crops: Crops | None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """As in :class:`CompressionModule`, without rates: they do not change."""
+        with torch.no_grad():
+            y, _ = self.net.analyse(batch)
+        size = (batch.shape[-2], batch.shape[-1])
+        x_hat, _ = self.net.reconstruct(torch.round(y), size, None if crops is None else crops.pixels)
+        with torch.autocast(self.device.type, enabled=False):
+            loss = self.criterion.distortion_term(x_hat, batch if crops is None else crops.pixels(batch))
+        return loss, x_hat, {}
 
 
 def _plain(value: Any) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import glob
+import hashlib
 import netrc
 import os
 import sys
@@ -12,6 +14,7 @@ from urllib.parse import urlsplit
 
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import OmegaConf
 
 from src.errors import UserError
 from src.files import atomic_path
@@ -45,8 +48,16 @@ class CsvLog(CSVLogger):
         writer.metrics_keys = keys
 
 
-def wandb_logger(project: str, group: str, save_dir: str, offline: bool | None = None, **options: Any) -> Logger:
+def wandb_logger(
+    project: str, group: str, save_dir: str, offline: bool | None = None, values: Any = None, **options: Any
+) -> Logger:
     """A W&B logger; ``offline=None`` records offline unless the user is logged in or has set WANDB_MODE.
+
+    Args:
+        project, group: where the run appears.
+        save_dir: folder of W&B's own files.
+        values: the resolved configuration, which the run shows.
+        options: further arguments of ``wandb.init``, such as ``entity`` or ``tags``.
 
     Raises:
         UserError: wandb is not installed.
@@ -58,10 +69,25 @@ def wandb_logger(project: str, group: str, save_dir: str, offline: bool | None =
             offline = "WANDB_MODE" not in os.environ and not _is_logged_in()
         if offline:
             options["mode"] = "offline"
+        if values is not None:
+            options["config"] = OmegaConf.to_container(values, resolve=True)
         Path(save_dir).mkdir(parents=True, exist_ok=True)
         return WandbLogger(project=project, group=group, save_dir=save_dir, offline=offline, **options)
     except ModuleNotFoundError as error:
         raise UserError("logger=wandb needs the package wandb; allowed: pip install wandb, or logger=csv") from error
+
+
+def wandb_identity(folder: Path, results: Path) -> dict[str, str]:
+    """``id`` and ``name`` of the W&B run that belongs to a run's ``folder``.
+
+    The id is the same whenever the run is continued, and another one where an earlier run of this configuration has
+    been moved aside. The name is the folder's, with its experiment's and stage's where it lies in ``results/runs``.
+    """
+    folder, runs = folder.resolve(), (results / "runs").resolve()
+    moved = sum(1 for _ in folder.parent.glob(f"{glob.escape(folder.name)}.old*"))
+    identity = hashlib.sha256(f"{folder}#{moved}".encode()).hexdigest()[:16]
+    inside = folder.relative_to(runs).as_posix() if folder.is_relative_to(runs) else folder.name
+    return {"id": identity, "name": inside}
 
 
 def _is_logged_in() -> bool:

@@ -12,6 +12,8 @@ from pytorch_msssim.ssim import _ssim
 from torch import Tensor
 from torch.nn import functional as F
 
+from src.training.crops import Crops
+
 DISTORTIONS = ("mse", "ms_ssim")
 RATE_UNITS = ("nats", "bits")
 
@@ -96,17 +98,27 @@ class RateDistortionLoss:
         self.distortion = distortion
         self.rate_scale = 1.0 if rate_unit == "nats" else 1 / math.log(2)
 
-    def __call__(self, output: Mapping[str, Any], x: Tensor) -> LossTerms:
-        """Loss of a model's ``output`` (``x_hat``, ``log_likelihoods``) for images ``x``, (B, 3, H, W) in [0, 1]."""
-        images, pixels = x.shape[0], x.shape[-2] * x.shape[-1]
-        nats = {key: -value.float().sum() / images for key, value in output["log_likelihoods"].items()}
-        grid = output["log_likelihoods"]["y"].shape[-2:]
-        rate = (nats["y"] + nats["z"]) * self.rate_scale / (grid[0] * grid[1] * _PIXELS_PER_LATENT)
-        loss = self.lmbda * rate + (1 - self.lmbda) / 1000 * self._distort(x, output["x_hat"].float())
-        bpp = {key: value.detach() / (math.log(2) * pixels) for key, value in nats.items()}
-        return LossTerms(loss, bpp["y"], bpp["z"])
+    def __call__(self, output: Mapping[str, Any], x: Tensor, crops: Crops | None = None) -> LossTerms:
+        """Loss of a model's ``output`` (``x_hat``, ``log_likelihoods``) for images ``x``, (B, 3, H, W) in [0, 1].
 
-    def _distort(self, x: Tensor, x_hat: Tensor) -> Tensor:
-        if self.distortion == "mse":
-            return _PEAK**2 * F.mse_loss(x_hat, x)
-        return 3000 * (1 - ms_ssim(x_hat * _PEAK, x * _PEAK).mean())
+        With ``crops``, ``x_hat`` is that of the crops, and so is the rate of y: the sum over their latents, divided by
+        their number. The rate of z, which no place can claim, counts whole (our choice), divided by that of all.
+        """
+        images = x.shape[0]
+        y, z = (output["log_likelihoods"][key] for key in ("y", "z"))
+        seen_x, seen_y = (x, y) if crops is None else (crops.pixels(x), crops.latents(y))
+        nats_y, nats_z = (-value.float().sum() / images for value in (seen_y, z))
+        per_latent = nats_y / _area(seen_y) + nats_z / _area(y)
+        rate = self.lmbda * self.rate_scale / _PIXELS_PER_LATENT * per_latent
+        bpp_y, bpp_z = nats_y / (math.log(2) * _area(seen_x)), nats_z / (math.log(2) * _area(x))
+        return LossTerms(rate + self.distortion_term(output["x_hat"], seen_x), bpp_y.detach(), bpp_z.detach())
+
+    def distortion_term(self, x_hat: Tensor, x: Tensor) -> Tensor:
+        """(1 - lambda) / 1000 * D, a scalar, of two batches (B, 3, H, W) in [0, 1]."""
+        x_hat, x = x_hat.float() * _PEAK, x * _PEAK
+        mse = self.distortion == "mse"
+        return (1 - self.lmbda) / 1000 * (F.mse_loss(x_hat, x) if mse else 3000 * (1 - ms_ssim(x_hat, x).mean()))
+
+
+def _area(x: Tensor) -> int:
+    return x.shape[-2] * x.shape[-1]

@@ -15,9 +15,14 @@ class UnknownRatePoint(LookupError):
 def rate_point(field: str, *, _root_: DictConfig) -> Any:
     """Value of ``field`` (N, M, max_steps or lr): the scale's where it has one, else that of the row of ``lmbda``.
 
+    A stage that has steps of its own (``stage.max_steps``) wins over both.
+
     Raises:
         UnknownRatePoint: the scale leaves the value open and no row of ``rates.table`` has this ``lmbda``.
     """
+    value = _root_.stage.max_steps if field == "max_steps" else None
+    if value is not None:
+        return value
     value = _root_.scale[field]
     if value is not None:
         return value

@@ -1,24 +1,43 @@
-"""A run's folder: its name, what is written into it besides the training, and what is never written over."""
+"""A run's folder: its name, what is written into it besides the training, what is never written over, and how to run it
+again."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import platform
+import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import OverrideType
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
+from src.errors import UserError
 from src.files import write_text
 
 # What decides where and how conveniently a run runs, not what it learns.
-_NOT_HASHED = ("paths", "logger", "callbacks", "ckpt_path", "rates", "scale")
+_NOT_HASHED = ("paths", "logger", "callbacks", "ckpt_path", "rerun", "rates", "scale")
 _NOT_HASHED_TRAINER = ("accelerator", "devices", "strategy", "num_nodes")
 _NOT_HASHED_DATA = ("num_workers", "preload_mb")
+
+CONFIG = "config.yaml"
+#: Exists once the run has trained all it was to train.
+DONE = "done.json"
+CHECKPOINT = Path("checkpoints") / "last.ckpt"
+
+# Stands for the run's folder while a configuration is resolved.
+_HERE = "\0run"
 
 _PACKAGES = ("torch", "lightning", "compressai", "hydra-core", "omegaconf", "numpy", "torchvision", "pytorch-msssim")
 
@@ -44,7 +63,7 @@ def run_folder(cfg: DictConfig) -> Path:
 
 
 def prepare(folder: Path, cfg: DictConfig) -> Path | None:
-    """Create ``folder`` with ``config.yaml`` (resolved) and ``provenance.json``.
+    """Create ``folder`` with ``config.yaml`` and ``provenance.json``.
 
     A folder that already holds checkpoints is moved aside first, so that nothing trained is ever lost, unless this run
     continues that one (``ckpt_path`` lies inside).
@@ -55,16 +74,125 @@ def prepare(folder: Path, cfg: DictConfig) -> Path | None:
     Raises:
         UserError: the files cannot be written.
     """
-    continues = cfg.ckpt_path is not None and folder.resolve() in Path(cfg.ckpt_path).resolve().parents
+    continues = _continues(folder, cfg)
     moved = None
     if (folder / "checkpoints").exists() and not continues:
         number = 1
         while folder.with_name(f"{folder.name}.old{number}").exists():
             number += 1
         moved = folder.rename(folder.with_name(f"{folder.name}.old{number}"))
-    write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
-    write_text(folder / "provenance.json", json.dumps(provenance(), indent=2) + "\n")
+    (folder / DONE).unlink(missing_ok=True)
+    describe(folder, cfg)
     return moved
+
+
+def describe(folder: Path, cfg: DictConfig) -> None:
+    """Write ``config.yaml`` and ``provenance.json`` into ``folder``.
+
+    The first holds every value, resolved; only paths inside the folder are written as ``${paths.run_dir}/...``, so that
+    they follow when the run is repeated elsewhere.
+    """
+    here = copy.deepcopy(cfg)
+    here.paths.run_dir = _HERE
+    values: Any = _replace(OmegaConf.to_container(here, resolve=True), "${paths.run_dir}")
+    values["paths"]["run_dir"] = str(folder)
+    values["rerun"] = None
+    write_text(folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(values)))
+    write_text(folder / "provenance.json", json.dumps(provenance(), indent=2) + "\n")
+
+
+def mark_done(folder: Path, step: int) -> None:
+    """Note that the run in ``folder`` is complete after ``step`` optimizer steps."""
+    write_text(folder / DONE, json.dumps({"step": step}) + "\n")
+
+
+def holds(folder: Path, cfg: DictConfig) -> bool:
+    """Whether ``folder`` holds a run of the configuration ``cfg``; what it started from is not compared."""
+    try:
+        saved = read_config(folder)
+        return run_key(_without_start(saved)) == run_key(_without_start(cfg))
+    except (UserError, OmegaConfBaseException, KeyError, AttributeError):
+        return False
+
+
+def _without_start(cfg: DictConfig) -> DictConfig:
+    cfg = copy.deepcopy(cfg)
+    cfg.init_from = None
+    return cfg
+
+
+def read_config(folder: str | Path) -> DictConfig:
+    """The configuration of the run in ``folder``.
+
+    Raises:
+        UserError: there is none, or it cannot be read.
+    """
+    path = Path(folder) / CONFIG
+    try:
+        loaded = OmegaConf.load(path)
+        if not isinstance(loaded, DictConfig) or "paths" not in loaded or "stage" not in loaded:
+            raise ValueError("not a config")
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"rerun={folder}: no {CONFIG} that src.train wrote; allowed: the folder of a run") from error
+    OmegaConf.set_struct(loaded, True)
+    return loaded
+
+
+def again(folder: str | Path, overrides: Sequence[str]) -> DictConfig:
+    """The configuration that repeats the run in ``folder``, in a folder beside it, ``FOLDER.rerun``.
+
+    Args:
+        overrides: ``key=value`` as typed, for single values of the saved configuration; they win.
+
+    Raises:
+        UserError: no configuration there, or an override that is not of that kind.
+    """
+    cfg = read_config(folder)
+    continued = _continues(Path(cfg.paths.run_dir), cfg)
+    cfg.paths.run_dir = str(Path(folder).with_name(f"{Path(folder).resolve().name}.rerun"))
+    cfg.rerun = str(folder)
+    if continued:
+        cfg.ckpt_path = None
+    for text in overrides:
+        try:
+            override = OverridesParser.create().parse_override(text)
+        except HydraException as error:
+            raise UserError(f"{text}: {str(error).splitlines()[0]}") from error
+        key = override.key_or_group
+        known = OmegaConf.select(cfg, key, default=_HERE, throw_on_resolution_failure=False)
+        plain = override.type == OverrideType.CHANGE and not override.is_sweep_override()
+        if known == _HERE or OmegaConf.is_dict(known) or not plain:
+            raise UserError(
+                f"{text} does not go with rerun=; allowed: KEY=VALUE for a value of {Path(folder) / CONFIG}"
+            )
+        OmegaConf.update(cfg, key, override.value())
+    return cfg
+
+
+def command(**values: object) -> str:
+    """The command line ``python -m src.train key=value ...``, quoted for a shell and for Hydra."""
+    return shlex.join(["python", "-m", "src.train", *(override(key, value) for key, value in values.items())])
+
+
+def override(key: str, value: object) -> str:
+    """``key=value`` for Hydra's command line, the value quoted where it has to be."""
+    text = str(value)
+    if not re.fullmatch(r"[\w./+:%@-]+", text):
+        # In Hydra's quotes a backslash is itself, unless it stands before a quote.
+        text = "'" + re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + (found[2] and "\\'"), text) + "'"
+    return f"{key}={text}"
+
+
+def _continues(folder: Path, cfg: DictConfig) -> bool:
+    return cfg.ckpt_path is not None and folder.resolve() in Path(cfg.ckpt_path).resolve().parents
+
+
+def _replace(value: Any, by: str) -> Any:
+    if isinstance(value, dict):
+        return {key: _replace(item, by) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_replace(item, by) for item in value]
+    return value.replace(_HERE, by) if isinstance(value, str) else value
 
 
 def provenance() -> dict[str, Any]:

@@ -16,11 +16,11 @@ Schedule = Callable[[float], float]
 SCHEDULES = ("step", "cosine", "constant")
 
 
-def step_decay(max_steps: int, halvings: int = 6, decay_steps: int = 300_000, decay_share: float = 0.25) -> Schedule:
+def step_decay(max_steps: int, halvings: int = 6, decay_steps: int = 300_000, decay_share: float = 0.3) -> Schedule:
     """Halve ``halvings`` times at equal distances over the last part of the run (paper, section 5).
 
     The last part is ``decay_steps`` long, but at most ``decay_share`` of the run. With the defaults these are the
-    paper's halvings at T - 300K, T - 250K, ..., T - 50K for each T of Table 1 (1.2 million steps and more), and the
+    paper's halvings at T - 300K, T - 250K, ..., T - 50K for each T of section 5 (a million steps and more), and the
     same picture scaled down for shorter runs.
     """
     window = min(float(decay_steps), decay_share * max_steps)

@@ -6,9 +6,12 @@ job keeps that from happening, and keeps a job that fails from taking the others
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from hydra.conf import HydraConf
 from hydra.types import RunMode
@@ -43,18 +46,38 @@ def run_job(hydra: HydraConf) -> JobResult:
     Ctrl-C reaches that process too; it is waited for while it saves, then KeyboardInterrupt goes on.
     """
     overrides = tuple(hydra.overrides.task)
-    command = [sys.executable, "-m", "src.train"]
-    for source in hydra.runtime.config_sources:
-        if source.provider == "command-line":
-            command += ["--config-dir", source.path]
     print(f"\n[{hydra.job.num + 1}] {' '.join(overrides)}", flush=True)
-    process = subprocess.Popen([*command, *overrides])
+    return JobResult(overrides, run_process(overrides, config_dirs(hydra), {**group(hydra), **os.environ}))
+
+
+def run_process(
+    overrides: Sequence[str], folders: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> int:
+    """Exit code of ``python -m src.train`` with ``overrides``.
+
+    Args:
+        folders: further config folders.
+        environment: all environment variables of the process; None: those of this one.
+    """
+    command = [sys.executable, "-m", "src.train"]
+    for folder in folders:
+        command += ["--config-dir", folder]
+    process = subprocess.Popen([*command, *overrides], env=environment)
     try:
-        code = process.wait()
+        return process.wait()
     except KeyboardInterrupt:
         process.wait()
         raise
-    return JobResult(overrides, code)
+
+
+def config_dirs(hydra: HydraConf) -> list[str]:
+    """Config folders that were given on the command line."""
+    return [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
+
+
+def group(hydra: HydraConf) -> dict[str, str]:
+    """W&B's environment variable that puts the runs of a sweep's jobs into one group, named by the sweep's folder."""
+    return {"WANDB_RUN_GROUP": Path(hydra.sweep.dir).name} if hydra.mode == RunMode.MULTIRUN else {}
 
 
 def summary(results: list[JobResult]) -> str:

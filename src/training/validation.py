@@ -15,6 +15,7 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 
 from src.data import DATA_SETS
 from src.errors import ConfigError, UserError
+from src.training.crops import LATENT
 from src.training.losses import DISTORTIONS, MIN_SIDE, RATE_UNITS
 from src.training.schedules import SCHEDULES
 
@@ -51,6 +52,7 @@ def validate(cfg: DictConfig) -> None:
     _check_choice(cfg, "distortion.name", DISTORTIONS)
     _check_choice(cfg, "distortion.rate_unit", RATE_UNITS)
     _check_data(cfg)
+    _check_stage(cfg)
 
 
 def _check_rate_point(cfg: DictConfig) -> None:
@@ -74,6 +76,9 @@ def _check_optimizer(cfg: DictConfig) -> None:
     _check_number(cfg, "optim.aux_lr", positive, "a number above 0")
     if cfg.optim.clip_norm is not None:
         _check_number(cfg, "optim.clip_norm", positive, "a number above 0, or null for no clipping")
+    if cfg.optim.ema_decay is not None:
+        between = "a number between 0 and 1, both excluded, or null for no mean"
+        _check_number(cfg, "optim.ema_decay", lambda value: 0 < value < 1, between)
     _check_choice(cfg, "optim.schedule", SCHEDULES)
     _check_whole(cfg, "optim.halvings", 1)
     _check_whole(cfg, "optim.decay_steps", 1)
@@ -105,6 +110,26 @@ def _check_data(cfg: DictConfig) -> None:
     if cfg.data.num_workers is not None:
         _check_whole(cfg, "data.num_workers", 0)
     _check_number(cfg, "data.preload_mb", lambda value: value >= 0, "a number from 0 up")
+
+
+def _check_stage(cfg: DictConfig) -> None:
+    stage = cfg.stage
+    _check_choice(cfg, "stage.trains", ("all", "enhancer"))
+    chain = stage.get("chain")
+    if chain is not None:
+        if cfg.ckpt_path is not None:
+            raise ConfigError("ckpt_path", cfg.ckpt_path, "null with stage=all: the same command again goes on")
+        return
+    alone = stage.trains == "enhancer"
+    if alone and cfg.init_from is None and cfg.ckpt_path is None:
+        raise ConfigError("init_from", None, f"the checkpoint of a trained model, with stage={stage.name}")
+    if (alone or stage.crop is not None) and cfg.enhancer.name is None:
+        raise ConfigError("enhancer.name", None, f"an enhancer, with stage={stage.name}")
+    if stage.crop is not None:
+        _check_whole(cfg, "stage.crop", LATENT)
+        if stage.crop % LATENT or stage.crop > cfg.data.crop:
+            limit = f"null, or a multiple of {LATENT} up to data.crop={cfg.data.crop}"
+            raise ConfigError("stage.crop", stage.crop, limit)
 
 
 def _check_max_time(cfg: DictConfig) -> None:

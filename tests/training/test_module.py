@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 
 from src.errors import UserError
 from src.models import build_model
-from src.training import loggers
+from src.training import callbacks, loggers
 from src.training.checkpoint_io import AtomicCheckpointIO, check_same_model, read_training_checkpoint
 from src.training.compression_module import CompressionModule, NonFiniteError
 from src.training.loggers import CsvLog
@@ -114,6 +115,25 @@ def test_csv_of_a_continued_run(tmp_path: Path) -> None:
     second.save()
     rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
     assert [(row["step"], row["a"], row["b"]) for row in rows] == [("0", "0", ""), ("1", "1", ""), ("2", "20", "1")]
+
+
+def test_speed_counts_steps_but_not_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(callbacks.time, "monotonic", lambda: now)
+    logged: list[tuple[str, float]] = []
+    pl_module: Any = SimpleNamespace(log=lambda name, value: logged.append((name, value)))
+    trainer: Any = SimpleNamespace(global_step=0, log_every_n_steps=4)
+    speed = callbacks.Speed()
+    speed.on_train_start(trainer, pl_module)
+    for step in range(1, 9):
+        now += 0.5
+        trainer.global_step = step
+        speed.on_train_batch_end(trainer, pl_module)
+        if step == 6:
+            speed.on_validation_start(trainer, pl_module)
+            now += 60
+            speed.on_validation_end(trainer, pl_module)
+    assert logged == [("steps_per_second", 2.0)] * 2
 
 
 def test_wandb_records_offline_unless_logged_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from src.training.schedules import SCHEDULES, build_schedule, cosine, step_decay
 
 
-@pytest.mark.parametrize("steps", [1_200_000, 1_500_000, 2_000_000, 3_000_000])
+@pytest.mark.parametrize("steps", [1_000_000, 1_200_000, 1_500_000, 2_000_000, 3_000_000])
 def test_halvings_of_the_paper(steps: int) -> None:
     factor = step_decay(steps)
     assert factor(0) == factor((steps - 300_001) / steps) == 1
@@ -21,8 +21,8 @@ def test_halvings_of_the_paper(steps: int) -> None:
 @pytest.mark.parametrize("steps", [10, 48, 2000])
 def test_short_runs_are_halved_in_proportion(steps: int) -> None:
     factor = step_decay(steps)
-    assert factor(0.7499) == 1
-    assert [factor(0.75 + number / 24) for number in range(6)] == [0.5 ** (number + 1) for number in range(6)]
+    assert factor(0.6999) == 1
+    assert [factor(0.7 + number / 20) for number in range(6)] == [0.5 ** (number + 1) for number in range(6)]
 
 
 def test_halvings_survive_one_step_runs() -> None:

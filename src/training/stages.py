@@ -1,0 +1,153 @@
+"""The staged recipe (``stage=all``): stages that train one after the other, chained through their checkpoints.
+
+Every stage is a run of its own, in a process of its own and a folder of its own inside the run's: ``1_joint``,
+``2_enhancer``, ``3_crop``.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig
+
+from src.errors import UserError
+from src.files import atomic_path
+from src.training import run_folder
+from src.training.run_folder import CHECKPOINT, DONE, override
+from src.training.sweep import run_process
+from src.training.validation import validate
+
+# What the chain decides itself for each stage.
+_OWN_KEYS = ("stage", "init_from", "ckpt_path", "rerun", "paths.run_dir")
+
+
+# What src.errors.run_cli makes of Ctrl-C.
+EXIT_INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a chain: where it goes, how its process is told what to train, and the configuration that gives."""
+
+    folder: Path
+    overrides: tuple[str, ...]
+    cfg: DictConfig
+
+
+def run_chain(cfg: DictConfig, overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> Path:
+    """Train the stages of ``cfg.stage.chain``.
+
+    A stage that is finished is skipped and one that was cut is continued, unless the one before it was trained anew.
+
+    Args:
+        cfg: the composed config.
+        overrides: what was typed to compose it.
+        config_dirs: config folders that were given on the command line.
+
+    Returns:
+        The run's folder; its ``checkpoints/last.ckpt`` is the last stage's.
+
+    Raises:
+        UserError: a value that cannot be used in one of the stages, or a stage that failed.
+        KeyboardInterrupt: a stage was stopped with Ctrl-C.
+    """
+    validate(cfg)
+    folder = run_folder.run_folder(cfg)
+    plan = _composed if cfg.rerun is None else _repeated
+    stages = plan(cfg, folder, overrides)
+    for stage in stages:
+        # The long first stage is not to be trained for a mistake in the last one.
+        validate(stage.cfg)
+    if cfg.init_from is not None and not Path(cfg.init_from).is_file():
+        raise UserError(
+            f"init_from={cfg.init_from}: no such file; allowed: a checkpoint to take the first stage's place"
+        )
+    _describe(folder, cfg)
+    trained = False
+    for number, stage in enumerate(stages, start=1):
+        label = f"stage {number} of {len(stages)}, {stage.folder.name}"
+        if not trained and (stage.folder / DONE).is_file() and run_folder.holds(stage.folder, stage.cfg):
+            _say(f"{label}: finished, skipped")
+            continue
+        last = stage.folder / CHECKPOINT
+        cut = not trained and last.is_file() and run_folder.holds(stage.folder, stage.cfg)
+        _say(f"{label}: continued" if cut else label)
+        code = _run([*stage.overrides, *([override("ckpt_path", last)] if cut else [])], config_dirs)
+        if code == EXIT_INTERRUPTED:
+            _say("the same command goes on")
+            raise KeyboardInterrupt
+        if code:
+            raise UserError(f"{label} failed with exit code {code}; its message is above")
+        trained = True
+    _finish(folder, stages[-1].folder)
+    return folder
+
+
+def _run(overrides: Sequence[str], config_dirs: Sequence[str]) -> int:
+    try:
+        return run_process(overrides, config_dirs)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+def _composed(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> list[Stage]:
+    stages = []
+    start = cfg.init_from
+    links = list(enumerate(cfg.stage.chain, start=1))
+    for number, link in links if start is None else links[1:]:
+        kept = [text for text in overrides if _key(text) not in (*_OWN_KEYS, *link)]
+        at = folder / f"{number}_{link.stage}"
+        own: dict[str, Any] = {**link, "paths.run_dir": at, **({} if start is None else {"init_from": start})}
+        told = (*kept, *_texts(own))
+        stages.append(Stage(at, told, compose("train", overrides=list(told))))
+        start = at / CHECKPOINT
+    return stages
+
+
+def _repeated(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> list[Stage]:
+    """The stages of an earlier chain, from their saved configurations."""
+    stages: list[Stage] = []
+    kept = [text for text in overrides if _key(text) not in _OWN_KEYS]
+    for number, link in enumerate(cfg.stage.chain, start=1):
+        name = f"{number}_{link.stage}"
+        if number == 1 and cfg.init_from is not None:
+            continue
+        start = stages[-1].folder / CHECKPOINT if stages else cfg.init_from
+        own: dict[str, Any] = {"paths.run_dir": folder / name, **({} if start is None else {"init_from": start})}
+        earlier = Path(cfg.rerun) / name
+        told = [*kept, *_texts(own)]
+        stages.append(Stage(folder / name, (override("rerun", earlier), *told), run_folder.again(earlier, told)))
+    return stages
+
+
+def _texts(values: Mapping[str, Any]) -> list[str]:
+    return [override(key, value) for key, value in values.items()]
+
+
+def _key(text: str) -> str:
+    return text.lstrip("+~").partition("=")[0]
+
+
+@rank_zero_only
+def _describe(folder: Path, cfg: DictConfig) -> None:
+    run_folder.describe(folder, cfg)
+
+
+@rank_zero_only
+def _finish(folder: Path, last: Path) -> None:
+    """Give the run the last stage's checkpoint, as every run has one."""
+    with atomic_path(folder / CHECKPOINT) as temporary:
+        shutil.copyfile(last / CHECKPOINT, temporary)
+    _say(f"trained all stages: {folder / CHECKPOINT}")
+    _say(f"again, from its own configurations: {run_folder.command(rerun=folder)}")
+
+
+@rank_zero_only
+def _say(text: str) -> None:
+    print(text, flush=True)

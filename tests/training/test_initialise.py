@@ -1,0 +1,83 @@
+"""``init_from``: what is taken, what starts anew, what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from src.errors import UserError
+from src.models import build_model
+from src.models.export import write_export
+from src.training.initialise import initialise
+
+LIGHT = {"name": "grdn", "grdbs": 1, "rdbs": 1, "convs": 1, "kernels": 4}
+CONFIG: dict[str, Any] = {"name": "jointiq", "N": 4, "M": 4, "scan": "raster", "enhancer": LIGHT}
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    net = build_model(CONFIG)
+    state = {f"net.{name}": value for name, value in net.state_dict().items()}
+    torch.save({"model_config": net.config, "state_dict": state}, tmp_path / "last.ckpt")
+    return tmp_path / "last.ckpt"
+
+
+def equal_parts(net: Any, path: Path) -> set[str]:
+    saved = torch.load(path, weights_only=True)["state_dict"]
+    mine = {name: value for name, value in net.state_dict().items() if name != "_extra_state"}
+    different = {
+        name.split(".")[0] for name, value in mine.items() if not value.equal(saved.get(f"net.{name}", value + 1))
+    }
+    return {name.split(".")[0] for name in mine} - different
+
+
+def test_the_same_model_is_taken_whole(source: Path) -> None:
+    net = build_model(CONFIG)
+    assert equal_parts(net, source) != set(dict(net.named_children()))
+    assert initialise(net, str(source)) == f"{source}: all weights taken"
+    assert equal_parts(net, source) == set(dict(net.named_children()))
+
+
+def test_another_enhancer_starts_anew(source: Path) -> None:
+    torch.manual_seed(5)
+    net = build_model({**CONFIG, "enhancer": {**LIGHT, "kernels": 6}})
+    before = [parameter.clone() for parameter in net.enhancer.parameters()]
+    line = initialise(net, str(source))
+    assert "weights of the compression network taken; the enhancer grdn" in line
+    assert "kernels=6 starts anew" in line and "kernels=4 there" in line
+    assert equal_parts(net, source) == set(dict(net.named_children())) - {"enhancer"}
+    assert all(map(torch.equal, before, net.enhancer.parameters()))
+    assert net.config["enhancer"]["kernels"] == 6
+    assert bytes(net.state_dict()["_extra_state"].tolist()).count(b'"kernels": 6') == 1
+
+
+def test_an_enhancer_can_be_left_out_or_added(source: Path, tmp_path: Path) -> None:
+    plain = build_model({**CONFIG, "enhancer": None})
+    assert "no enhancer here" in initialise(plain, str(source))
+    torch.save({"model_config": plain.config, "state_dict": {f"net.{k}": v for k, v in plain.state_dict().items()}},
+               tmp_path / "plain.ckpt")  # fmt: skip
+    assert "starts anew (none there)" in initialise(build_model(CONFIG), str(tmp_path / "plain.ckpt"))
+
+
+def test_an_export_will_do(tmp_path: Path) -> None:
+    write_export(build_model(CONFIG), tmp_path / "m.safetensors")
+    net = build_model(CONFIG)
+    assert "all weights" in initialise(net, str(tmp_path / "m.safetensors"))
+
+
+@pytest.mark.parametrize(("key", "value"), [("N", 8), ("G", 1), ("scan", "wavefront"), ("hyper_abs", True)])
+def test_another_compression_network_is_refused(source: Path, key: str, value: Any) -> None:
+    net = build_model({**CONFIG, key: value})
+    with pytest.raises(
+        UserError, match=f"another compression network: {key}={CONFIG.get(key, '.*')} there, {value} here"
+    ):
+        initialise(net, str(source))
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="init_from: .*none.ckpt: no such"):
+        initialise(build_model(CONFIG), str(tmp_path / "none.ckpt"))

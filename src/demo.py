@@ -17,9 +17,10 @@ from src.errors import ConfigError, UserError, run_cli
 from src.evaluation import demo_report as report
 from src.evaluation.progress import progress_bar
 from src.models.checkpoint import load_model
+from src.training.run_folder import override
 
 #: A low rate: after minutes of training a model is furthest ahead of JPEG there.
-LMBDA = 0.5
+LMBDA = 0.6
 
 
 def train(folder: Path, minutes: float, overrides: Sequence[str] = ()) -> Path:
@@ -36,9 +37,9 @@ def train(folder: Path, minutes: float, overrides: Sequence[str] = ()) -> Path:
     days, seconds = divmod(round(60 * minutes), 86400)
     clock = f"{days:02d}:{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
     command = [sys.executable, "-m", "src.train", "+experiment=jointiq", "scale=demo", "data=sample"]
-    path = str(folder.resolve()).replace("\\", "\\\\").replace("'", "\\'")
-    values = [f"lmbda={LMBDA}", f"paths.run_dir='{path}'", f'trainer.max_time="{clock}"', *overrides]
-    code = subprocess.run([*command, *values], cwd=report.ROOT, check=False).returncode
+    values = [f"lmbda={LMBDA}", override("paths.run_dir", folder.resolve()), override("trainer.max_time", clock)]
+    command += [*values, *overrides]
+    code = subprocess.run(command, cwd=report.ROOT, check=False).returncode
     if code == 130:
         raise KeyboardInterrupt
     if code:
@@ -87,7 +88,7 @@ def say(text: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and run the demo."""
     parser = argparse.ArgumentParser(prog="python -m src.demo", description=__doc__)
-    parser.add_argument("--train-minutes", type=float, default=4.0, metavar="M", help="cap, default: %(default)s")
+    parser.add_argument("--train-minutes", type=float, default=4.5, metavar="M", help="cap, default: %(default)s")
     parser.add_argument("--output", type=Path, default=Path("results/demo"), metavar="DIR", help="default: %(default)s")
     parser.add_argument("--checkpoint", type=Path, metavar="CKPT", help="skip the training and use this model")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="passed on to src.train")

@@ -48,7 +48,7 @@ def wrapped_functions() -> list[tuple[str, Any, str]]:
         ("rANS: decode", rans.DecisionDecoder, "_read"),
         ("rANS: encode", exact, "encode_decisions"),
         ("encoder: collect", exact._Recorder, "record"),
-        ("encoder: sort", exact._Recorder, "finish"),
+        ("encoder: sort", exact._Recorder, "encode"),
         ("latents' checksum", image_codec, "latents_crc"),
     ]
 

@@ -52,6 +52,11 @@ def encode_decisions(bits: np.ndarray, tables: np.ndarray) -> bytes:
     return ans.RansEncoder().encode_with_indexes(symbols.tolist(), indices.tolist(), *_tables())
 
 
+def decision_bits(bits: np.ndarray, tables: np.ndarray) -> float:
+    """What the decisions cost, in bits, with an ideal coder."""
+    return float(_costs()[tables, bits.astype(np.int64)].sum())
+
+
 class DecisionDecoder:
     """Reads back what :func:`encode_decisions` wrote, any number of decisions at a time.
 

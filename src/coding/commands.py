@@ -73,11 +73,12 @@ def verify(arguments: Namespace) -> int:
             raise UserError(f"{source}: the decoded latents differ from the coded ones")
         error = np.square(image.astype(float) - decoded.image).mean()
         psnr = 10 * np.log10(255**2 / error) if error else float("inf")
-        assert encoded.estimated_bits is not None
-        ideal = sum(encoded.estimated_bits.values())
+        assert encoded.estimated_bits is not None and encoded.exact_bits is not None
+        exact, estimate = (max(sum(bits.values()), 1e-9) for bits in (encoded.exact_bits, encoded.estimated_bits))
         return (
-            f"{source}: exact; {len(encoded.data)} bytes, {8 * len(encoded.data) / (image.size / 3):.4f} bpp; "
-            f"payload / estimate {8 * encoded.payload_bytes / max(ideal, 1e-9):.4f}; PSNR {psnr:.2f} dB"
+            f"{source}: latents exact; {len(encoded.data)} bytes, {8 * len(encoded.data) / (image.size / 3):.4f} bpp; "
+            f"integer / float bits {exact / estimate:.5f}; payload / integer bits "
+            f"{8 * encoded.payload_bytes / exact:.5f}; PSNR {psnr:.2f} dB"
         )
 
     return _run_all(jobs, one, "verifying")

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from src.bitstream.decisions import STAGES, known_bits, walk
-from src.bitstream.rans import DecisionDecoder, encode_decisions
+from src.bitstream.rans import DecisionDecoder, decision_bits, encode_decisions
 from src.bitstream.scan import MAX_POSITIONS, Run, get_scan, grid_rows
 from src.entropy_models.gaussian_mixture import ExactMixture
 from src.entropy_models.zero_mean_gaussian import exact_distribution, exact_log_sigma
@@ -86,11 +86,22 @@ class ExactEntropyModel:
 
     def encode_z(self, z_hat: Tensor) -> bytes:
         """Code z_hat (N, h, w), integers."""
+        return self._record_z(z_hat).encode()
+
+    def encode_y(self, y_hat: Tensor, z_hat: Tensor) -> bytes:
+        """Code y_hat (M, h, w), integers, given z_hat."""
+        return self._record_y(y_hat, z_hat).encode()
+
+    def bits(self, y_hat: Tensor, z_hat: Tensor) -> dict[str, float]:
+        """What y_hat and z_hat cost by the integer probabilities, with an ideal coder."""
+        return {"y": self._record_y(y_hat, z_hat).bits(), "z": self._record_z(z_hat).bits()}
+
+    def _record_z(self, z_hat: Tensor) -> _Recorder:
         values = _in_range(z_hat, self.device).flatten()
         recorder = _Recorder()
         distribution = exact_distribution(self.log_sigma, z_hat[0].numel())
         recorder.record(distribution, values, torch.zeros_like(values))
-        return recorder.finish()
+        return recorder
 
     def decode_z(self, data: bytes, size: Size) -> Tensor:
         """z_hat (N, *size), int64, from :meth:`encode_z`."""
@@ -99,8 +110,7 @@ class ExactEntropyModel:
         decoder.finish()
         return values.view(-1, *size)
 
-    def encode_y(self, y_hat: Tensor, z_hat: Tensor) -> bytes:
-        """Code y_hat (M, h, w), integers, given z_hat."""
+    def _record_y(self, y_hat: Tensor, z_hat: Tensor) -> _Recorder:
         y_hat = _in_range(y_hat, self.device).permute(1, 2, 0).contiguous()
         height, width, _ = y_hat.shape
         self._start(z_hat, (height, width))
@@ -116,7 +126,7 @@ class ExactEntropyModel:
         for run in rows:
             values = y_hat[run.row].flatten()
             recorder.record(self._distribution(run), values, order[run.row].repeat_interleave(self.M))
-        return recorder.finish()
+        return recorder
 
     def decode_y(self, data: bytes, z_hat: Tensor, size: Size) -> Tensor:
         """y_hat (M, *size), int64, from :meth:`encode_y`."""
@@ -166,9 +176,12 @@ class _Recorder:
 
         walk(distribution, code)
 
-    def finish(self) -> bytes:
+    def encode(self) -> bytes:
         order = np.argsort(np.concatenate(self._keys), kind="stable")
         return encode_decisions(np.concatenate(self._bits)[order], np.concatenate(self._levels)[order])
+
+    def bits(self) -> float:
+        return decision_bits(np.concatenate(self._bits), np.concatenate(self._levels))
 
 
 def _reader(decoder: DecisionDecoder) -> Any:

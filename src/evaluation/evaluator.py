@@ -30,7 +30,7 @@ def measure(
 
     ``picture`` is the decoded picture to judge; default: the one in ``decoded``.
     """
-    if encoded.estimated_bits is None:
+    if encoded.estimated_bits is None or encoded.exact_bits is None:
         raise ValueError("the image was encoded without the likelihood estimate")
     picture = decoded.image if picture is None else picture
     height, width = image.shape[:2]
@@ -44,6 +44,7 @@ def measure(
         bytes=len(encoded.data),
         bpp=8 * len(encoded.data) / pixels,
         bpp_payload=8 * encoded.payload_bytes / pixels,
+        bpp_exact=sum(encoded.exact_bits.values()) / pixels,
         bpp_estimate=bpp_y + bpp_z,
         bpp_y=bpp_y,
         bpp_z=bpp_z,

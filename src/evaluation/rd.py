@@ -31,6 +31,7 @@ RESULT_KEYS = {
     "encoding_time": "encoding_time",
     "decoding_time": "decoding_time",
     "bpp_payload": "bpp-payload",
+    "bpp_exact": "bpp-exact",
     "bpp_estimate": "bpp-estimate",
     "psnr_mid": "psnr-rgb-mid",
 }
@@ -42,10 +43,11 @@ Row = Mapping[str, Any]
 class ImageRow:
     """One image through one checkpoint, by way of a real file.
 
-    ``bytes`` and ``bpp`` count the whole file, ``bpp_payload`` its entropy-coded part only; ``bpp_estimate`` is the
-    model's own likelihood estimate, the sum of ``bpp_y`` and ``bpp_z``. ``psnr`` is of the final output, ``psnr_mid``
-    of the compression network's own output, before quality enhancement (both dB); ``ms_ssim`` is linear, None for
-    images too small for it. Times are seconds. ``latents_equal``: the decoder arrived at the encoder's latents.
+    ``bytes`` and ``bpp`` count the whole file, ``bpp_payload`` its entropy-coded part only; ``bpp_exact`` is what an
+    ideal coder would take with the integer probabilities, ``bpp_estimate`` the model's own float likelihood estimate,
+    the sum of ``bpp_y`` and ``bpp_z``. ``psnr`` is of the final output, ``psnr_mid`` of the compression network's own
+    output, before quality enhancement (both dB); ``ms_ssim`` is linear, None for images too small for it. Times are
+    seconds. ``latents_equal``: the decoder arrived at the encoder's latents.
     """
 
     checkpoint: str
@@ -55,6 +57,7 @@ class ImageRow:
     bytes: int
     bpp: float
     bpp_payload: float
+    bpp_exact: float
     bpp_estimate: float
     bpp_y: float
     bpp_z: float

@@ -29,6 +29,7 @@ class Encoded:
         data: the whole file.
         header_bytes, payload_bytes: its two parts; the checksum counts as header.
         estimated_bits: what the float likelihoods of the training say of ``y`` and ``z``; None if not asked for.
+        exact_bits: what their integer twins say, with an ideal coder; None if not asked for.
         y_hat, z_hat: the coded latents, int64 (M, h, w) and (N, ...).
         seconds: wall-clock time of the coding, without the estimate.
     """
@@ -37,6 +38,7 @@ class Encoded:
     header_bytes: int
     payload_bytes: int
     estimated_bits: dict[str, float] | None
+    exact_bits: dict[str, float] | None
     y_hat: Tensor
     z_hat: Tensor
     seconds: float
@@ -78,11 +80,12 @@ def encode_image(model: JointIQNet, image: Image, estimate: bool = True) -> Enco
     container = Container(identity[:FINGERPRINT_BYTES], model.scan.code, height, width, latents_crc(y_int, z_int), z, y)
     data = container.pack()
     seconds = time.perf_counter() - began
-    estimated = None
+    estimated = exact_bits = None
     if estimate:
+        exact_bits = exact.bits(y_hat[0], z_hat[0])
         estimated = {key: float(bits(value)) for key, value in model.log_likelihoods(y_hat, z_hat).items()}
     payload = container.payload_bytes
-    return Encoded(data, len(data) - payload, payload, estimated, y_int, z_int, seconds)
+    return Encoded(data, len(data) - payload, payload, estimated, exact_bits, y_int, z_int, seconds)
 
 
 @torch.inference_mode()

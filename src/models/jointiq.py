@@ -253,7 +253,7 @@ class JointIQNet(CompressionModel):
                 raise BitstreamError(f"the strings hold z of size {sizes[6]}, not {tuple(shape)}")
             z_hat = self.exact.decode_z(z_string[position:], sizes[6])
             y_hats.append(self.exact.decode_y(y_string, z_hat, sizes[4]))
-        x_hat, _ = self.reconstruct(torch.stack(y_hats).to(self.g_s.deconvs[0].weight.dtype), size)
+        x_hat, _ = self.reconstruct(torch.stack(y_hats).to(next(self.g_s.parameters()).dtype), size)
         return {"x_hat": x_hat.clamp(0, 1)}
 
     def train(self, mode: bool = True) -> JointIQNet:

@@ -27,7 +27,16 @@ def fake_encode(model: object, image: np.ndarray) -> Encoded:
     name = height.to_bytes(2) + width.to_bytes(2)
     PICTURES[name] = image
     data = name + bytes(SIZE - 4)
-    return Encoded(data, HEADER, SIZE - HEADER, {"y": 8.0 * 1400, "z": 8.0 * 70}, LATENT, LATENT, 0.5)
+    return Encoded(
+        data,
+        HEADER,
+        SIZE - HEADER,
+        {"y": 8.0 * 1400, "z": 8.0 * 70},
+        {"y": 8.0 * 1401, "z": 8.0 * 70},
+        LATENT,
+        LATENT,
+        0.5,
+    )
 
 
 def fake_decode(model: object, data: bytes) -> Decoded:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import time
@@ -39,7 +40,9 @@ def train(folder: Path, minutes: float, overrides: Sequence[str] = ()) -> Path:
     command = [sys.executable, "-m", "src.train", "+experiment=jointiq", "scale=demo", "data=sample"]
     values = [f"lmbda={LMBDA}", override("paths.run_dir", folder.resolve()), override("trainer.max_time", clock)]
     command += [*values, *overrides]
-    code = subprocess.run(command, cwd=report.ROOT, check=False).returncode
+    # So small a network hardly gains from a second thread, and loses much to it where the cores are shared.
+    environment = {"OMP_NUM_THREADS": "1", **os.environ}
+    code = subprocess.run(command, cwd=report.ROOT, env=environment, check=False).returncode
     if code == 130:
         raise KeyboardInterrupt
     if code:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 
-from src.coding.commands import decode, encode, info, verify
 from src.errors import run_cli
 
 
@@ -25,35 +24,34 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     model = argparse.ArgumentParser(add_help=False)
-    model.add_argument("--checkpoint", required=True, help="a .ckpt of src.train or a .safetensors of src.export")
+    model.add_argument("--checkpoint", required=True, help="a .ckpt of src.train, or an export of src.export")
     model.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     model.add_argument("--threads", type=int, help="CPU threads (default: all)")
 
     command = commands.add_parser("encode", parents=[model], help="image -> .jiq; or a folder of images")
-    command.add_argument("input", help="an image (8-bit RGB or grey), or a folder of images")
+    command.add_argument("input", help="an 8-bit, opaque image (RGB, grey, palette), or a folder of images")
     command.add_argument("output", help="the .jiq file, or the folder of .jiq files, to write")
-    command.set_defaults(run=encode)
 
     command = commands.add_parser("decode", parents=[model], help=".jiq -> .png; or a folder of .jiq files")
     command.add_argument("input", help="a .jiq file, or a folder of them")
     command.add_argument("output", help="the .png file, or the folder of .png files, to write")
-    command.set_defaults(run=decode)
 
     command = commands.add_parser("verify", parents=[model], help="encode, decode and compare, in memory")
     command.add_argument("input", help="an image, or a folder of images")
-    command.set_defaults(run=verify)
 
     command = commands.add_parser("info", help="the header of a .jiq file")
     command.add_argument("input", help="a .jiq file")
-    command.set_defaults(run=info)
     return top
 
 
 def main() -> int:
     """Command line of ``python -m src.codec``; returns the exit code."""
     arguments = parser().parse_args()
-    code: int = arguments.run(arguments)
-    return code
+    # Imported late, so that --help and a mistyped command do not wait for PyTorch.
+    from src.coding import commands
+
+    run = {"encode": commands.encode, "decode": commands.decode, "verify": commands.verify, "info": commands.info}
+    return run[arguments.command](arguments)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,10 @@ class BitstreamError(UserError):
     """A compressed file that is damaged, foreign, or was written by another model."""
 
 
+class ModelError(UserError, ValueError):
+    """Weights that cannot be used: damaged, or of a training that diverged."""
+
+
 class DataError(UserError):
     """An image or a folder of images that cannot be used."""
 

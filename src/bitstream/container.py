@@ -29,8 +29,6 @@ _FIXED = len(MAGIC) + 1 + FINGERPRINT_BYTES + 1
 _CRC_BYTES = 4
 # Side of the square of pixels that one position of y stands for.
 POSITION_SIDE = 16
-
-
 SIZES = f"1x1 pixels to {MAX_POSITIONS} blocks of {POSITION_SIDE}x{POSITION_SIDE}, 67 megapixels"
 
 

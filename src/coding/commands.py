@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from src.bitstream.container import VERSION, Container
-from src.bitstream.scan import SCANS
+from src.bitstream.scan import scan_name
 from src.data.images import list_images, read_image, write_png
-from src.errors import EXIT_USER_ERROR, DataError, UserError
+from src.errors import EXIT_USER_ERROR, BitstreamError, DataError, UserError
 from src.files import write_bytes
 from src.models.checkpoint import load_model
 from src.models.image_codec import decode_image, encode_image
@@ -31,7 +32,8 @@ def encode(arguments: Namespace) -> int:
 
     def one(source: Path, target: Path) -> str:
         image = read_image(source)
-        encoded = encode_image(model, image, estimate=False)
+        with _about(source):
+            encoded = encode_image(model, image, estimate=False)
         write_bytes(target, encoded.data)
         size, pixels = len(encoded.data), image.shape[0] * image.shape[1]
         totals["bytes"] += size
@@ -51,7 +53,8 @@ def decode(arguments: Namespace) -> int:
     model = _model(arguments)
 
     def one(source: Path, target: Path) -> str:
-        decoded = decode_image(model, _read_file(source))
+        with _about(source):
+            decoded = decode_image(model, _read_file(source))
         write_png(target, decoded.image)
         height, width, _ = decoded.image.shape
         return f"{source} -> {target}: {width}x{height}, {decoded.seconds:.2f} s"
@@ -87,15 +90,15 @@ def verify(arguments: Namespace) -> int:
 def info(arguments: Namespace) -> int:
     """Everything the header of a ``.jiq`` file says."""
     data = _read_file(Path(arguments.input))
-    container = Container.unpack(data)
-    scans = {scan.code: scan.name for scan in SCANS.values()}
+    with _about(arguments.input):
+        container = Container.unpack(data)
     pixels = container.height * container.width
     rows = {
         "file": f"{arguments.input}, {len(data)} bytes, {8 * len(data) / pixels:.4f} bpp, checksum correct",
         "format version": VERSION,
         "model fingerprint": container.fingerprint.hex(),
         "image": f"{container.width}x{container.height} pixels",
-        "scan": scans.get(container.scan, f"unknown ({container.scan})"),
+        "scan": scan_name(container.scan),
         "segment z": f"{len(container.z)} bytes",
         "segment y": f"{len(container.y)} bytes",
         "header": f"{len(data) - container.payload_bytes} bytes, with the checksums",
@@ -126,6 +129,16 @@ def plan(source: str, target: str, suffix: str, list_folder: Callable[[Path], li
             raise DataError(f"{writers[output]} and {path} would both be written to {output}")
         writers[output] = path
     return jobs
+
+
+@contextlib.contextmanager
+def _about(source: str | Path) -> Iterator[None]:
+    """Put the file's path before a message about what is in it."""
+    try:
+        yield
+    except (BitstreamError, DataError) as error:
+        text = str(error)
+        raise type(error)(text if text.startswith(str(source)) else f"{source}: {text}") from error
 
 
 def _list_coded(folder: Path) -> list[Path]:
@@ -160,7 +173,7 @@ def _run_all(jobs: list[tuple[Path, Path]], one: Callable[[Path, Path], str], la
                 line = one(source, target)
             except UserError as error:
                 failures += 1
-                line = f"error: {source}: {error}"
+                line = f"error: {error}"
             progress.console.print(line, highlight=False, soft_wrap=True)
     print(f"{len(jobs) - failures} of {len(jobs)} files done" + (f", {failures} failed" if failures else ""))
     return EXIT_USER_ERROR if failures else 0

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.bitstream.decisions import STAGES, known_bits, walk
+from src.bitstream.decisions import STAGES, CodeStage, known_bits, walk
 from src.bitstream.rans import DecisionDecoder, decision_bits, encode_decisions
 from src.bitstream.scan import MAX_POSITIONS, Run, get_scan, grid_rows
 from src.entropy_models.gaussian_mixture import ExactMixture
@@ -184,7 +184,7 @@ class _Recorder:
         return decision_bits(np.concatenate(self._bits), np.concatenate(self._levels))
 
 
-def _reader(decoder: DecisionDecoder) -> Any:
+def _reader(decoder: DecisionDecoder) -> CodeStage:
     def code(_stage: int, _members: Tensor | slice, levels: Tensor) -> Tensor:
         return torch.from_numpy(decoder.read(levels.cpu().numpy())).to(levels.device).bool()
 

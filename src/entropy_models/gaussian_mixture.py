@@ -92,7 +92,7 @@ def log_likelihood(y: Tensor, parameters: Tensor, G: int) -> Tensor:
         return torch.logsumexp(torch.log_softmax(logits, dim=1) + log_masses, dim=1)
 
 
-WEIGHT_BITS = 16
+MIXTURE_BITS = 16
 # Distances beyond this lie outside the CDF table for every sigma.
 _DISTANCE_MAX = (1 << (FRACTION_BITS + 15)) - 1
 _SIGMA_LEVEL_SHIFT = FRACTION_BITS - SIGMA_STEP_BITS
@@ -114,14 +114,14 @@ class ExactMixture:
     Masses are out of 2^46 = 2^16 (mixture weights) * 2^30 (normal CDF).
     """
 
-    total = 1 << (WEIGHT_BITS + CDF_BITS)
+    total = 1 << (MIXTURE_BITS + CDF_BITS)
 
     def __init__(self, logits: Tensor, means: Tensor, log_sigmas: Tensor) -> None:
         self.means = means
         self.inverse_sigmas = inverse_sigma().to(means.device)[sigma_level(log_sigmas)]
         self.weights = mixture_weights(logits)
         mean = (self.weights * means).sum(0)
-        shift = WEIGHT_BITS + FRACTION_BITS
+        shift = MIXTURE_BITS + FRACTION_BITS
         self.centre = (mean + (1 << (shift - 1))) >> shift
 
     @classmethod
@@ -149,6 +149,6 @@ def mixture_weights(logits: Tensor) -> Tensor:
     """
     drop = (logits.amax(0) - logits) >> (FRACTION_BITS - EXP_STEP_BITS)
     powers = exp_table().to(logits.device)[drop.clamp_(max=EXP_ENTRIES - 1)]
-    weights = (powers << WEIGHT_BITS) // powers.sum(0)
-    weights[0] += (1 << WEIGHT_BITS) - weights.sum(0)
+    weights = (powers << MIXTURE_BITS) // powers.sum(0)
+    weights[0] += (1 << MIXTURE_BITS) - weights.sum(0)
     return weights

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from src.entropy_models.gaussian_mixture import ExactMixture, bound_log_sigma, log_mass
-from src.layers.fixed_point import ONE
+from src.layers.fixed_point import ONE, require_finite
 
 
 class ZeroMeanGaussian(nn.Module):
@@ -26,6 +26,7 @@ class ZeroMeanGaussian(nn.Module):
 
 def exact_log_sigma(prior: ZeroMeanGaussian) -> Tensor:
     """The trained log sigmas as fixed-point integers, int64 (N,)."""
+    require_finite(prior.log_sigma)
     return torch.round(prior.log_sigma.detach().double() * ONE).long()
 
 

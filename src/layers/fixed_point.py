@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from src.errors import ModelError
+
 FRACTION_BITS = 12
 ONE = 1 << FRACTION_BITS
 ACTIVATION_MAX = (1 << 23) - 1
@@ -41,6 +43,16 @@ def leaky_relu_(a: Tensor) -> Tensor:
     return torch.maximum(a, (a * 0.125).floor_(), out=a)
 
 
+def require_finite(*weights: Tensor) -> None:
+    """Refuse weights that no integer stands for.
+
+    Raises:
+        ModelError: one is NaN or infinite.
+    """
+    if not all(bool(torch.isfinite(weight).all()) for weight in weights):
+        raise ModelError("weights of the entropy model are not finite; the training diverged or the file is damaged")
+
+
 class ExactLinear:
     """A fully connected layer on integers: (rows, inputs) -> (rows, outputs), float64 holding integers.
 
@@ -48,6 +60,10 @@ class ExactLinear:
         weight: (outputs, inputs) integers.
         bias: (outputs,) integers at the scale of the products.
         shift: (outputs,) the k of each output channel.
+        fraction_bits: of the results, 12 unless they are no activations.
+
+    Raises:
+        ModelError: the weights are so large that their sums would not be exact.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, shift: Tensor, fraction_bits: int = FRACTION_BITS) -> None:
@@ -57,7 +73,7 @@ class ExactLinear:
         self.fraction_bits = fraction_bits
         largest = self.weight.abs().sum(1) * ACTIVATION_MAX + self.bias.abs()
         if not bool((largest < EXACT_LIMIT).all()):
-            raise ValueError("the weights of an exact layer are too large to be summed exactly")
+            raise ModelError("weights of the entropy model are too large to be summed exactly; the model is damaged")
         self._columns = self.weight.T.contiguous()
         self._scale = torch.ldexp(torch.ones_like(self.bias), fraction_bits - FRACTION_BITS - shift)
         self._scaled_bias = self.bias * self._scale + 0.5
@@ -70,8 +86,7 @@ class ExactLinear:
         """
         weight = weight.detach().double()
         bias = weight.new_zeros(weight.shape[0]) if bias is None else bias.detach().double()
-        if not bool(torch.isfinite(weight).all() and torch.isfinite(bias).all()):
-            raise ValueError("the weights of the entropy model are not finite")
+        require_finite(weight, bias)
         _, exponent = torch.frexp(weight.abs().amax(1))
         shift = (WEIGHT_BITS - exponent).clamp(0, MAX_SHIFT)
         while True:
@@ -106,10 +121,6 @@ class ExactLinear:
     def split(self, *sizes: int) -> list[Tensor]:
         """The transposed weight cut along its inputs, for inputs that arrive at different times."""
         return [part.contiguous() for part in self._columns.split(sizes)]
-
-    def to(self, device: torch.device | str) -> ExactLinear:
-        """The same layer on ``device``."""
-        return ExactLinear(self.weight.to(device), self.bias.to(device), self.shift.to(device), self.fraction_bits)
 
 
 def unfold(a: Tensor, kernel: int) -> Tensor:

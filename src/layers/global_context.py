@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from src.bitstream.scan import Run, Scan
 from src.bitstream.tables import EXP_BITS, EXP_ENTRIES, EXP_STEP_BITS, exp_table
 from src.layers.causal_sums import CausalSums, pair_index, region_counts, tap_is_known
-from src.layers.fixed_point import FRACTION_BITS, ExactLinear, clamp_fixed_, to_fixed
+from src.layers.fixed_point import FRACTION_BITS, ExactLinear, clamp_fixed_, require_finite, to_fixed
 
 DENOMINATOR_MIN = 2.0**-10
 # Keeps the gradient of the square root finite where all known values are equal.
@@ -106,7 +106,7 @@ class GlobalContext(nn.Module):
 # weight x value^2 over 2^18 positions (src.bitstream.scan.MAX_POSITIONS) then stays below 2^62.
 # With K up to 16 the (2K - 1) K products of single values add up to less than 2^53, exact in float64.
 MAX_K = 16
-WEIGHT_BITS = 16
+CONTEXT_WEIGHT_BITS = 16
 VALUE_FRACTION_BITS = 6
 VALUE_MAX = (1 << 14) - 1
 _MEAN_BITS = 12
@@ -120,7 +120,8 @@ class ExactGlobalContext:
     Args:
         transform: the 1x1 layer.
         weights: (M, (K + 1)(2K + 1)) int64, exp(psi) relative to the largest known entry, 1 .. 2^16, zero where
-        unknown. scan, K, min_known: as in :class:`GlobalContext`.
+            nothing is ever known.
+        scan, K, min_known: as in :class:`GlobalContext`.
     """
 
     def __init__(self, transform: ExactLinear, weights: Tensor, scan: Scan, K: int, min_known: int) -> None:
@@ -133,11 +134,12 @@ class ExactGlobalContext:
     def quantise(cls, module: GlobalContext) -> ExactGlobalContext:
         """Quantise a float module; psi in steps of 1/256."""
         transform = ExactLinear.of_layer(module.transform, VALUE_FRACTION_BITS)
+        require_finite(module.psi)
         known = tap_is_known(module.scan, module.K).flatten().to(module.psi.device)
         psi = torch.round(module.psi.detach().double() * (1 << EXP_STEP_BITS)).long().flatten(1)
         largest = psi.masked_fill(~known, torch.iinfo(torch.int64).min).amax(1, keepdim=True)
         drop = (largest - psi).clamp_(0, EXP_ENTRIES - 1)
-        weights = (exp_table().to(psi.device)[drop] >> (EXP_BITS - WEIGHT_BITS)).clamp_(min=1) * known
+        weights = (exp_table().to(psi.device)[drop] >> (EXP_BITS - CONTEXT_WEIGHT_BITS)).clamp_(min=1) * known
         return cls(transform, weights, module.scan, module.K, module.min_known)
 
     def start(self, height: int, width: int) -> None:

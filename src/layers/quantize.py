@@ -9,7 +9,7 @@ from torch import Tensor
 def round_ste(x: Tensor) -> Tensor:
     """Round to the nearest integer (ties to even), with the identity as gradient.
 
-    The one rounding rule of the project: what :meth:`forward` reconstructs from is what :meth:`compress` codes.
+    The rule of ``torch.round``, by which the latents are coded too: training reconstructs from what a file would hold.
     """
     return x + (torch.round(x) - x).detach()
 

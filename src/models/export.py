@@ -22,7 +22,7 @@ from src.errors import ConfigError, UserError
 from src.files import atomic_path
 from src.layers.context import ABOVE, KNOWN_ENTRIES, WINDOW
 from src.layers.fixed_point import ONE
-from src.layers.global_context import WEIGHT_BITS
+from src.layers.global_context import CONTEXT_WEIGHT_BITS
 from src.models import build_model
 from src.models.fingerprint import fingerprint
 from src.models.jointiq import JointIQNet
@@ -156,5 +156,5 @@ def restore_float_twin(model: JointIQNet, exact: dict[str, Tensor]) -> None:
     model.z_prior.log_sigma.copy_(exact["z_prior.log_sigma"] / ONE)
     if model.global_context is not None:
         fill(model.global_context.transform, "global_context.transform")
-        weights = exact["global_context.weights"].double().clamp(min=1) / (1 << WEIGHT_BITS)
+        weights = exact["global_context.weights"].double().clamp(min=1) / (1 << CONTEXT_WEIGHT_BITS)
         model.global_context.psi.copy_(weights.log().view_as(model.global_context.psi))

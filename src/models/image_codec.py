@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from src.bitstream.container import FINGERPRINT_BYTES, SIZES, Container, positions
-from src.bitstream.scan import MAX_POSITIONS, SCANS
+from src.bitstream.scan import MAX_POSITIONS, scan_name
 from src.errors import BitstreamError, DataError
 from src.layers.padding import pyramid
 from src.models.fingerprint import fingerprint
@@ -117,9 +117,7 @@ def decode_latents(model: JointIQNet, data: bytes) -> tuple[Tensor, Tensor, tupl
             f"the file was written by the model {container.fingerprint.hex()}, this one is {expected.hex()}"
         )
     if container.scan != model.scan.code:
-        names = {scan.code: scan.name for scan in SCANS.values()}
-        written = names.get(container.scan, f"unknown scan {container.scan}")
-        raise BitstreamError(f"the file is coded in {written} order, the model's is {model.scan.name}")
+        raise BitstreamError(f"the scan of the file is {scan_name(container.scan)}, the model's is {model.scan.name}")
     sizes = pyramid((container.height, container.width), 6)
     z_hat = model.exact.decode_z(container.z, sizes[6])
     y_hat = model.exact.decode_y(container.y, z_hat, sizes[4])
@@ -138,7 +136,7 @@ def latents_crc(y_hat: Tensor, z_hat: Tensor) -> int:
 
 def to_tensor(image: Image, device: torch.device | str = "cpu") -> Tensor:
     """8-bit (H, W, 3) -> (1, 3, H, W) in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(image)).to(device).permute(2, 0, 1)[None].float() / 255
+    return torch.from_numpy(np.array(image)).to(device).permute(2, 0, 1)[None].float() / 255
 
 
 def to_image(x: Tensor) -> Image:

@@ -240,15 +240,18 @@ class JointIQNet(CompressionModel):
         """Images from :meth:`compress`: ``{"x_hat": (B, 3, H, W)}`` clamped to [0, 1].
 
         Raises:
-            BitstreamError: the strings are damaged, or ``shape`` is not theirs.
+            BitstreamError: the strings are damaged so that they cannot be decoded, or ``shape`` is not theirs. Other
+                damage goes unnoticed, as the strings carry no checksum; a ``.jiq`` file does.
         """
         y_hats = []
-        size = (0, 0)
+        size = first = (0, 0)
         for y_string, z_string in zip(*strings, strict=True):
             height, position = unpack_varint(z_string, 0)
             width, position = unpack_varint(z_string, position)
             size = (height, width)
-            sizes = pyramid(size, 6)
+            if y_hats and size != first:
+                raise BitstreamError(f"the strings of a batch hold images of different sizes, {first} and {size}")
+            first, sizes = size, pyramid(size, 6)
             if sizes[6] != tuple(shape):
                 raise BitstreamError(f"the strings hold z of size {sizes[6]}, not {tuple(shape)}")
             z_hat = self.exact.decode_z(z_string[position:], sizes[6])
@@ -295,7 +298,7 @@ class JointIQNet(CompressionModel):
 
     def aux_loss(self) -> Tensor:
         """Zero: no part of this model needs CompressAI's auxiliary loss."""
-        return torch.zeros((), device=self.z_prior.log_sigma.device)
+        return torch.zeros((), device=self.device)
 
 
 def bits(log_likelihoods: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 from compressai.models import CompressionModel
 from compressai.registry import MODELS
 
-from src.errors import BitstreamError, ConfigError, DataError
+from src.errors import BitstreamError, ConfigError, DataError, ModelError
 from src.layers.padding import pyramid
 from src.models import build_model
 from src.models.image_codec import to_image, to_tensor
@@ -200,6 +200,26 @@ def test_diverged_weights_are_a_clear_error(living, picture):
         model.g_a.convs[0].weight[0] = float("nan")
     with pytest.raises(DataError, match="finite"):
         model.compress(to_tensor(picture(20, 20)))
+
+
+@pytest.mark.parametrize(
+    "name", ["h_s.conv.weight", "z_prior.log_sigma", "global_context.psi", "estimator.hidden.bias"]
+)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_entropy_model_that_is_not_finite_is_a_clear_error(name, value):
+    model = build_model(SMALL).eval()
+    with torch.no_grad():
+        model.get_parameter(name)[0] = value
+    with pytest.raises(ModelError, match="not finite"):
+        model.update()
+
+
+def test_strings_of_images_of_different_sizes_are_refused(living):
+    model = living()
+    coded = model.compress(torch.rand(2, 3, 70, 70))
+    coded["strings"][1][0] = bytes([66]) + coded["strings"][1][0][1:]
+    with pytest.raises(BitstreamError, match="different sizes"):
+        model.decompress(**coded)
 
 
 def test_to_image_clamps_and_rounds():

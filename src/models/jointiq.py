@@ -243,7 +243,7 @@ class JointIQNet(CompressionModel):
             BitstreamError: the strings are damaged so that they cannot be decoded, or ``shape`` is not theirs. Other
                 damage goes unnoticed, as the strings carry no checksum; a ``.jiq`` file does.
         """
-        y_hats = []
+        y_hats: list[Tensor] = []
         size = first = (0, 0)
         for y_string, z_string in zip(*strings, strict=True):
             height, position = unpack_varint(z_string, 0)

@@ -96,9 +96,9 @@ fuzz: $(INSTALLED) ## decode COUNT=10000 damaged files (SEED=1): each a clean er
 	@$(PY) -m src.fuzz --count $(COUNT) --seed $(SEED)
 
 .PHONY: bdrate
-bdrate: $(INSTALLED) ## BD-rate of RD files: RESULTS="a.json b.json" ANCHORS="anchor.json" [METHOD=pchip]
-	@$(if $(and $(RESULTS),$(ANCHORS)),,echo 'error: name the files: make bdrate RESULTS="a.json b.json" ANCHORS="anchor.json"' >&2; exit 2;) \
-	for anchor in $(ANCHORS); do $(PY) -m src.bdrate $$anchor $(RESULTS) $(if $(METHOD),--method $(METHOD)); done
+bdrate: $(INSTALLED) ## BD-rate tables, also the paper's Table 2: [RESULTS=DIR] [ANCHORS=DIR] [METHOD=pchip]
+	@$(PY) -m src.bdrate $(if $(RESULTS),--results $(RESULTS)) $(if $(ANCHORS),--anchors $(ANCHORS)) \
+		$(if $(METHOD),--method $(METHOD))
 
 .PHONY: clean
 clean: ## remove caches and build files

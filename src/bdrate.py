@@ -1,15 +1,23 @@
-"""BD-rate of RD files against an anchor: ``python -m src.bdrate ANCHOR.json TEST.json [TEST.json ...]``."""
+"""BD-rates: of two or more RD files, or of all in a results folder against anchors and the paper's Table 2.
+
+``python -m src.bdrate ANCHOR.json TEST.json [TEST.json ...]`` prints one table;
+``python -m src.bdrate --results DIR --anchors DIR`` prints and writes them all.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from src.errors import DataError, run_cli
+from src.errors import DataError, UserError, run_cli
 from src.evaluation.bd_rate import METHODS, METRICS, BDRate, bd_rate
+from src.evaluation.comparison import compare_all, find_curves, tables, write_comparison
 from src.evaluation.rd import RDCurve, read_rd
 from src.evaluation.tables import bd_table
+
+RESULTS = Path("results")
 
 
 def compare(anchor: RDCurve, tests: Sequence[RDCurve], metrics: Sequence[str], method: str) -> list[BDRate]:
@@ -33,20 +41,66 @@ def compare(anchor: RDCurve, tests: Sequence[RDCurve], metrics: Sequence[str], m
     return rates
 
 
+def compare_folders(results: Sequence[Path], anchors: Sequence[Path], method: str, output: Path | None) -> None:
+    """Print and write the tables of everything in ``results`` against ``anchors``.
+
+    ``results`` empty: the folder ``results``. ``anchors`` empty: what lies in folders named ``anchors`` in ``results``.
+    ``output``: the folder for the tables; None: the one folder of ``results``, else the folder ``results``.
+
+    Raises:
+        DataError: nothing to compare, or nothing that can be.
+    """
+    places = list(results) or [RESULTS]
+    if not results and not RESULTS.is_dir():
+        raise DataError(f"{RESULTS}/ is not there yet: nothing to compare; python -m src.evaluate makes RD files")
+    models = find_curves(places, anchors=False)
+    if not models:
+        named = ", ".join(map(str, places))
+        raise DataError(f"no RD files in {named} (anchors not counted); python -m src.evaluate output=FILE makes them")
+    against = find_curves(anchors) if anchors else find_curves([p for p in places if p.is_dir()], anchors=True)
+    # A file that is named as a model is judged, even if it lies among the anchors.
+    judged = {place.resolve() for place in places if place.is_file()}
+    comparison = compare_all(models, [file for file in against if file.path.resolve() not in judged], method)
+    for table in tables(comparison):
+        table.print()
+    for line in comparison.left_out:
+        print(f"left out: {line}", file=sys.stderr)
+    folder = output or (places[0] if len(places) == 1 and places[0].is_dir() else RESULTS)
+    print("written:", *write_comparison(folder, comparison))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line and print the table."""
+    """Parse the command line and print the tables."""
     parser = argparse.ArgumentParser(
         prog="python -m src.bdrate",
-        description="Print how many percent more (+) or fewer (-) bits each TEST needs than ANCHOR at equal quality.",
-        epilog="Files: RD JSON as written by src.evaluate or by CompressAI. MS-SSIM is compared in dB.",
+        description="Print how many percent more (+) or fewer (-) bits each TEST needs than ANCHOR at equal quality. "
+        "Without files: the tables of a whole results folder, printed and written as bdrate.md, .csv and .json.",
+        epilog="Files: RD JSON as written by src.evaluate, src.anchors or CompressAI. MS-SSIM is compared in dB.",
     )
-    parser.add_argument("anchor", metavar="ANCHOR.json")
-    parser.add_argument("tests", metavar="TEST.json", nargs="+")
-    parser.add_argument("--metric", choices=(*METRICS, "both"), default="both", help="default: %(default)s")
+    parser.add_argument("files", metavar="ANCHOR.json TEST.json", nargs="*", help="an anchor, then what to judge")
+    parser.add_argument(
+        "--results", type=Path, nargs="+", default=[], help="folders or RD files of models, default: results"
+    )
+    parser.add_argument(
+        "--anchors",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="folders or RD files of anchors, ours or published; default: folders named anchors in RESULTS",
+    )
+    parser.add_argument("--output", type=Path, help="folder for the tables, default: the results folder")
+    parser.add_argument(
+        "--metric", choices=(*METRICS, "both"), default="both", help="of the files, default: %(default)s"
+    )
     parser.add_argument("--method", choices=METHODS, default="pchip", help="interpolation, default: %(default)s")
     options = parser.parse_args(arguments)
+    if not options.files:
+        compare_folders(options.results, options.anchors, options.method, options.output)
+        return 0
+    if len(options.files) < 2 or options.results or options.anchors:
+        raise UserError("give either ANCHOR.json and at least one TEST.json, or --results and --anchors")
     metrics = tuple(METRICS) if options.metric == "both" else (options.metric,)
-    curves = [read_rd(path) for path in (options.anchor, *options.tests)]
+    curves = [read_rd(path) for path in options.files]
     bd_table(compare(curves[0], curves[1:], metrics, options.method)).print()
     return 0
 

@@ -17,7 +17,7 @@ from src.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-HYDRA_COMMANDS = ("train", "evaluate")
+HYDRA_COMMANDS = ("train", "evaluate", "anchors")
 
 
 def commands(start: str) -> list[str]:

@@ -1,7 +1,8 @@
 """Classical image codecs as anchors, with the sizes of real files and PSNR against the original RGB.
 
 A codec is a :class:`Codec`: two functions and the range of one knob. To add one, write its ``encode`` (and a
-``decode`` unless Pillow reads the format) and put it into :data:`CODECS`.
+``decode`` unless Pillow reads the format) and put it into :data:`CODECS`; codecs that not every installation has are in
+``anchor_codecs.py``.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 from PIL import Image as PillowImage
+from PIL import features
 
 from src.evaluation.metrics import Image, ms_ssim, psnr
 from src.evaluation.rd import RDCurve, Row, curve_from_rows
@@ -27,11 +30,23 @@ def pillow_decode(data: bytes) -> Image:
 
 
 @dataclass(frozen=True)
-class Codec:
-    """A codec with one knob that makes files larger when it rises.
+class Coded:
+    """One image through a codec: size of the file in bytes, the decoded picture, seconds."""
 
-    ``settings`` are the points of its RD curve, ``low`` and ``high`` the knob's whole range; ``step`` is 1 for integer
-    knobs and 0 for continuous ones. ``is_rate``: the knob is a wanted bpp, which the encoder meets roughly.
+    size: int
+    image: Image
+    encoding_time: float
+    decoding_time: float
+
+
+@dataclass(frozen=True)
+class Codec:
+    """A codec with one knob.
+
+    ``settings`` are the points of its RD curve, ``low`` and ``high`` the knob's whole range, from the smallest files to
+    the largest (so that ``low > high`` for a quantiser); ``step`` is 1 for integer knobs and 0 for continuous ones.
+    ``is_rate``: the knob is a wanted bpp, which the encoder meets roughly. ``options``, ``colour``, ``command`` and
+    ``version`` (what made the files) are kept in the RD file.
     """
 
     name: str
@@ -44,6 +59,29 @@ class Codec:
     step: int = 0
     decode: Callable[[bytes], Image] = pillow_decode
     is_rate: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+    colour: str = ""
+    command: str = ""
+    version: str = ""
+
+    def roundtrip(self, image: Image, setting: float) -> Coded:
+        """Encode and decode ``image`` (uint8, (H, W, 3))."""
+        started = time.perf_counter()
+        data = self.encode(image, setting)
+        encoded = time.perf_counter()
+        decoded = self.decode(data)
+        return Coded(len(data), decoded, encoded - started, time.perf_counter() - encoded)
+
+    def about(self) -> dict[str, Any]:
+        """Tell what makes the files, for the RD file; two runs with equal answers give equal rows."""
+        return {
+            "codec": self.name,
+            "version": self.version,
+            "knob": self.knob,
+            "options": dict(self.options),
+            "colour_space": self.colour,
+            "command": self.command,
+        }
 
 
 @dataclass(frozen=True)
@@ -80,29 +118,60 @@ def _jpeg2000(image: Image, value: float, *, mode: str) -> bytes:
 _JPEG_QUALITIES = (1, 3, 5, 8, 10, 15, 20, 30, 40, 50, 60, 70, 80, 90, 95)
 _JPEG2000_RATES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0, 1.5, 2.0, 3.0)
 
+
+def pillow_version(library: str) -> str:
+    """Name Pillow and the library it codes with, with their versions."""
+    names = {"libjpeg_turbo": "libjpeg-turbo", "jpg_2000": "OpenJPEG", "webp": "libwebp", "avif": "libavif"}
+    return f"Pillow {PillowImage.__version__}, {names[library]} {features.version(library) or 'of unknown version'}"
+
+
+def _jpeg_codec(name: str, label: str, subsampling: int) -> Codec:
+    return Codec(
+        name,
+        label,
+        "quality",
+        partial(_jpeg, subsampling=subsampling),
+        _JPEG_QUALITIES,
+        1,
+        100,
+        step=1,
+        options={"subsampling": label.removeprefix("JPEG "), "optimize": True},
+        colour=f"YCbCr BT.601 full range, {label.removeprefix('JPEG ')}, 8 bit",
+        command=f'Image.save(FILE, "JPEG", quality=SETTING, subsampling={subsampling}, optimize=True)',
+        version=pillow_version("libjpeg_turbo"),
+    )
+
+
+def _jpeg2000_codec(
+    name: str, label: str, knob: str, mode: str, settings: tuple[float, ...], low: float, high: float
+) -> Codec:
+    layer = "24 / SETTING" if mode == "rates" else "SETTING"
+    return Codec(
+        name,
+        label,
+        knob,
+        partial(_jpeg2000, mode=mode),
+        settings,
+        low,
+        high,
+        is_rate=mode == "rates",
+        options={"irreversible": True, "mct": 1, "quality_mode": mode},
+        colour="YCbCr BT.601 full range (irreversible colour transform), 4:4:4, 8 bit",
+        command=(
+            f'Image.save(FILE, "JPEG2000", irreversible=True, mct=1, quality_mode="{mode}", quality_layers=[{layer}])'
+        ),
+        version=pillow_version("jpg_2000"),
+    )
+
+
 CODECS: dict[str, Codec] = {
     codec.name: codec
     for codec in (
-        Codec("jpeg_420", "JPEG 4:2:0", "quality", partial(_jpeg, subsampling=2), _JPEG_QUALITIES, 1, 100, step=1),
-        Codec("jpeg_444", "JPEG 4:4:4", "quality", partial(_jpeg, subsampling=0), _JPEG_QUALITIES, 1, 100, step=1),
-        Codec(
-            "jpeg2000",
-            "JPEG 2000",
-            "bpp asked for",
-            partial(_jpeg2000, mode="rates"),
-            _JPEG2000_RATES,
-            0.002,
-            24.0,
-            is_rate=True,
-        ),
-        Codec(
-            "jpeg2000_db",
-            "JPEG 2000 (fixed PSNR)",
-            "dB asked for",
-            partial(_jpeg2000, mode="dB"),
-            (26, 28, 30, 32, 34, 36, 38, 40),
-            10.0,
-            60.0,
+        _jpeg_codec("jpeg_420", "JPEG 4:2:0", 2),
+        _jpeg_codec("jpeg_444", "JPEG 4:4:4", 0),
+        _jpeg2000_codec("jpeg2000", "JPEG 2000", "bpp asked for", "rates", _JPEG2000_RATES, 0.002, 24.0),
+        _jpeg2000_codec(
+            "jpeg2000_db", "JPEG 2000 (fixed PSNR)", "dB asked for", "dB", (26, 28, 30, 32, 34, 36, 38, 40), 10.0, 60.0
         ),
     )
 }
@@ -110,21 +179,17 @@ CODECS: dict[str, Codec] = {
 
 def code(codec: Codec, image: Image, setting: float) -> AnchorPoint:
     """Encode and decode ``image`` (uint8, (H, W, 3)) and measure it."""
-    started = time.perf_counter()
-    data = codec.encode(image, setting)
-    encoded = time.perf_counter()
-    decoded = codec.decode(data)
-    finished = time.perf_counter()
+    coded = codec.roundtrip(image, setting)
     return AnchorPoint(
         codec=codec.name,
         setting=setting,
-        bytes=len(data),
-        bpp=bits_per_pixel(len(data), image),
-        psnr=psnr(image, decoded),
-        ms_ssim=ms_ssim(image, decoded),
-        image=decoded,
-        encoding_time=encoded - started,
-        decoding_time=finished - encoded,
+        bytes=coded.size,
+        bpp=bits_per_pixel(coded.size, image),
+        psnr=psnr(image, coded.image),
+        ms_ssim=ms_ssim(image, coded.image),
+        image=coded.image,
+        encoding_time=coded.encoding_time,
+        decoding_time=coded.decoding_time,
     )
 
 
@@ -158,7 +223,7 @@ def nearest_rate(codec: Codec, image: Image, target_bpp: float, tolerance: float
         if abs(found - target_bpp) <= tolerance * target_bpp:
             break
         low, high = (setting, high) if found < target_bpp else (low, setting)
-        if high - low <= (codec.step or 1e-3 * high):
+        if abs(high - low) <= (codec.step or 1e-3 * max(high, low)):
             rate(low), rate(high)
             break
         scaled = setting * target_bpp / found

@@ -3,7 +3,8 @@
 The file is CompressAI's: ``{"name", "description", "results": {"bpp": [], "psnr-rgb": [], "ms-ssim-rgb": [],
 "encoding_time": [], "decoding_time": []}}``, one entry per point, sorted by bpp, MS-SSIM linear, seconds per image.
 Beside that, ignored by CompressAI's tools, ours has further lists in ``results`` (``bpp-payload``, ``bpp-estimate``,
-``psnr-rgb-mid``), ``parameter`` (what made each point) and ``images`` (one row per image and point).
+``psnr-rgb-mid``), ``parameter`` (what made each point), ``about`` (version, settings, ... of an anchor) and ``images``
+(one row per image and point).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,7 @@ class RDCurve:
     description: str = ""
     parameter: tuple[Any, ...] = ()
     images: tuple[Row, ...] = field(default=(), repr=False)
+    about: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         """Give the number of points."""
@@ -87,6 +89,10 @@ class RDCurve:
     def bpp(self) -> tuple[float, ...]:
         """Bits per pixel of each point, ascending."""
         return self.results["bpp"]
+
+    def with_about(self, about: Mapping[str, Any]) -> RDCurve:
+        """Give the same curve with ``about``: what made it, for the file."""
+        return replace(self, about=about)
 
 
 def curve_from_rows(
@@ -134,6 +140,8 @@ def write_rd(path: str | Path, curve: RDCurve) -> list[Path]:
     }
     if curve.parameter:
         document["parameter"] = list(curve.parameter)
+    if curve.about:
+        document["about"] = dict(curve.about)
     if curve.images:
         document["images"] = [dict(row) for row in curve.images]
     write_text(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
@@ -187,13 +195,14 @@ def read_rd(path: str | Path) -> RDCurve:
         raise DataError(f'{path}: "{MS_SSIM}" must be linear (at most 1), found {max(columns[MS_SSIM])}')
     order = sorted(range(count), key=lambda i: columns["bpp"][i])
     parameter = document.get("parameter")
-    images = document.get("images")
+    images, about = document.get("images"), document.get("about")
     return RDCurve(
         name=str(document.get("name", path.stem)),
         description=str(document.get("description", "")),
         results={key: tuple(values[i] for i in order) for key, values in columns.items()},
         parameter=tuple(parameter[i] for i in order) if isinstance(parameter, list) and len(parameter) == count else (),
         images=tuple(images) if isinstance(images, list) else (),
+        about=about if isinstance(about, dict) else {},
     )
 
 

@@ -44,7 +44,7 @@ def test_ms_ssim_is_left_out_where_no_image_has_it() -> None:
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    curve = two_points()
+    curve = two_points().with_about({"version": "1.2", "settings": [1, 2]})
     paths = write_rd(tmp_path / "new" / "ours.json", curve)
     assert paths == [tmp_path / "new" / "ours.json", tmp_path / "new" / "ours.csv"]
     assert read_rd(paths[0]) == curve

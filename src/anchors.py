@@ -1,0 +1,109 @@
+"""Real codecs over images: ``python -m src.anchors codecs=[jpeg,webp] data=folder data.test_dir=DIR output=DIR``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, ListConfig
+
+from src.data import test_images
+from src.errors import ConfigError, run_cli
+from src.evaluation.anchor_codecs import FAMILIES, Found, find_codecs
+from src.evaluation.anchor_programs import PROGRAMS
+from src.evaluation.anchor_run import Done, run_anchors
+from src.evaluation.anchors import Codec
+from src.evaluation.progress import progress_bar
+
+CONFIGS = Path(__file__).resolve().parents[1] / "conf"
+
+
+def _wanted(value: object) -> list[str]:
+    names = list(value) if isinstance(value, list | ListConfig) else [value]
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ConfigError("codecs", value, f"a list such as [jpeg,webp], of {', '.join(FAMILIES)}")
+    return [str(name) for name in names]
+
+
+def _output(value: object) -> Path:
+    if not isinstance(value, str) or not value:
+        raise ConfigError("output", value, "the folder for the RD files: output=DIR")
+    folder = Path(value).resolve()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise ConfigError("output", value, f"a folder that can be written; {existing} cannot")
+    return Path(value)
+
+
+def _workers(value: object) -> int:
+    if value is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError("workers", value, "null or a whole number from 1 up")
+    return value
+
+
+def _settings(codec: Codec, value: Any) -> tuple[float, ...]:
+    if value is None:
+        return codec.settings
+    low, high = sorted((codec.low, codec.high))
+    given: list[Any] = list(value) if isinstance(value, list | ListConfig) else [value]
+    for setting in given:
+        number = isinstance(setting, int | float) and not isinstance(setting, bool)
+        if not number or not low <= setting <= high or (codec.step and setting != int(setting)):
+            kind = "whole numbers" if codec.step else "numbers"
+            raise ConfigError(f"settings.{codec.name}", setting, f"{kind} from {low:g} to {high:g} ({codec.knob})")
+    if not given or len(set(given)) < len(given):
+        raise ConfigError(f"settings.{codec.name}", given, "a list of different numbers")
+    return tuple(given)
+
+
+def _names(paths: list[Path]) -> list[tuple[str, Path]]:
+    """Name each image by its path below the folder that all are in."""
+    if len({path.name for path in paths}) == len(paths):
+        return [(path.name, path) for path in paths]
+    root = os.path.commonpath([path.parent for path in paths])
+    return [(path.relative_to(root).as_posix(), path) for path in paths]
+
+
+def anchors(cfg: DictConfig) -> int:
+    """Run the codecs that ``cfg`` (conf/anchors.yaml) names; 1 if any failed on an image."""
+    programs = {key: cfg.programs[key] for key in PROGRAMS}
+    for key, value in programs.items():
+        if value is not None and not isinstance(value, str):
+            raise ConfigError(f"programs.{key}", value, "null or a path")
+    wanted, output, workers = _wanted(cfg.codecs), _output(cfg.output), _workers(cfg.workers)
+    found: Found = find_codecs(wanted, programs)
+    codecs = [(codec, _settings(codec, cfg.settings[codec.name])) for codec in found.codecs]
+    images = _names(test_images(cfg.data))
+    for family, reason in found.absent.items():
+        print(f"absent: {family}: {reason}")
+    if not codecs:
+        print("none of the codecs is there; nothing written")
+        return 0
+    with progress_bar() as progress:
+        task = progress.add_task("anchors", total=len(codecs) * len(images), note="")
+
+        def advance(done: Done) -> None:
+            progress.update(task, advance=1, note=f"{done.job.codec.name} {done.job.name}")
+
+        run = run_anchors(codecs, images, output, workers, advance)
+    if run.reused:
+        print(f"taken from an earlier run: {run.reused} of {len(codecs) * len(images)} (codec, image) pairs")
+    if run.files:
+        print("written:", *run.files)
+    for failure in run.failures:
+        print(f"failed: {failure}")
+    return 1 if run.failures else 0
+
+
+@hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="anchors")
+def main(cfg: DictConfig) -> None:
+    """Entry point."""
+    run_cli(lambda: anchors(cfg))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""The tables of a results folder."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from src.bdrate import main
+from src.errors import DataError, UserError
+from src.evaluation.comparison import compare_all, find_curves
+
+RATES = (0.1, 0.2, 0.4, 0.8)
+
+
+def write(path: Path, factor: float = 1.0, points: int = 4, shift: float = 0.0, images: str | None = None) -> Path:
+    """A curve whose rate is ``factor`` times that of the others at equal quality."""
+    rates = RATES[:points]
+    document = {
+        "name": path.stem,
+        "results": {
+            "bpp": [factor * rate for rate in rates],
+            "psnr-rgb": [40 + shift + 6 * math.log2(rate) for rate in rates],
+            "ms-ssim-rgb": [1 - 0.01 / rate / 10**shift for rate in rates],
+        },
+    }
+    if images:
+        document["images"] = [{"image": images, "width": 8, "height": 8}]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document))
+    return path
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    folder = tmp_path / "results"
+    write(folder / "anchors" / "jpeg.json")
+    write(folder / "study" / "jointiq.json", 0.5)
+    write(folder / "study" / "ablation_no_grdn.json", 0.55)
+    write(folder / "study" / "ablation_no_gmm.json", 0.51)
+    (folder / "study" / "done.json").write_text('{"steps": 3}')
+    write(folder / ".hidden" / "old.json", 9.0)
+    return folder
+
+
+def test_models_against_anchors_and_table_2(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--results", str(results)]) == 0
+    with (results / "bdrate.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    found = {(row["table"] == "anchors", row["test"], row["metric"]): float(row["percent"]) for row in rows}
+    assert len(found) == len(rows) == 10
+    for metric in ("psnr", "ms-ssim"):
+        assert found[True, "jointiq", metric] == pytest.approx(-50)
+        assert found[True, "ablation_no_gmm", metric] == pytest.approx(-49)
+        assert found[False, "ablation_no_grdn", metric] == pytest.approx(10)
+        assert found[False, "ablation_no_gmm", metric] == pytest.approx(2)
+    lines = (results / "bdrate.md").read_text().splitlines()
+    low, high = 40 + 6 * math.log2(0.1), 40 + 6 * math.log2(0.8)
+    details = f"{low:.2f} to {high:.2f} | 100 % | 4 / 4"
+    start = lines.index(next(line for line in lines if line.startswith("| Models")))
+    assert lines[start + 2 : start + 6] == [
+        f"| without GRDN | 8.61 | 10.00 | {details} | 10.00 |",
+        "| without GC | 0.92 | – | – | – | – | – |",
+        "| without GC/MPRM | 3.71 | – | – | – | – | – |",
+        f"| without GMM | 2.76 | 2.00 | {details} | 2.00 |",
+    ]
+    assert f"| jpeg | jointiq | -50.00 | {details} |" in lines
+    document = json.loads((results / "bdrate.json").read_text())
+    assert document["method"] == "pchip" and len(document["rates"]) == 10 and document["left_out"] == []
+    out = capsys.readouterr().out
+    assert "Table 2" in out and "PSNR, pchip" in out and "MS-SSIM in dB, pchip" in out
+
+
+def test_method_output_and_anchors_are_chosen(results: Path, tmp_path: Path) -> None:
+    other = write(tmp_path / "published" / "vtm.json", 0.25)
+    arguments = ["--results", str(results), "--anchors", str(other.parent), "--method", "akima"]
+    assert main([*arguments, "--output", str(tmp_path / "out")]) == 0
+    document = json.loads((tmp_path / "out" / "bdrate.json").read_text())
+    of_anchors = [rate for rate in document["rates"] if rate["table"] == "anchors"]
+    assert {(rate["anchor"], rate["method"]) for rate in of_anchors} == {("vtm", "akima")}
+    assert not (results / "bdrate.json").exists()
+
+
+def test_pairs_without_a_number_are_told(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(results / "short.json", points=3)
+    write(results / "far.json", shift=60)
+    assert main(["--results", str(results)]) == 0
+    told = capsys.readouterr().err
+    assert "left out: short against jpeg, psnr: short has 3 points; BD-rate needs at least 4" in told
+    assert "far against jpeg, psnr: jpeg" in told and "never extrapolated" in told
+    assert "- short against jpeg, psnr" in (results / "bdrate.md").read_text()
+
+
+def test_curves_of_different_images_are_not_compared(tmp_path: Path) -> None:
+    anchor = write(tmp_path / "anchors" / "a.json", images="one.png")
+    with pytest.raises(DataError, match="b against a, psnr: they were measured on different images"):
+        compare_all(find_curves([write(tmp_path / "b.json", images="two.png")]), find_curves([anchor]))
+    same = find_curves([write(tmp_path / "c.json", images="one.png")])
+    assert len(compare_all(same, find_curves([anchor])).rates) == 2
+
+
+@pytest.mark.parametrize(("points", "shift", "message"), [(3, 0, "has 3 points"), (4, 60, "do not overlap")])
+def test_no_number_at_all_is_an_error(tmp_path: Path, points: int, shift: float, message: str) -> None:
+    write(tmp_path / "anchors" / "a.json")
+    write(tmp_path / "b.json", points=points, shift=shift)
+    with pytest.raises(DataError, match=f"no BD-rate can be computed; .*{message}"):
+        main(["--results", str(tmp_path)])
+    assert not (tmp_path / "bdrate.md").exists()
+
+
+def test_nothing_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="results/ is not there yet"):
+        main([])
+    (tmp_path / "results").mkdir()
+    with pytest.raises(DataError, match="no RD files in results"):
+        main([])
+    write(tmp_path / "results" / "model.json")
+    with pytest.raises(DataError, match="nothing to compare: 1 RD files of models, 0 of anchors"):
+        main([])
+    with pytest.raises(DataError, match="none: no such file or folder"):
+        main(["--anchors", "none"])
+
+
+def test_files_and_folders_are_not_mixed(results: Path) -> None:
+    with pytest.raises(UserError, match="either ANCHOR.json"):
+        main([str(results / "anchors" / "jpeg.json"), "--results", str(results)])
+    with pytest.raises(UserError, match="either ANCHOR.json"):
+        main([str(results / "anchors" / "jpeg.json")])
+
+
+def test_a_model_named_among_the_anchors_is_judged(results: Path, tmp_path: Path) -> None:
+    folder = results / "study"
+    arguments = ["--results", str(folder / "jointiq.json"), "--anchors", str(folder), "--output", str(tmp_path)]
+    assert main(arguments) == 0
+    rates = json.loads((tmp_path / "bdrate.json").read_text())["rates"]
+    assert {(rate["test"], rate["anchor"]) for rate in rates} == {
+        ("jointiq", "ablation_no_gmm"),
+        ("jointiq", "ablation_no_grdn"),
+    }
+
+
+def test_curves_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    write(tmp_path / "a" / "same.json")
+    write(tmp_path / "b" / "same.json")
+    names = [file.curve.name for file in find_curves([tmp_path])]
+    assert len(set(names)) == 2 and all(name.startswith("same (") for name in names)

@@ -47,8 +47,8 @@ def wrapped_functions() -> list[tuple[str, Any, str]]:
         ("decisions: walk", exact, "walk"),
         ("rANS: decode", rans.DecisionDecoder, "_read"),
         ("rANS: encode", exact, "encode_decisions"),
-        ("encoder: collect", exact._Recorder, "record"),
-        ("encoder: sort", exact._Recorder, "encode"),
+        ("encoder: collect", exact.Recorder, "record"),
+        ("encoder: sort", exact.Recorder, "encode"),
         ("latents' checksum", image_codec, "latents_crc"),
     ]
 

@@ -86,19 +86,16 @@ class ExactEntropyModel:
 
     def encode_z(self, z_hat: Tensor) -> bytes:
         """Code z_hat (N, h, w), integers."""
-        return self._record_z(z_hat).encode()
+        return self.record_z(z_hat).encode()
 
     def encode_y(self, y_hat: Tensor, z_hat: Tensor) -> bytes:
         """Code y_hat (M, h, w), integers, given z_hat."""
-        return self._record_y(y_hat, z_hat).encode()
+        return self.record_y(y_hat, z_hat).encode()
 
-    def bits(self, y_hat: Tensor, z_hat: Tensor) -> dict[str, float]:
-        """What y_hat and z_hat cost by the integer probabilities, with an ideal coder."""
-        return {"y": self._record_y(y_hat, z_hat).bits(), "z": self._record_z(z_hat).bits()}
-
-    def _record_z(self, z_hat: Tensor) -> _Recorder:
+    def record_z(self, z_hat: Tensor) -> Recorder:
+        """The decisions that code z_hat (N, h, w): their bytes and their cost."""
         values = _in_range(z_hat, self.device).flatten()
-        recorder = _Recorder()
+        recorder = Recorder()
         distribution = exact_distribution(self.log_sigma, z_hat[0].numel())
         recorder.record(distribution, values, torch.zeros_like(values))
         return recorder
@@ -110,7 +107,8 @@ class ExactEntropyModel:
         decoder.finish()
         return values.view(-1, *size)
 
-    def _record_y(self, y_hat: Tensor, z_hat: Tensor) -> _Recorder:
+    def record_y(self, y_hat: Tensor, z_hat: Tensor) -> Recorder:
+        """The decisions that code y_hat (M, h, w) given z_hat: their bytes and their cost."""
         y_hat = _in_range(y_hat, self.device).permute(1, 2, 0).contiguous()
         height, width, _ = y_hat.shape
         self._start(z_hat, (height, width))
@@ -122,7 +120,7 @@ class ExactEntropyModel:
         order = torch.empty(height, width, dtype=torch.int64, device=self.device)
         for step, run in enumerate(self.scan.runs(height, width)):
             order[run.index(self.device)] = step
-        recorder = _Recorder()
+        recorder = Recorder()
         for run in rows:
             values = y_hat[run.row].flatten()
             recorder.record(self._distribution(run), values, order[run.row].repeat_interleave(self.M))
@@ -155,7 +153,7 @@ class ExactEntropyModel:
         return ExactMixture.of_parameters(self.estimator.read(run, c_global), self.G)
 
 
-class _Recorder:
+class Recorder:
     """Collects the decisions of an encoder, in any order of symbols, and codes them in the order of the scan."""
 
     def __init__(self) -> None:
@@ -177,10 +175,12 @@ class _Recorder:
         walk(distribution, code)
 
     def encode(self) -> bytes:
+        """The coded decisions."""
         order = np.argsort(np.concatenate(self._keys), kind="stable")
         return encode_decisions(np.concatenate(self._bits)[order], np.concatenate(self._levels)[order])
 
     def bits(self) -> float:
+        """What the decisions cost by the integer probabilities, with an ideal coder."""
         return decision_bits(np.concatenate(self._bits), np.concatenate(self._levels))
 
 

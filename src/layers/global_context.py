@@ -148,6 +148,7 @@ class ExactGlobalContext:
         self.sums = CausalSums(self.scan, self.K, weights, height, width)
         self._counts = region_counts(self.scan, self.K, height, width).to(weights.device).view(height, width, -1)
         self._float_weights = self.weights.T.double()
+        self._float_squares = self._float_weights.square()
 
     def _moments(self, y_hat: Tensor) -> Tensor:
         y_bar = self.transform(to_fixed(y_hat)).clamp_(-VALUE_MAX, VALUE_MAX)
@@ -171,7 +172,7 @@ class ExactGlobalContext:
         # Exact in float64: weights < 2^17, their squares < 2^33, at most 2^18 positions.
         counts = counts.double()
         total = (counts @ self._float_weights).long()
-        total_squares = (counts @ self._float_weights.square()).long()
+        total_squares = (counts @ self._float_squares).long()
         first, second = self.sums.read(run).chunk(2, 1)
         mean, deviation = weighted_moments(*(part[active] for part in (total, total_squares, first, second)))
         shift = VALUE_FRACTION_BITS + _MEAN_BITS - FRACTION_BITS

@@ -75,14 +75,15 @@ def encode_image(model: JointIQNet, image: Image, estimate: bool = True) -> Enco
     exact, identity = model.exact, fingerprint(model)
     began = time.perf_counter()
     y_hat, z_hat = model.latents(to_tensor(image, model.device))
-    z, y = exact.encode_z(z_hat[0]), exact.encode_y(y_hat[0], z_hat[0])
+    recorded = {"y": exact.record_y(y_hat[0], z_hat[0]), "z": exact.record_z(z_hat[0])}
+    z, y = recorded["z"].encode(), recorded["y"].encode()
     y_int, z_int = y_hat[0].long().cpu(), z_hat[0].long().cpu()
     container = Container(identity[:FINGERPRINT_BYTES], model.scan.code, height, width, latents_crc(y_int, z_int), z, y)
     data = container.pack()
     seconds = time.perf_counter() - began
     estimated = exact_bits = None
     if estimate:
-        exact_bits = exact.bits(y_hat[0], z_hat[0])
+        exact_bits = {key: decisions.bits() for key, decisions in recorded.items()}
         estimated = {key: float(bits(value)) for key, value in model.log_likelihoods(y_hat, z_hat).items()}
     payload = container.payload_bytes
     return Encoded(data, len(data) - payload, payload, estimated, exact_bits, y_int, z_int, seconds)

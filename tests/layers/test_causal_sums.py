@@ -5,6 +5,7 @@ import torch
 
 from src.bitstream.scan import get_scan, grid_rows
 from src.layers.causal_sums import CausalSums, pair_index, region_counts, tap_is_known
+from tests.layers.definitions import clip, known_positions
 
 GRIDS = [(1, 1), (1, 9), (9, 1), (4, 5), (7, 12)]
 SCANS = ("raster", "wavefront")
@@ -18,23 +19,11 @@ def steps(scan, height, width):
     return order
 
 
-def known_positions(name, row, column, height, width):
-    """What the design says is known: raster past; in wavefront order only what is in the wave's past as well."""
-    for r in range(row + 1):
-        for c in range(width):
-            if (c < column) if r == row else (name == "raster" or c < column + 2 * (row - r)):
-                yield r, c
-
-
-def clip(value, low, high):
-    return max(low, min(high, value))
-
-
 def brute_counts(name, K, height, width):
     counts = torch.zeros(height, width, K + 1, 2 * K + 1, dtype=torch.int64)
     for row in range(height):
         for column in range(width):
-            for r, c in known_positions(name, row, column, height, width):
+            for r, c in known_positions(name, row, column, width):
                 counts[row, column, clip(row - r, 0, K), clip(c - column, -K, K) + K] += 1
     return counts.view(height * width, -1)
 
@@ -45,7 +34,7 @@ def brute_sums(name, K, weights, values):
     out = torch.zeros_like(values)
     for row in range(height):
         for column in range(width):
-            for r, c in known_positions(name, row, column, height, width):
+            for r, c in known_positions(name, row, column, width):
                 out[row, column] += taps[clip(row - r, 0, K), clip(c - column, -K, K) + K] * values[r, c]
     return out
 
@@ -80,7 +69,7 @@ def test_what_counts_as_known_is_coded_before(name):
     order = steps(scan, 6, 9)
     for row in range(6):
         for column in range(9):
-            for r, c in known_positions(name, row, column, 6, 9):
+            for r, c in known_positions(name, row, column, 9):
                 assert order[r, c] < order[row, column]
                 assert scan.is_known(row - r, c - column)
 
@@ -140,5 +129,5 @@ def test_a_value_reaches_only_what_knows_it(name):
     expected = torch.zeros_like(moved)
     for row in range(7):
         for column in range(9):
-            expected[row, column] = (3, 4) in set(known_positions(name, row, column, 7, 9))
+            expected[row, column] = (3, 4) in set(known_positions(name, row, column, 9))
     assert torch.equal(moved, expected)

@@ -17,20 +17,10 @@ from src.layers.global_context import (
     integer_sqrt,
     weighted_moments,
 )
+from tests.layers.definitions import clip, known_positions
 
 SCANS = ("raster", "wavefront")
 GRIDS = [(1, 1), (1, 40), (40, 1), (5, 6), (8, 8), (12, 30)]
-
-
-def known_positions(name, row, column, width):
-    for r in range(row + 1):
-        for c in range(width):
-            if (c < column) if r == row else (name == "raster" or c < column + 2 * (row - r)):
-                yield r, c
-
-
-def clip(value, low, high):
-    return max(low, min(high, value))
 
 
 def naive(module, name, y_hat):

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from src.models import build_model
+from src.models.base import bits
 from src.models.image_codec import to_tensor
-from src.models.jointiq import JointIQNet, bits
+from src.models.jointiq import JointIQNet
 
 CONFIG: dict[str, Any] = {"name": "jointiq", "N": 8, "M": 10, "min_known": 8}
 Y_STD, Z_STD = 3.0, 2.0
@@ -42,11 +43,11 @@ def _living_state(items: tuple[tuple[str, Any], ...], seed: int) -> tuple[dict[s
     x = to_tensor(photo(128, 160))
     with torch.no_grad():
         last = model.g_a.convs[-1]
-        scale = Y_STD / model.analyse(x)[0].std()
+        scale = Y_STD / model.analyse(x)["y"].std()
         last.weight.mul_(scale)
         last.bias.mul_(scale)
         last = model.h_a.convs[-1]
-        scale = Z_STD / model.analyse(x)[1].std()
+        scale = Z_STD / model.analyse(x)["z"].std()
         last.weight.mul_(scale)
         last.bias.mul_(scale)
         model.z_prior.log_sigma.normal_(math.log(Z_STD), 0.3)
@@ -71,9 +72,9 @@ def make_living(seed: int = 0, **overrides: Any) -> JointIQNet:
 def assert_alive(model: JointIQNet, image: np.ndarray) -> None:
     """No test with this model and image is vacuous."""
     with torch.inference_mode():
-        y_hat, z_hat = model.latents(to_tensor(image))
-        z_bits = float(bits(model.log_likelihoods(y_hat, z_hat)["z"]))
-    assert (y_hat.abs() > 1).float().mean() >= 0.05
+        latents = model.latents(to_tensor(image))
+        z_bits = float(bits(model.log_likelihoods(latents)["z"]))
+    assert (latents["y"].abs() > 1).float().mean() >= 0.05
     assert z_bits / (image.shape[0] * image.shape[1]) > 0.002
     if model.global_context is not None:
         assert model.global_context.psi.std() >= 2
@@ -103,8 +104,8 @@ def latents() -> Callable[..., tuple[Tensor, Tensor]]:
 
     def make(model: JointIQNet, height: int = 96, width: int = 112, seed: int = 0) -> tuple[Tensor, Tensor]:
         with torch.inference_mode():
-            y_hat, z_hat = model.latents(to_tensor(photo(height, width, seed)))
-        return y_hat[0].long(), z_hat[0].long()
+            rounded = model.latents(to_tensor(photo(height, width, seed)))
+        return rounded["y"][0].long(), rounded["z"][0].long()
 
     return make
 

@@ -99,7 +99,7 @@ def test_verify_notices_a_difference(run, monkeypatch, checkpoint, picture, tmp_
 
     def other(model, data):
         decoded = honest(model, data)
-        return replace(decoded, y_hat=decoded.y_hat + 1)
+        return replace(decoded, latents={**decoded.latents, "y": decoded.latents["y"] + 1})
 
     monkeypatch.setattr(commands, "decode_image", other)
     code, _, err = run("verify", tmp_path / "in.png", "--checkpoint", checkpoint)

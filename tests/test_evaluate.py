@@ -87,7 +87,7 @@ def test_a_decoder_that_misses_the_latents_is_told(
 ) -> None:
     def wrong(model: object, data: bytes) -> object:
         decoded = decode_image(model, data)
-        return dataclasses.replace(decoded, y_hat=decoded.y_hat + 1)
+        return dataclasses.replace(decoded, latents={**decoded.latents, "y": decoded.latents["y"] + 1})
 
     monkeypatch.setattr(evaluator, "decode_image", wrong)
     cfg = config(f"checkpoint={folder / '0.ckpt'}", f"output={folder / 'wrong.json'}", "device=cpu",

@@ -16,9 +16,9 @@ from src.bitstream.scan import scan_name
 from src.data.images import list_images, read_image, write_png
 from src.errors import EXIT_USER_ERROR, BitstreamError, DataError, UserError
 from src.files import write_bytes
+from src.models.base import LearnedCodec
 from src.models.checkpoint import load_model
-from src.models.image_codec import decode_image, encode_image
-from src.models.jointiq import JointIQNet
+from src.models.image_codec import Encoded, decode_image, encode_image, same_latents
 from src.runtime import pick_device, set_threads
 
 CODED, PICTURE = ".jiq", ".png"
@@ -72,19 +72,26 @@ def verify(arguments: Namespace) -> int:
         image = read_image(source)
         encoded = encode_image(model, image)
         decoded = decode_image(model, encoded.data)
-        if not (np.array_equal(encoded.y_hat, decoded.y_hat) and np.array_equal(encoded.z_hat, decoded.z_hat)):
+        if not same_latents(encoded, decoded):
             raise UserError(f"{source}: the decoded latents differ from the coded ones")
         error = np.square(image.astype(float) - decoded.image).mean()
         psnr = 10 * np.log10(255**2 / error) if error else float("inf")
-        assert encoded.estimated_bits is not None and encoded.exact_bits is not None
-        exact, estimate = (max(sum(bits.values()), 1e-9) for bits in (encoded.exact_bits, encoded.estimated_bits))
         return (
             f"{source}: latents exact; {len(encoded.data)} bytes, {8 * len(encoded.data) / (image.size / 3):.4f} bpp; "
-            f"integer / float bits {exact / estimate:.5f}; payload / integer bits "
-            f"{8 * encoded.payload_bytes / exact:.5f}; PSNR {psnr:.2f} dB"
+            f"{_ratios(encoded)}; PSNR {psnr:.2f} dB"
         )
 
     return _run_all(jobs, one, "verifying")
+
+
+def _ratios(encoded: Encoded) -> str:
+    """How the file compares with the estimate, step by step where the coder works on integers."""
+    assert encoded.estimated_bits is not None
+    payload, estimate = 8 * encoded.payload_bytes, max(sum(encoded.estimated_bits.values()), 1e-9)
+    if encoded.exact_bits is None:
+        return f"payload / float bits {payload / estimate:.5f}"
+    exact = max(sum(encoded.exact_bits.values()), 1e-9)
+    return f"integer / float bits {exact / estimate:.5f}; payload / integer bits {payload / exact:.5f}"
 
 
 def info(arguments: Namespace) -> int:
@@ -155,7 +162,7 @@ def _read_file(path: Path) -> bytes:
         raise DataError(f"{path}: {error.strerror or error}") from error
 
 
-def _model(arguments: Namespace) -> JointIQNet:
+def _model(arguments: Namespace) -> LearnedCodec:
     set_threads(arguments.threads)
     return load_model(arguments.checkpoint, pick_device(arguments.device))
 

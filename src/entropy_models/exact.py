@@ -10,28 +10,27 @@ same integers a row at a time. As no sum is ever rounded, both get the same prob
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from src.bitstream.decisions import STAGES, CodeStage, known_bits, walk
-from src.bitstream.rans import DecisionDecoder, decision_bits, encode_decisions
+from src.bitstream.decisions import walk
+from src.bitstream.rans import DecisionDecoder
 from src.bitstream.scan import MAX_POSITIONS, Run, get_scan, grid_rows
 from src.entropy_models.gaussian_mixture import ExactMixture
+from src.entropy_models.recorder import Recorder, in_range, reader
 from src.entropy_models.zero_mean_gaussian import exact_distribution, exact_log_sigma
-from src.errors import BitstreamError, UserError
+from src.errors import UserError
 from src.layers.estimator import ExactEstimator
 from src.layers.fixed_point import ExactLinear
 from src.layers.global_context import ExactGlobalContext
-from src.layers.padding import Size
+from src.layers.padding import Size, pyramid
 from src.layers.transforms import ExactHyperSynthesis
 
 if TYPE_CHECKING:
     from src.models.jointiq import JointIQNet
-
-LATENT_MAX = (1 << 23) - 1
 
 
 class ExactEntropyModel:
@@ -84,6 +83,16 @@ class ExactEntropyModel:
     def device(self) -> torch.device:
         return self.log_sigma.device
 
+    def record(self, latents: Mapping[str, Tensor]) -> dict[str, Recorder]:
+        """The decisions that code ``z`` (N, ...) and ``y`` (M, h, w), integers."""
+        return {"z": self.record_z(latents["z"]), "y": self.record_y(latents["y"], latents["z"])}
+
+    def decode(self, segments: Mapping[str, bytes], size: Size) -> dict[str, Tensor]:
+        """``z`` and ``y``, int64, of an image of the given size."""
+        sizes = pyramid(size, 6)
+        z_hat = self.decode_z(segments["z"], sizes[6])
+        return {"z": z_hat, "y": self.decode_y(segments["y"], z_hat, sizes[4])}
+
     def encode_z(self, z_hat: Tensor) -> bytes:
         """Code z_hat (N, h, w), integers."""
         return self.record_z(z_hat).encode()
@@ -94,7 +103,7 @@ class ExactEntropyModel:
 
     def record_z(self, z_hat: Tensor) -> Recorder:
         """The decisions that code z_hat (N, h, w): their bytes and their cost."""
-        values = _in_range(z_hat, self.device).flatten()
+        values = in_range(z_hat, self.device).flatten()
         recorder = Recorder()
         distribution = exact_distribution(self.log_sigma, z_hat[0].numel())
         recorder.record(distribution, values, torch.zeros_like(values))
@@ -103,13 +112,13 @@ class ExactEntropyModel:
     def decode_z(self, data: bytes, size: Size) -> Tensor:
         """z_hat (N, *size), int64, from :meth:`encode_z`."""
         decoder = DecisionDecoder(data, self.N * size[0] * size[1])
-        values = walk(exact_distribution(self.log_sigma, size[0] * size[1]), _reader(decoder))
+        values = walk(exact_distribution(self.log_sigma, size[0] * size[1]), reader(decoder))
         decoder.finish()
         return values.view(-1, *size)
 
     def record_y(self, y_hat: Tensor, z_hat: Tensor) -> Recorder:
         """The decisions that code y_hat (M, h, w) given z_hat: their bytes and their cost."""
-        y_hat = _in_range(y_hat, self.device).permute(1, 2, 0).contiguous()
+        y_hat = in_range(y_hat, self.device).permute(1, 2, 0).contiguous()
         height, width, _ = y_hat.shape
         self._start(z_hat, (height, width))
         if self.global_context is not None:
@@ -130,7 +139,7 @@ class ExactEntropyModel:
         """y_hat (M, *size), int64, from :meth:`encode_y`."""
         decoder = DecisionDecoder(data, self.M * size[0] * size[1])
         self._start(z_hat, size)
-        read = _reader(decoder)
+        read = reader(decoder)
         y_hat = torch.zeros(*size, self.M, dtype=torch.int64, device=self.device)
         for run in self.scan.runs(*size):
             values = walk(self._distribution(run), read).view(run.count, self.M)
@@ -151,51 +160,6 @@ class ExactEntropyModel:
     def _distribution(self, run: Run) -> ExactMixture:
         c_global = None if self.global_context is None else self.global_context.read(run)
         return ExactMixture.of_parameters(self.estimator.read(run, c_global), self.G)
-
-
-class Recorder:
-    """Collects the decisions of an encoder, in any order of symbols, and codes them in the order of the scan."""
-
-    def __init__(self) -> None:
-        self._keys: list[np.ndarray] = []
-        self._bits: list[np.ndarray] = []
-        self._levels: list[np.ndarray] = []
-
-    def record(self, distribution: ExactMixture, values: Tensor, step: Tensor) -> None:
-        """All decisions of symbols with known ``values``; ``step`` says in which step of the scan each is coded."""
-        look_up = known_bits(values, distribution.centre)
-
-        def code(stage: int, members: Tensor | slice, levels: Tensor) -> Tensor:
-            bits = look_up(stage, members, levels)
-            self._keys.append((step[members] * STAGES + stage).cpu().numpy())
-            self._bits.append(bits.cpu().numpy())
-            self._levels.append(levels.cpu().numpy())
-            return bits
-
-        walk(distribution, code)
-
-    def encode(self) -> bytes:
-        """The coded decisions."""
-        order = np.argsort(np.concatenate(self._keys), kind="stable")
-        return encode_decisions(np.concatenate(self._bits)[order], np.concatenate(self._levels)[order])
-
-    def bits(self) -> float:
-        """What the decisions cost by the integer probabilities, with an ideal coder."""
-        return decision_bits(np.concatenate(self._bits), np.concatenate(self._levels))
-
-
-def _reader(decoder: DecisionDecoder) -> CodeStage:
-    def code(_stage: int, _members: Tensor | slice, levels: Tensor) -> Tensor:
-        return torch.from_numpy(decoder.read(levels.cpu().numpy())).to(levels.device).bool()
-
-    return code
-
-
-def _in_range(latent: Tensor, device: torch.device) -> Tensor:
-    values = latent.to(device=device, dtype=torch.int64)
-    if values.numel() and int(values.abs().max()) > LATENT_MAX:
-        raise BitstreamError(f"a latent value is beyond +-{LATENT_MAX}; the model has diverged on this image")
-    return values
 
 
 def _pack_layers(prefix: str, layers: dict[str, ExactLinear]) -> dict[str, Tensor]:

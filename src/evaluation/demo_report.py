@@ -21,12 +21,13 @@ from src.errors import UserError
 from src.evaluation.anchors import CODECS, mean_curve, nearest_rate
 from src.evaluation.evaluator import measure
 from src.evaluation.metrics import Image, mean
-from src.evaluation.plots import GridRow, picture_grid, rd_plot
+from src.evaluation.picture_grid import GridRow, picture_grid
+from src.evaluation.plots import rd_plot
 from src.evaluation.rd import ImageRow, curve_from_rows, rows_as_csv, write_rd
 from src.evaluation.tables import Table, number
 from src.files import write_bytes, write_text
+from src.models.base import LearnedCodec
 from src.models.image_codec import Encoded, decode_image, encode_image, to_tensor
-from src.models.jointiq import JointIQNet
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "JointIQ-Net"
@@ -74,7 +75,7 @@ class DemoRow:
     decoding_time: float
 
 
-def encode_files(model: JointIQNet, images: Sequence[Path], folder: Path, advance: Advance) -> list[CodedImage]:
+def encode_files(model: LearnedCodec, images: Sequence[Path], folder: Path, advance: Advance) -> list[CodedImage]:
     """Encode every image into ``folder`` as ``STEM.jiq``; files of an earlier demo are removed first."""
     for stale in folder.glob("*.jiq"):
         stale.unlink()
@@ -113,7 +114,7 @@ def decode_in_another_process(files: Path, pictures: Path, checkpoint: Path) -> 
         raise UserError(f"decoding in a separate process failed with exit code {code}")
 
 
-def bit_map(model: JointIQNet, image: Image) -> NDArray[np.floating]:
+def bit_map(model: LearnedCodec, image: Image) -> NDArray[np.floating]:
     """Give the bits the model spends on each position of the latent y, summed over channels: (h, w)."""
     with torch.inference_mode():
         nats = -model(to_tensor(image, model.device))["log_likelihoods"]["y"][0].double().sum(dim=0)
@@ -121,7 +122,7 @@ def bit_map(model: JointIQNet, image: Image) -> NDArray[np.floating]:
 
 
 def measure_files(
-    model: JointIQNet, coded: Sequence[CodedImage], pictures: Path, checkpoint: str, advance: Advance
+    model: LearnedCodec, coded: Sequence[CodedImage], pictures: Path, checkpoint: str, advance: Advance
 ) -> list[Measured]:
     """Measure the pictures that the separate process decoded.
 

@@ -11,16 +11,9 @@ from src.data.images import read_image
 from src.errors import DataError
 from src.evaluation.metrics import Image, ms_ssim, psnr
 from src.evaluation.rd import ImageRow, RDCurve, curve_from_rows
+from src.models.base import LearnedCodec
 from src.models.checkpoint import load_model
-from src.models.image_codec import Decoded, Encoded, decode_image, encode_image
-from src.models.jointiq import JointIQNet
-
-
-def same_latents(encoded: Encoded, decoded: Decoded) -> bool:
-    """Tell whether the decoder arrived at exactly the encoder's integer latents."""
-    return torch.equal(encoded.y_hat.cpu(), decoded.y_hat.cpu()) and torch.equal(
-        encoded.z_hat.cpu(), decoded.z_hat.cpu()
-    )
+from src.models.image_codec import Decoded, Encoded, decode_image, encode_image, same_latents
 
 
 def measure(
@@ -30,12 +23,13 @@ def measure(
 
     ``picture`` is the decoded picture to judge; default: the one in ``decoded``.
     """
-    if encoded.estimated_bits is None or encoded.exact_bits is None:
+    if encoded.estimated_bits is None:
         raise ValueError("the image was encoded without the likelihood estimate")
     picture = decoded.image if picture is None else picture
     height, width = image.shape[:2]
     pixels = height * width
-    bpp_y, bpp_z = (encoded.estimated_bits[key] / pixels for key in ("y", "z"))
+    bpp_y = encoded.estimated_bits["y"] / pixels
+    bpp_z = sum(bits for key, bits in encoded.estimated_bits.items() if key != "y") / pixels
     return ImageRow(
         checkpoint=checkpoint,
         image=name,
@@ -44,7 +38,7 @@ def measure(
         bytes=len(encoded.data),
         bpp=8 * len(encoded.data) / pixels,
         bpp_payload=8 * encoded.payload_bytes / pixels,
-        bpp_exact=sum(encoded.exact_bits.values()) / pixels,
+        bpp_exact=None if encoded.exact_bits is None else sum(encoded.exact_bits.values()) / pixels,
         bpp_estimate=bpp_y + bpp_z,
         bpp_y=bpp_y,
         bpp_z=bpp_z,
@@ -57,7 +51,7 @@ def measure(
     )
 
 
-def evaluate_image(model: JointIQNet, checkpoint: str, path: Path) -> ImageRow:
+def evaluate_image(model: LearnedCodec, checkpoint: str, path: Path) -> ImageRow:
     """Send one image file through ``model`` and a real bitstream."""
     image = read_image(path)
     encoded = encode_image(model, image)

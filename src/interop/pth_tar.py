@@ -12,14 +12,14 @@ from pathlib import Path
 import torch
 
 from src.files import atomic_path
+from src.models.base import LearnedCodec
 from src.models.checkpoint import load_model
 from src.models.fingerprint import fingerprint
-from src.models.jointiq import JointIQNet
 
 SUFFIX = ".pth.tar"
 
 
-def write_pth_tar(model: JointIQNet, path: str | Path) -> bytes:
+def write_pth_tar(model: LearnedCodec, path: str | Path) -> bytes:
     """Write ``model`` to ``path`` and return the fingerprint of what a reader gets.
 
     The file holds the float weights; every reader derives the integers of the entropy model from them. For a model

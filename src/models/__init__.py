@@ -1,32 +1,48 @@
-"""One file per published system, each a CompressAI ``CompressionModel``."""
+"""One file per published system, each a :class:`src.models.base.LearnedCodec` (a CompressAI ``CompressionModel``).
+
+To add one: put a file into this folder whose class derives from ``LearnedCodec`` and carries CompressAI's
+``@register_model("name")``, and a YAML file with ``name: name`` and the constructor's arguments into ``conf/model``.
+"""
 
 from __future__ import annotations
 
+import functools
+import importlib
+import inspect
+import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
-from compressai.models import CompressionModel
 from compressai.registry import MODELS
 
 from src.errors import ConfigError
-from src.models import jointiq  # noqa: F401  (registers its model)
+from src.models.base import LearnedCodec
 
-__all__ = ["build_model"]
-
-OUR_MODELS = ("jointiq",)
+__all__ = ["build_model", "model_classes"]
 
 
-def build_model(config: Mapping[str, Any]) -> CompressionModel:
+@functools.cache
+def model_classes() -> dict[str, type[LearnedCodec]]:
+    """The models of this folder by their registered names."""
+    # At the first call and not at import, because modules of this folder import this one.
+    for module in pkgutil.iter_modules(__path__):
+        importlib.import_module(f"{__name__}.{module.name}")
+    return {name: cls for name, cls in MODELS.items() if inspect.isclass(cls) and issubclass(cls, LearnedCodec)}
+
+
+def build_model(config: Mapping[str, Any]) -> LearnedCodec:
     """Build the model that ``config`` describes: its registered ``name`` plus the arguments of its constructor.
+
+    Only models of this folder can be built, whatever the configuration says: it may come from a received file.
 
     Raises:
         ConfigError: unknown name, unknown key, or a value that the model does not allow.
     """
     arguments = dict(config)
     name = arguments.pop("name", None)
-    if name not in OUR_MODELS:
-        raise ConfigError("model.name", name, OUR_MODELS)
+    if not isinstance(name, str) or name not in model_classes():
+        raise ConfigError("model.name", name, sorted(model_classes()))
     try:
-        return MODELS[name](**arguments)
+        return model_classes()[name](**arguments)
     except TypeError as error:
         raise ConfigError("model", arguments, f"the arguments of {name} ({error})") from error

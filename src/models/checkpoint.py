@@ -15,8 +15,8 @@ import torch
 
 from src.errors import UserError
 from src.models import build_model
+from src.models.base import LearnedCodec
 from src.models.export import SUFFIX, read_export
-from src.models.jointiq import JointIQNet
 
 _NET = "net."
 _CONFIG = "_extra_state"
@@ -27,7 +27,7 @@ _UNREADABLE = (
 )  # fmt: skip
 
 
-def load_model(path: str | Path, device: torch.device | str = "cpu") -> JointIQNet:
+def load_model(path: str | Path, device: torch.device | str = "cpu") -> LearnedCodec:
     """The model in ``path``, in evaluation mode on ``device``.
 
     Raises:
@@ -40,7 +40,7 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> JointIQN
     return model.to(device).eval()
 
 
-def read_training_checkpoint(path: Path) -> JointIQNet:
+def read_training_checkpoint(path: Path) -> LearnedCodec:
     """The network inside a Lightning checkpoint of ``src.train``, or of a state dict of its own.
 
     Raises:

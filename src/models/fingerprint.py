@@ -5,22 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 
-from src.models.jointiq import JointIQNet
+from src.models.base import LearnedCodec
 
 
-def fingerprint(model: JointIQNet) -> bytes:
+def fingerprint(model: LearnedCodec) -> bytes:
     """SHA-256 over everything a decoder uses: config, integer entropy model, weights of g_s and of the enhancer
-    (float32).
+    (float32); for models that are not coded on integers, all weights.
 
     Cached in the model until its weights change.
     """
     identity = model.cached_fingerprint
     if identity is None:
         digest = hashlib.sha256(json.dumps(model.config, sort_keys=True).encode())
-        for name, tensor in sorted(model.exact.tensors().items()):
+        for name, tensor in sorted(model.exact_tensors().items()):
             digest.update(name.encode() + tensor.cpu().numpy().tobytes())
         for name, tensor in sorted(model.state_dict().items()):
-            if name.startswith(("g_s.", "enhancer.")):
+            if name.startswith(model.DECODER_PARTS):
                 digest.update(name.encode() + tensor.detach().cpu().float().numpy().tobytes())
         identity = model.cached_fingerprint = digest.digest()
     return identity

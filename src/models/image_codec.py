@@ -14,9 +14,8 @@ from torch import Tensor
 from src.bitstream.container import FINGERPRINT_BYTES, SIZES, Container, positions
 from src.bitstream.scan import MAX_POSITIONS, scan_name
 from src.errors import BitstreamError, DataError
-from src.layers.padding import pyramid
+from src.models.base import Latents, LearnedCodec, bits
 from src.models.fingerprint import fingerprint
-from src.models.jointiq import JointIQNet, bits
 
 Image = NDArray[np.uint8]
 
@@ -28,9 +27,9 @@ class Encoded:
     Attributes:
         data: the whole file.
         header_bytes, payload_bytes: its two parts; the checksum counts as header.
-        estimated_bits: what the float likelihoods of the training say of ``y`` and ``z``; None if not asked for.
-        exact_bits: what their integer twins say, with an ideal coder; None if not asked for.
-        y_hat, z_hat: the coded latents, int64 (M, h, w) and (N, ...).
+        estimated_bits: what the float likelihoods of the training say of each latent; None if not asked for.
+        exact_bits: what their integer twins say, with an ideal coder; None if not asked for, or if there are none.
+        latents: the coded latents by name, int64 (C, h, w).
         seconds: wall-clock time of the coding, without the estimate.
     """
 
@@ -39,8 +38,7 @@ class Encoded:
     payload_bytes: int
     estimated_bits: dict[str, float] | None
     exact_bits: dict[str, float] | None
-    y_hat: Tensor
-    z_hat: Tensor
+    latents: Latents
     seconds: float
 
 
@@ -50,19 +48,18 @@ class Decoded:
 
     Attributes:
         image, x_mid: final output and I's own output, 8-bit (H, W, 3).
-        y_hat, z_hat: the decoded latents, int64.
+        latents: the decoded latents by name, int64 (C, h, w).
         seconds: wall-clock time, from bytes to the final picture.
     """
 
     image: Image
     x_mid: Image
-    y_hat: Tensor
-    z_hat: Tensor
+    latents: Latents
     seconds: float
 
 
 @torch.inference_mode()
-def encode_image(model: JointIQNet, image: Image, estimate: bool = True) -> Encoded:
+def encode_image(model: LearnedCodec, image: Image, estimate: bool = True) -> Encoded:
     """Code an 8-bit RGB image (H, W, 3).
 
     Raises:
@@ -72,25 +69,26 @@ def encode_image(model: JointIQNet, image: Image, estimate: bool = True) -> Enco
     if positions(height, width) > MAX_POSITIONS:
         raise DataError(f"the image has {width}x{height} pixels; allowed: {SIZES}")
     # Derived from the weights once a model, not once an image.
-    exact, identity = model.exact, fingerprint(model)
+    identity = fingerprint(model)
     began = time.perf_counter()
-    y_hat, z_hat = model.latents(to_tensor(image, model.device))
-    recorded = {"y": exact.record_y(y_hat[0], z_hat[0]), "z": exact.record_z(z_hat[0])}
-    z, y = recorded["z"].encode(), recorded["y"].encode()
-    y_int, z_int = y_hat[0].long().cpu(), z_hat[0].long().cpu()
-    container = Container(identity[:FINGERPRINT_BYTES], model.scan.code, height, width, latents_crc(y_int, z_int), z, y)
+    latents = model.latents(to_tensor(image, model.device))
+    first = {name: latent[0] for name, latent in latents.items()}
+    coded = model.encode_latents(first)
+    integers = {name: latent.long().cpu() for name, latent in first.items()}
+    crc = latents_crc(integers)
+    container = Container(identity[:FINGERPRINT_BYTES], model.scan_code, height, width, crc, coded.side, coded.y)
     data = container.pack()
     seconds = time.perf_counter() - began
     estimated = exact_bits = None
     if estimate:
-        exact_bits = {key: decisions.bits() for key, decisions in recorded.items()}
-        estimated = {key: float(bits(value)) for key, value in model.log_likelihoods(y_hat, z_hat).items()}
+        exact_bits = coded.bits() or None
+        estimated = {key: float(bits(value)) for key, value in model.log_likelihoods(latents).items()}
     payload = container.payload_bytes
-    return Encoded(data, len(data) - payload, payload, estimated, exact_bits, y_int, z_int, seconds)
+    return Encoded(data, len(data) - payload, payload, estimated, exact_bits, integers, seconds)
 
 
 @torch.inference_mode()
-def decode_image(model: JointIQNet, data: bytes) -> Decoded:
+def decode_image(model: LearnedCodec, data: bytes) -> Decoded:
     """Decode a whole ``.jiq`` file.
 
     Raises:
@@ -98,15 +96,16 @@ def decode_image(model: JointIQNet, data: bytes) -> Decoded:
     """
     fingerprint(model)
     began = time.perf_counter()
-    y_hat, z_hat, size = decode_latents(model, data)
-    x_hat, x_mid = model.reconstruct(y_hat[None].float(), size)
+    latents, size = decode_latents(model, data)
+    x_hat, x_mid = model.reconstruct(latents["y"][None].float(), size)
     image, mid = to_image(x_hat), to_image(x_mid)
-    return Decoded(image, mid, y_hat.cpu(), z_hat.cpu(), time.perf_counter() - began)
+    integers = {name: latent.cpu() for name, latent in latents.items()}
+    return Decoded(image, mid, integers, time.perf_counter() - began)
 
 
 @torch.inference_mode()
-def decode_latents(model: JointIQNet, data: bytes) -> tuple[Tensor, Tensor, tuple[int, int]]:
-    """y_hat, z_hat (int64) and the image size (height, width) of a ``.jiq`` file: the part that is exact everywhere.
+def decode_latents(model: LearnedCodec, data: bytes) -> tuple[Latents, tuple[int, int]]:
+    """Latents (int64) and the image size (height, width) of a ``.jiq`` file: the part that is exact everywhere.
 
     Raises:
         BitstreamError: as :func:`decode_image`.
@@ -117,20 +116,27 @@ def decode_latents(model: JointIQNet, data: bytes) -> tuple[Tensor, Tensor, tupl
         raise BitstreamError(
             f"the file was written by the model {container.fingerprint.hex()}, this one is {expected.hex()}"
         )
-    if container.scan != model.scan.code:
-        raise BitstreamError(f"the scan of the file is {scan_name(container.scan)}, the model's is {model.scan.name}")
-    sizes = pyramid((container.height, container.width), 6)
-    z_hat = model.exact.decode_z(container.z, sizes[6])
-    y_hat = model.exact.decode_y(container.y, z_hat, sizes[4])
-    if latents_crc(y_hat, z_hat) != container.latents_crc:
+    if container.scan != model.scan_code:
+        here = scan_name(model.scan_code)
+        raise BitstreamError(f"the scan of the file is {scan_name(container.scan)}, the model's is {here}")
+    size = (container.height, container.width)
+    latents = model.decode_latents(container.z, container.y, size)
+    if latents_crc(latents) != container.latents_crc:
         raise BitstreamError("the decoded latents do not match their checksum; the file is damaged")
-    return y_hat, z_hat, (container.height, container.width)
+    return latents, size
 
 
-def latents_crc(y_hat: Tensor, z_hat: Tensor) -> int:
-    """CRC-32 over z_hat, then y_hat, as little-endian int32 in (channel, row, column) order."""
+def same_latents(encoded: Encoded, decoded: Decoded) -> bool:
+    """Tell whether the decoder arrived at exactly the encoder's integer latents."""
+    return encoded.latents.keys() == decoded.latents.keys() and all(
+        torch.equal(latent, decoded.latents[name]) for name, latent in encoded.latents.items()
+    )
+
+
+def latents_crc(latents: Latents) -> int:
+    """CRC-32 over the latents, ``y`` last, as little-endian int32 in (channel, row, column) order."""
     crc = 0
-    for latent in (z_hat, y_hat):
+    for latent in latents.values():
         crc = zlib.crc32(latent.cpu().numpy().astype("<i4").tobytes(), crc)
     return crc
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from pytorch_msssim.ssim import _ssim
 from torch import Tensor
 from torch.nn import functional as F
 
-from src.training.crops import Crops
+from src.training.crops import LATENT, Crops
 
 DISTORTIONS = ("mse", "ms_ssim")
 RATE_UNITS = ("nats", "bits")
@@ -70,7 +70,9 @@ def psnr(x: Tensor, x_hat: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class LossTerms:
-    """Means over a batch, scalars. ``loss`` carries the gradient; bpp_y and bpp_z are bits per pixel."""
+    """Means over a batch, scalars. ``loss`` carries the gradient; bpp_y and bpp_z are bits per pixel, the second of all
+    side information.
+    """
 
     loss: Tensor
     bpp_y: Tensor
@@ -78,7 +80,7 @@ class LossTerms:
 
     @property
     def bpp(self) -> Tensor:
-        """Bits per pixel of y and z together."""
+        """Bits per pixel of y and the side information together."""
         return self.bpp_y + self.bpp_z
 
 
@@ -101,17 +103,34 @@ class RateDistortionLoss:
     def __call__(self, output: Mapping[str, Any], x: Tensor, crops: Crops | None = None) -> LossTerms:
         """Loss of a model's ``output`` (``x_hat``, ``log_likelihoods``) for images ``x``, (B, 3, H, W) in [0, 1].
 
-        With ``crops``, ``x_hat`` is that of the crops, and so is the rate of y: the sum over their latents, divided by
-        their number. The rate of z, which no place can claim, counts whole (our choice), divided by that of all.
+        With ``crops``, ``x_hat`` is that of the crops, and so is the rate of y (:meth:`rate_terms`).
         """
-        images = x.shape[0]
-        y, z = (output["log_likelihoods"][key] for key in ("y", "z"))
-        seen_x, seen_y = (x, y) if crops is None else (crops.pixels(x), crops.latents(y))
-        nats_y, nats_z = (-value.float().sum() / images for value in (seen_y, z))
+        terms = self.rate_terms(output["log_likelihoods"], (x.shape[-2], x.shape[-1]), crops)
+        distortion = self.distortion_term(output["x_hat"], x if crops is None else crops.pixels(x))
+        return replace(terms, loss=terms.loss + distortion)
+
+    def rate_terms(
+        self, log_likelihoods: Mapping[str, Tensor], size: tuple[int, int], crops: Crops | None = None
+    ) -> LossTerms:
+        """The rate term, lambda / (Wy Hy 256) * R, as ``loss``, of images of ``size`` (height, width in pixels).
+
+        All latents but ``y`` are side information and count as z.
+
+        With ``crops``, the rate of y is the sum over their latents, divided by their number. The rate of z, which no
+        place can claim, counts whole (our choice), divided by that of all.
+        """
+        y = log_likelihoods["y"]
+        images = y.shape[0]
+        side = [value for key, value in log_likelihoods.items() if key != "y"]
+        seen_y = y if crops is None else crops.latents(y)
+        pixels = size[0] * size[1]
+        seen_pixels = pixels if crops is None else (crops.side * LATENT) ** 2
+        nats_y = -seen_y.float().sum() / images
+        nats_z = -sum((value.float().sum() for value in side), start=y.new_zeros((), dtype=torch.float32)) / images
         per_latent = nats_y / _area(seen_y) + nats_z / _area(y)
         rate = self.lmbda * self.rate_scale / _PIXELS_PER_LATENT * per_latent
-        bpp_y, bpp_z = nats_y / (math.log(2) * _area(seen_x)), nats_z / (math.log(2) * _area(x))
-        return LossTerms(rate + self.distortion_term(output["x_hat"], seen_x), bpp_y.detach(), bpp_z.detach())
+        bpp_y, bpp_z = nats_y / (math.log(2) * seen_pixels), nats_z / (math.log(2) * pixels)
+        return LossTerms(rate, bpp_y.detach(), bpp_z.detach())
 
     def distortion_term(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """(1 - lambda) / 1000 * D, a scalar, of two batches (B, 3, H, W) in [0, 1]."""

@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from src.bitstream.container import Container
-from src.entropy_models.exact import LATENT_MAX, ExactEntropyModel
+from src.entropy_models.exact import ExactEntropyModel
+from src.entropy_models.recorder import LATENT_MAX
 from src.errors import BitstreamError, UserError
+from src.models.base import bits
 from src.models.export import write_export
 from src.models.image_codec import encode_image
-from src.models.jointiq import bits
 
 ROOT = Path(__file__).parents[2]
 VARIANTS = {
@@ -114,7 +115,7 @@ def test_real_bits_are_those_of_the_float_likelihood(living, latents, variant):
     with torch.inference_mode():
         estimate = {
             key: float(bits(value))
-            for key, value in model.log_likelihoods(y_hat[None].float(), z_hat[None].float()).items()
+            for key, value in model.log_likelihoods({"y": y_hat[None].float(), "z": z_hat[None].float()}).items()
         }
     z, y = code(model.exact, y_hat, z_hat)
     assert estimate["y"] > 20_000
@@ -134,7 +135,7 @@ def test_batches_are_coded_image_by_image(living, latents):
     model = living()
     first, second = latents(model, seed=1), latents(model, seed=2)
     pair = [torch.stack(parts).float() for parts in zip(first, second, strict=True)]
-    model.latents = lambda x: tuple(pair)
+    model.latents = lambda x: {"z": pair[1], "y": pair[0]}
     (y_strings, z_strings), shape = model.compress(torch.rand(2, 3, 96, 112)).values()
     for index, (y_hat, z_hat) in enumerate((first, second)):
         z, y = code(model.exact, y_hat, z_hat)
@@ -189,8 +190,8 @@ torch.set_num_threads(int(sys.argv[3]))
 from src.models.checkpoint import load_model
 from src.models.image_codec import decode_latents
 with open(sys.argv[2], "rb") as file:
-    y_hat, z_hat, size = decode_latents(load_model(sys.argv[1]), file.read())
-print(hashlib.sha256(y_hat.numpy().tobytes() + z_hat.numpy().tobytes()).hexdigest(), *size)
+    latents, size = decode_latents(load_model(sys.argv[1]), file.read())
+print(hashlib.sha256(latents["y"].numpy().tobytes() + latents["z"].numpy().tobytes()).hexdigest(), *size)
 """
 
 
@@ -211,7 +212,7 @@ def test_another_process_with_another_thread_count(living, picture, tmp_path):
         "1",
     ]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    digest = hashlib.sha256(encoded.y_hat.numpy().tobytes() + encoded.z_hat.numpy().tobytes()).hexdigest()
+    digest = hashlib.sha256(encoded.latents["y"].numpy().tobytes() + encoded.latents["z"].numpy().tobytes()).hexdigest()
     assert result.stdout.split() == [digest, "61", "83"]
 
 

@@ -45,20 +45,20 @@ def main() -> None:
         model = load_model(export)
         for height, width in SIZES:
             encoded = encode_image(model, photo(height, width))
-            assert height == 1 or (encoded.y_hat.abs() > 1).double().mean() > 0.05
+            assert height == 1 or (encoded.latents["y"].abs() > 1).double().mean() > 0.05
             file = f"{name}-{width}x{height}.jiq"
             (FOLDER / file).write_bytes(encoded.data)
             expected[file] = {
                 "model": name,
                 "fingerprint": identity.hex(),
                 "size": [height, width],
-                "y_hat": digest(encoded.y_hat),
-                "z_hat": digest(encoded.z_hat),
-                "y_hat_first": encoded.y_hat[:, 0, 0].tolist(),
+                "y_hat": digest(encoded.latents["y"]),
+                "z_hat": digest(encoded.latents["z"]),
+                "y_hat_first": encoded.latents["y"][:, 0, 0].tolist(),
                 "file": hashlib.sha256(encoded.data).hexdigest(),
             }
         # The last, largest file: its latents themselves, to show where a difference is.
-        values = {"y_hat": encoded.y_hat, "z_hat": encoded.z_hat}
+        values = {"y_hat": encoded.latents["y"], "z_hat": encoded.latents["z"]}
         np.savez_compressed(
             FOLDER / f"{name}.npz", **{key: value.numpy().astype("<i4") for key, value in values.items()}
         )

@@ -49,7 +49,8 @@ def test_latents(model_of, name):
     data = (FOLDER / name).read_bytes()
     assert hashlib.sha256(data).hexdigest() == expected["file"]
     model = model_of(expected["model"])
-    y_hat, z_hat, size = decode_latents(model, data)
+    latents, size = decode_latents(model, data)
+    y_hat, z_hat = latents["y"], latents["z"]
     assert list(size) == expected["size"]
     assert y_hat[:, 0, 0].tolist() == expected["y_hat_first"]
     assert (digest(y_hat), digest(z_hat)) == (expected["y_hat"], expected["z_hat"])
@@ -62,7 +63,8 @@ def test_the_latents_themselves_and_their_bytes(model_of, name):
     model = model_of(name)
     data = (FOLDER / f"{name}-141x90.jiq").read_bytes()
     stored = np.load(FOLDER / f"{name}.npz", allow_pickle=False)
-    y_hat, z_hat, _ = decode_latents(model, data)
+    latents, _ = decode_latents(model, data)
+    y_hat, z_hat = latents["y"], latents["z"]
     np.testing.assert_array_equal(z_hat.numpy(), stored["z_hat"])
     np.testing.assert_array_equal(y_hat.numpy(), stored["y_hat"])
     assert (abs(stored["y_hat"]) > 1).mean() > 0.05
@@ -76,7 +78,7 @@ def test_the_picture_is_near_enough_for_any_machine(model_of):
     model = model_of("full")
     decoded = decode_image(model, (FOLDER / "full-141x90.jiq").read_bytes())
     with torch.inference_mode():
-        double, _ = model.double().reconstruct(decoded.y_hat[None].double(), (90, 141))
+        double, _ = model.double().reconstruct(decoded.latents["y"][None].double(), (90, 141))
     difference = np.abs(decoded.image.astype(int) - to_image(double))
     assert difference.max() <= 1 and np.square(difference).mean() <= 255**2 / 10**6
 

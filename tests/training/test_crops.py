@@ -50,11 +50,11 @@ def test_loss_and_gradient_against_a_hand_computation(distortion: str) -> None:
     weights = list(net.parameters())
     gradient = torch.autograd.grad(terms.loss, weights)
 
-    y, z = net.analyse(x)
+    y, z = (net.analyse(x)[name] for name in ("y", "z"))
     y_hat = y + (y.round() - y).detach()
     z_hat = z + (z.round() - z).detach()
     assert y_hat.abs().max() >= 1
-    logs = net.log_likelihoods(y_hat, z_hat)  # contexts of the whole patch
+    logs = net.log_likelihoods({"y": y_hat, "z": z_hat})  # contexts of the whole patch
     mid = net.g_s(y_hat, (128, 128))
     inside_y = logs["y"][0, :, 1:4, 2:5].sum() + logs["y"][1, :, 5:8, 0:3].sum()
     rate = -inside_y / 2 / (9 * 256) - logs["z"].sum() / 2 / (128 * 128)

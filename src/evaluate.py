@@ -10,9 +10,11 @@ from omegaconf import DictConfig, ListConfig
 
 from src.data import test_images
 from src.errors import ConfigError, run_cli
-from src.evaluation.evaluator import evaluate_checkpoints
+from src.evaluation.evaluation_run import Done, evaluate_checkpoints
+from src.evaluation.pictures import PictureFolder
+from src.evaluation.pool import worker_count
 from src.evaluation.progress import progress_bar
-from src.evaluation.rd import ImageRow, write_rd
+from src.evaluation.rd import write_rd
 from src.evaluation.tables import rd_table
 from src.runtime import pick_device, set_threads
 
@@ -33,37 +35,60 @@ def _checkpoints(value: object) -> list[str]:
 def _output(value: object) -> Path:
     if not isinstance(value, str) or not value.endswith(".json"):
         raise ConfigError("output", value, "the path of the RD file to write, ending in .json")
+    return _writable("output", value)
+
+
+def _writable(key: str, value: object) -> Path:
+    if not isinstance(value, str) or not value:
+        raise ConfigError(key, value, "null or a path")
     folder = next(parent for parent in Path(value).resolve().parents if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise ConfigError("output", value, f"a path in a folder that can be written; {folder} cannot")
+        raise ConfigError(key, value, f"a path in a folder that can be written; {folder} cannot")
     return Path(value)
 
 
 def evaluate(cfg: DictConfig) -> int:
-    """Run the evaluation that ``cfg`` (conf/evaluate.yaml) describes; 1 if any decoder missed the encoder's latents."""
+    """Run the evaluation that ``cfg`` (conf/evaluate.yaml) describes.
+
+    Returns:
+        1 if any decoder missed the encoder's latents or any image failed, else 0.
+    """
     checkpoints = _checkpoints(cfg.checkpoint)
     output = _output(cfg.output)
+    pictures = None if cfg.pictures is None else PictureFolder(_writable("pictures", cfg.pictures), output.parent)
+    rows = output.parent / ".rows" / output.stem if cfg.resume else None
     if not isinstance(cfg.threads, int | None):
         raise ConfigError("threads", cfg.threads, "null or a whole number from 1 up")
-    device = pick_device(str(cfg.device))
+    device, workers = pick_device(str(cfg.device)), worker_count(cfg.workers)
     set_threads(cfg.threads)
     images = test_images(cfg.data)
+    reused = 0
     with progress_bar() as progress:
         task = progress.add_task("evaluate", total=len(checkpoints) * len(images), note="")
 
-        def advance(row: ImageRow) -> None:
-            progress.update(task, advance=1, note=f"{row.image} {row.bpp:.3f} bpp {row.psnr:.2f} dB")
+        def advance(done: Done) -> None:
+            nonlocal reused
+            reused += done.reused
+            row = done.row
+            note = "failed" if row is None else f"{row['bpp']:.3f} bpp {row['psnr']:.2f} dB"
+            progress.update(task, advance=1, note=f"{done.job.name} {note}")
 
         curve = evaluate_checkpoints(
-            checkpoints, images, cfg.name or output.stem, cfg.description or "", device, advance
-        )
+            checkpoints, images, cfg.name or output.stem, cfg.description or "", str(device), advance, workers, rows,
+            pictures,
+        )  # fmt: skip
     written = write_rd(output, curve)
     rd_table(curve).print()
+    if reused:
+        print(f"taken from an earlier run: {reused} of {len(checkpoints) * len(images)} images")
     print("written:", *written)
     unequal = [f"{row['checkpoint']} {row['image']}" for row in curve.images if not row["latents_equal"]]
     if unequal:
         print(f"the decoder did not arrive at the encoder's latents: {', '.join(unequal)}")
-    return 1 if unequal else 0
+    failed = curve.about.get("failed", [])
+    for one in failed:
+        print(f"failed, left out of every point: {one['image']} with {one['checkpoint']}: {one['problem']}")
+    return 1 if unequal or failed else 0
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="evaluate")

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from src.bench import codec
@@ -17,7 +16,8 @@ from src.bench.contenders import JointIQContender
 from src.bench.drive import driven_jointiq, find_scale, make_latents
 from src.bitstream import decisions, rans
 from src.enhancers import grdn
-from src.entropy_models import exact, gaussian_mixture
+from src.entropy_models import exact, gaussian_mixture, recorder
+from src.evaluation.stopwatch import Sections
 from src.layers import estimator, global_context, transforms
 from src.layers.padding import Size
 from src.models import image_codec
@@ -45,37 +45,13 @@ def wrapped_functions() -> list[tuple[str, Any, str]]:
         ("mixture: CDF", gaussian_mixture.ExactMixture, "below"),
         ("decisions: table index", decisions, "level_of"),
         ("decisions: walk", exact, "walk"),
+        ("decisions: walk", recorder, "walk"),
         ("rANS: decode", rans.DecisionDecoder, "_read"),
-        ("rANS: encode", exact, "encode_decisions"),
-        ("encoder: collect", exact.Recorder, "record"),
-        ("encoder: sort", exact.Recorder, "encode"),
+        ("rANS: encode", recorder, "encode_decisions"),
+        ("encoder: collect", recorder.Recorder, "record"),
+        ("encoder: sort", recorder.Recorder, "encode"),
         ("latents' checksum", image_codec, "latents_crc"),
     ]
-
-
-class Sections:
-    """Processor seconds and calls of each section."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
-        self.calls: dict[str, int] = defaultdict(int)
-        self._inner = [0.0]
-
-    def time(self, section: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """``function``, timed."""
-
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            began = time.process_time()
-            self._inner.append(0.0)
-            try:
-                return function(*args, **kwargs)
-            finally:
-                whole = time.process_time() - began
-                self.seconds[section] += whole - self._inner.pop()
-                self.calls[section] += 1
-                self._inner[-1] += whole
-
-        return timed
 
 
 @contextlib.contextmanager
@@ -87,13 +63,13 @@ def profiled() -> Iterator[Sections]:
     originals = [getattr(owner, name) for _, owner, name in functions]
     try:
         for (section, owner, name), original in zip(functions, originals, strict=True):
-            setattr(owner, name, sections.time(section, original))
+            setattr(owner, name, sections.measure(section, original))
         yield sections
     finally:
         for (_, owner, name), original in zip(functions, originals, strict=True):
             setattr(owner, name, original)
         total = time.process_time() - began
-        sections.seconds[OTHER] += total - sum(sections.seconds.values())
+        sections.spent[OTHER] += total - sum(sections.spent.values())
 
 
 def profile_codec(size: Size, enhancer: Mapping[str, Any] | None) -> tuple[Sections, Sections]:

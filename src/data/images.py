@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,14 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
         except _READ_ERRORS as error:
             raise DataError(f"{path} is damaged: {error}") from error
         return np.array(_to_rgb(path, upright), dtype=np.uint8)
+
+
+def named_images(paths: Sequence[Path]) -> list[tuple[str, Path]]:
+    """Each image with a name of its own: the file's, or its path below the folder that all are in."""
+    if len({path.name for path in paths}) == len(paths):
+        return [(path.name, path) for path in paths]
+    root = os.path.commonpath([path.parent for path in paths])
+    return [(path.relative_to(root).as_posix(), path) for path in paths]
 
 
 def image_size(path: str | Path) -> tuple[int, int]:

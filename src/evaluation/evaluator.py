@@ -1,18 +1,10 @@
-"""Evaluate checkpoints on images by way of real files: encode to bytes, decode those bytes, compare pictures."""
+"""One image by way of a real file: encode to bytes, decode those bytes, compare pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
-
-import torch
-
-from src.data.images import read_image
-from src.errors import DataError
 from src.evaluation.metrics import Image, ms_ssim, psnr
-from src.evaluation.rd import ImageRow, RDCurve, curve_from_rows
+from src.evaluation.rd import ImageRow
 from src.models.base import LearnedCodec
-from src.models.checkpoint import load_model
 from src.models.image_codec import Decoded, Encoded, decode_image, encode_image, same_latents
 
 
@@ -51,43 +43,8 @@ def measure(
     )
 
 
-def evaluate_image(model: LearnedCodec, checkpoint: str, path: Path) -> ImageRow:
-    """Send one image file through ``model`` and a real bitstream."""
-    image = read_image(path)
+def evaluate_image(model: LearnedCodec, checkpoint: str, name: str, image: Image) -> tuple[ImageRow, Decoded]:
+    """Send one image (uint8, (H, W, 3)) through ``model`` and a real bitstream; ``checkpoint``, ``name`` label the row."""
     encoded = encode_image(model, image)
-    return measure(checkpoint, path.name, image, encoded, decode_image(model, encoded.data))
-
-
-def evaluate_checkpoints(
-    checkpoints: Sequence[str],
-    images: Sequence[Path],
-    name: str,
-    description: str = "",
-    device: torch.device | str = "cpu",
-    advance: Callable[[ImageRow], object] = lambda row: None,
-) -> RDCurve:
-    """Evaluate each checkpoint on every image; one RD point per checkpoint.
-
-    Args:
-        checkpoints: training checkpoints or exported models.
-        images: image files.
-        name: the curve's name.
-        description: kept in the RD file.
-        device: where the networks run.
-        advance: called with every finished row (a progress bar's tick).
-
-    Raises:
-        DataError: nothing to evaluate on, or an unreadable image.
-        UserError: a checkpoint that cannot be opened.
-    """
-    if not images:
-        raise DataError("no test images to evaluate on")
-    points = []
-    for checkpoint in checkpoints:
-        model = load_model(checkpoint, device=device)
-        rows = []
-        for path in images:
-            rows.append(evaluate_image(model, checkpoint, path))
-            advance(rows[-1])
-        points.append((checkpoint, rows))
-    return curve_from_rows(name, points, description)
+    decoded = decode_image(model, encoded.data)
+    return measure(checkpoint, name, image, encoded, decoded), decoded

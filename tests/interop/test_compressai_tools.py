@@ -17,7 +17,8 @@ from compressai.zoo.image import model_architectures
 
 from src.data.images import read_image, write_png
 from src.errors import UserError
-from src.evaluation.evaluator import evaluate_checkpoints, evaluate_image
+from src.evaluation.evaluation_run import evaluate_checkpoints
+from src.evaluation.evaluator import evaluate_image
 from src.evaluation.rd import read_rd, write_rd
 from src.interop import eval_model, update_model
 from src.interop.pth_tar import write_pth_tar
@@ -78,7 +79,7 @@ def mean(values):
 def test_the_strings_and_the_picture_are_those_of_our_codec(evaluate, images, checkpoint):
     """On sides that are multiples of 64, to the byte: the strings are our payload and the size of the image."""
     model = JointIQNet.from_state_dict(torch.load(checkpoint, weights_only=True)).eval()
-    ours = [evaluate_image(model, "tiny", path) for path in sorted(images.iterdir())]
+    ours = [evaluate_image(model, "tiny", "image", read_image(path))[0] for path in sorted(images.iterdir())]
     results = evaluate()
     size = 8 * SIZE_BYTES / (HEIGHT * WIDTH)
     assert results["bpp"] == pytest.approx(mean([row.bpp_payload for row in ours]) + size, rel=1e-9)
@@ -97,7 +98,10 @@ def test_it_agrees_with_our_evaluation(evaluate, images, checkpoint):
 
 
 def test_entropy_estimation_is_our_estimate(evaluate, images, checkpoint):
-    ours = [evaluate_image(load_model(checkpoint), "tiny", path) for path in sorted(images.iterdir())]
+    ours = [
+        evaluate_image(load_model(checkpoint), "tiny", "image", read_image(path))[0]
+        for path in sorted(images.iterdir())
+    ]
     results = evaluate("--entropy-estimation")
     assert results["bpp"] == pytest.approx(mean([row.bpp_estimate for row in ours]), rel=1e-4)
     assert results["psnr-rgb"] == pytest.approx(mean([row.psnr for row in ours]), abs=1e-3)
@@ -111,7 +115,7 @@ def test_other_sides_are_padded_by_eval_model(evaluate, checkpoint, picture, tmp
     pad, unpad = compute_padding(170, 201, min_div=64)
     coded = model.compress(F.pad(to_tensor(image), pad))
     assert results["bpp"] == pytest.approx(8 * sum(len(s[0]) for s in coded["strings"]) / image[..., 0].size, rel=1e-3)
-    ours = evaluate_image(model, "tiny", tmp_path / "odd" / "odd.png")
+    ours = evaluate_image(model, "tiny", "image", read_image(tmp_path / "odd" / "odd.png"))[0]
     assert results["bpp"] > 1.03 * ours.bpp
     # The estimate is of the image as it is.
     estimate = evaluate("--entropy-estimation", source=tmp_path / "odd")

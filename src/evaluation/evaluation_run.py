@@ -1,0 +1,167 @@
+"""Checkpoints over many images: in parallel, resumable, one bad image does not end it.
+
+The row of a finished image goes to ``ROWS/HASH.json``, where HASH is of the pixels, of the model's fingerprint and of
+the device. A repeated run takes it from there; another model, image or device is another file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from src.data.images import named_images, read_image
+from src.errors import DataError, UserError
+from src.evaluation.evaluator import evaluate_image
+from src.evaluation.metrics import Image
+from src.evaluation.pictures import PICTURE, PictureFolder
+from src.evaluation.pool import results
+from src.evaluation.rd import RDCurve, Row, curve_from_rows
+from src.files import write_text
+from src.models.base import LearnedCodec
+from src.models.checkpoint import load_model
+from src.models.fingerprint import fingerprint
+
+#: Raised when the rows themselves change, so that old ones are not taken for new.
+ROWS_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image through one checkpoint; ``rows``, ``pictures``: where row and decoded picture are kept, if at all."""
+
+    checkpoint: str
+    name: str
+    path: Path
+    device: str
+    rows: Path | None = None
+    pictures: PictureFolder | None = None
+
+
+@dataclass(frozen=True)
+class Done:
+    """The row of a job (``reused``: taken from an earlier run), or what went wrong."""
+
+    job: Job
+    row: Row | None = None
+    reused: bool = False
+    problem: str | None = None
+
+
+def evaluate_checkpoints(
+    checkpoints: Sequence[str],
+    images: Sequence[Path],
+    name: str,
+    description: str = "",
+    device: str = "cpu",
+    advance: Callable[[Done], object] = lambda done: None,
+    workers: int = 1,
+    rows: Path | None = None,
+    pictures: PictureFolder | None = None,
+) -> RDCurve:
+    """Evaluate each checkpoint on every image; one RD point per checkpoint.
+
+    An image that fails with any checkpoint is left out of every point, so that all are means over the same images; the
+    curve's ``about["failed"]`` then says what failed (``checkpoint``, ``image``) and why (``problem``).
+
+    Args:
+        checkpoints: training checkpoints or exported models.
+        images: image files.
+        name: the curve's name.
+        description: kept in the RD file.
+        device: where the networks run.
+        advance: called with every finished image (a progress bar's tick).
+        workers: processes. With several, encoding and decoding times are those of a shared machine.
+        rows: folder that keeps the rows of finished images for a repeated run; None keeps nothing.
+        pictures: keeps the decoded pictures; None keeps none.
+
+    Raises:
+        DataError: nothing to evaluate on, or every image failed.
+        UserError: a checkpoint that cannot be opened.
+    """
+    if not images:
+        raise DataError("no test images to evaluate on")
+    for checkpoint in checkpoints:
+        # Here, where the error can still stop everything, and not in a worker.
+        _model(checkpoint, device)
+    named = named_images(images)
+    jobs = [Job(checkpoint, at, path, device, rows, pictures) for checkpoint in checkpoints for at, path in named]
+    done: dict[tuple[str, str], Done] = {}
+    for one in results(run_job, jobs, workers):
+        done[one.job.checkpoint, one.job.name] = one
+        advance(one)
+    failed = [one for one in done.values() if one.problem]
+    bad = {one.job.name for one in failed}
+    good = [at for at, _ in named if at not in bad]
+    if not good:
+        raise DataError(f"every image failed; the first, {failed[0].job.name}: {failed[0].problem}")
+    points = [(checkpoint, [_row(done[checkpoint, at]) for at in good]) for checkpoint in checkpoints]
+    curve = curve_from_rows(name, points, description)
+    problems = [{"checkpoint": one.job.checkpoint, "image": one.job.name, "problem": one.problem} for one in failed]
+    return curve.with_about({**curve.about, "failed": problems}) if problems else curve
+
+
+def run_job(job: Job) -> Done:
+    """Evaluate the job's image, unless an earlier run did; never raises for one bad image."""
+    try:
+        model, image = _model(job.checkpoint, job.device), read_image(job.path)
+        file = None if job.rows is None else job.rows / f"{_digest(job, model, image)}.json"
+        row = None if file is None else _finished(file, job)
+        if row is not None:
+            return Done(job, row, reused=True)
+        measured, decoded = evaluate_image(model, job.checkpoint, job.name, image)
+        row = asdict(measured)
+        if job.pictures is not None:
+            row[PICTURE] = job.pictures.keep(decoded.image, job.checkpoint, job.name)
+        # A decoder that went astray is to be looked at again.
+        if file is not None and measured.latents_equal:
+            write_text(file, json.dumps(row, allow_nan=False) + "\n")
+        return Done(job, row)
+    except (UserError, OSError, ValueError, RuntimeError, MemoryError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return Done(job, problem=reason)
+
+
+def _model(checkpoint: str, device: str) -> LearnedCodec:
+    path = Path(checkpoint)
+    return _load(checkpoint, device, path.stat().st_mtime_ns if path.is_file() else 0)
+
+
+@lru_cache(maxsize=1)
+def _load(checkpoint: str, device: str, _written: int) -> LearnedCodec:
+    """One model at a time, as the jobs of a checkpoint come one after the other."""
+    return load_model(checkpoint, device=device)
+
+
+def _row(done: Done) -> Row:
+    assert done.row is not None
+    return done.row
+
+
+def _digest(job: Job, model: LearnedCodec, image: Image) -> str:
+    made_by = {"model": fingerprint(model).hex(), "device": job.device, "rows": ROWS_VERSION, "shape": image.shape}
+    digest = hashlib.sha256(json.dumps(made_by, sort_keys=True).encode())
+    digest.update(image.tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _finished(file: Path, job: Job) -> Row | None:
+    """The stored row under the job's names; None if there is none, or if a picture that is wanted is missing."""
+    try:
+        row: Any = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(row, dict):
+        return None
+    row = {**row, "checkpoint": job.checkpoint, "image": job.name}
+    row.pop(PICTURE, None)
+    if job.pictures is not None:
+        picture = job.pictures.path(job.checkpoint, job.name)
+        if not picture.is_file():
+            return None
+        row[PICTURE] = job.pictures.recorded(picture)
+    return row

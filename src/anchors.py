@@ -10,11 +10,13 @@ import hydra
 from omegaconf import DictConfig, ListConfig
 
 from src.data import test_images
+from src.data.images import named_images
 from src.errors import ConfigError, run_cli
 from src.evaluation.anchor_codecs import FAMILIES, Found, find_codecs
 from src.evaluation.anchor_programs import PROGRAMS
 from src.evaluation.anchor_run import Done, run_anchors
 from src.evaluation.anchors import Codec
+from src.evaluation.pool import worker_count
 from src.evaluation.progress import progress_bar
 
 CONFIGS = Path(__file__).resolve().parents[1] / "conf"
@@ -27,22 +29,14 @@ def _wanted(value: object) -> list[str]:
     return [str(name) for name in names]
 
 
-def _output(value: object) -> Path:
+def _folder(key: str, value: object, purpose: str) -> Path:
     if not isinstance(value, str) or not value:
-        raise ConfigError("output", value, "the folder for the RD files: output=DIR")
+        raise ConfigError(key, value, f"the folder for {purpose}: {key}=DIR")
     folder = Path(value).resolve()
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise ConfigError("output", value, f"a folder that can be written; {existing} cannot")
+        raise ConfigError(key, value, f"a folder that can be written; {existing} cannot")
     return Path(value)
-
-
-def _workers(value: object) -> int:
-    if value is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError("workers", value, "null or a whole number from 1 up")
-    return value
 
 
 def _settings(codec: Codec, value: Any) -> tuple[float, ...]:
@@ -60,24 +54,18 @@ def _settings(codec: Codec, value: Any) -> tuple[float, ...]:
     return tuple(given)
 
 
-def _names(paths: list[Path]) -> list[tuple[str, Path]]:
-    """Name each image by its path below the folder that all are in."""
-    if len({path.name for path in paths}) == len(paths):
-        return [(path.name, path) for path in paths]
-    root = os.path.commonpath([path.parent for path in paths])
-    return [(path.relative_to(root).as_posix(), path) for path in paths]
-
-
 def anchors(cfg: DictConfig) -> int:
     """Run the codecs that ``cfg`` (conf/anchors.yaml) names; 1 if any failed on an image."""
     programs = {key: cfg.programs[key] for key in PROGRAMS}
     for key, value in programs.items():
         if value is not None and not isinstance(value, str):
             raise ConfigError(f"programs.{key}", value, "null or a path")
-    wanted, output, workers = _wanted(cfg.codecs), _output(cfg.output), _workers(cfg.workers)
+    wanted, workers = _wanted(cfg.codecs), worker_count(cfg.workers)
+    output = _folder("output", cfg.output, "the RD files")
+    pictures = None if cfg.pictures is None else _folder("pictures", cfg.pictures, "the decoded pictures, or null")
     found: Found = find_codecs(wanted, programs)
     codecs = [(codec, _settings(codec, cfg.settings[codec.name])) for codec in found.codecs]
-    images = _names(test_images(cfg.data))
+    images = named_images(test_images(cfg.data))
     for family, reason in found.absent.items():
         print(f"absent: {family}: {reason}")
     if not codecs:
@@ -89,7 +77,7 @@ def anchors(cfg: DictConfig) -> int:
         def advance(done: Done) -> None:
             progress.update(task, advance=1, note=f"{done.job.codec.name} {done.job.name}")
 
-        run = run_anchors(codecs, images, output, workers, advance)
+        run = run_anchors(codecs, images, output, workers, advance, pictures)
     if run.reused:
         print(f"taken from an earlier run: {run.reused} of {len(codecs) * len(images)} (codec, image) pairs")
     if run.files:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
@@ -82,6 +83,20 @@ def test_a_repeated_run_codes_only_what_is_missing(
     assert sorted(coded) == [("jpeg_420", 20), ("jpeg_420", 60)] + [("jpeg_444", 20)] * 2 + [("jpeg_444", 61)] * 2
 
 
+def test_decoded_pictures_are_kept_and_made_again_when_missing(images: Path) -> None:
+    kept = images.parent / "pictures"
+    assert run(images) == 0
+    assert not kept.exists() and "picture" not in read_rd(images.parent / "out" / "jpeg_420.json").images[0]
+    for _ in range(2):
+        assert run(images, f"pictures={kept}") == 0
+        row = read_rd(images.parent / "out" / "jpeg_420.json").images[2]  # quality 60 of a/x.png
+        file = images.parent / "out" / row["picture"]
+        expected = code(CODECS["jpeg_420"], read_image(images / "a" / "x.png"), 60).image
+        assert np.array_equal(read_image(file), expected)
+        assert len(list(kept.rglob("*.png"))) == 8
+        file.unlink()
+
+
 def test_damaged_rows_are_made_again(images: Path) -> None:
     assert run(images) == 0
     for file in (images.parent / "out" / ".rows").rglob("*.json"):
@@ -112,6 +127,7 @@ def test_absent_codecs_are_listed(
         ("codecs=[gif]", "codecs='gif'"),
         ("codecs=[]", "codecs="),
         ("output=null", "output=None"),
+        ("pictures=3", "pictures=3"),
         ("workers=0", "workers=0"),
         ("settings.jpeg_420=[101]", "settings.jpeg_420=101 .* from 1 to 100"),
         ("settings.jpeg_420=[2.5]", "whole numbers"),

@@ -9,23 +9,18 @@ from statistics import median
 from typing import Any
 
 import compressai
-import numpy as np
 import torch
-from PIL import Image as PilImage
 
 from src.bench.contenders import Contender, JointIQContender, Mbt2018Contender
 from src.bench.drive import driven_jointiq, driven_mbt2018, find_scale, make_latents
-from src.bench.stopwatch import Moment, processor_name
-from src.data.images import read_image
-from src.data.sample import sample_images
+from src.data.sample import PHOTOGRAPH, photograph
+from src.evaluation.stopwatch import Moment, processor_name
 from src.layers.padding import Size
-from src.models.image_codec import Image
 
 CHANNELS = 192
 SIZE = (512, 768)
 QUICK_SIZE = (256, 256)
 BPP_RANGE = (0.4, 0.6)
-PHOTOGRAPH = "coffee"
 LIGHT_GRDN = {"name": "grdn", "grdbs": 4, "rdbs": 3, "convs": 3, "kernels": 32}
 
 OURS, LIGHT, THEIRS = "jointiq", "jointiq_light_grdn", "mbt2018"
@@ -54,17 +49,6 @@ class Times:
     def cpu(self, part: str) -> float:
         """Median processor seconds of a part."""
         return median(run.cpu for run in self.runs[part])
-
-
-def photograph(size: Size) -> Image:
-    """The embedded photograph, its middle cut to the shape of ``size`` (height, width) and resized to it."""
-    path = next(path for path in sample_images("test") if path.stem == PHOTOGRAPH)
-    image = PilImage.fromarray(read_image(path))
-    height, width = size
-    scale = min(image.width / width, image.height / height)
-    left, top = (image.width - scale * width) / 2, (image.height - scale * height) / 2
-    box = (left, top, image.width - left, image.height - top)
-    return np.array(image.resize((width, height), PilImage.Resampling.LANCZOS, box=box))
 
 
 def contenders(size: Size, scale: float) -> dict[str, Contender]:

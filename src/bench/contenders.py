@@ -9,7 +9,7 @@ import torch
 from compressai.models import CompressionModel, JointAutoregressiveHierarchicalPriors
 
 from src.bench.drive import Latents, substitute
-from src.bench.stopwatch import Moment
+from src.evaluation.stopwatch import Moment
 from src.models.image_codec import Image, decode_image, encode_image, to_tensor
 from src.models.jointiq import JointIQNet
 
@@ -65,8 +65,8 @@ class JointIQContender:
         began = Moment.now()
         decoded = decode_image(self.model, self._encoded.data)
         whole = Moment.now() - began
-        same = torch.equal(decoded.y_hat, self.latents.y[0].long()) and torch.equal(
-            decoded.z_hat, self.latents.z[0].long()
+        same = torch.equal(decoded.latents["y"], self.latents.y[0].long()) and torch.equal(
+            decoded.latents["z"], self.latents.z[0].long()
         )
         _require(same, "JointIQ-Net")
         return DecodeTime(whole, self._synthesis.began - began)

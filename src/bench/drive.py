@@ -31,7 +31,8 @@ from torch import Tensor, nn
 from src.entropy_models.gaussian_mixture import SIGMA_MIN, log_likelihood, log_mass, parameter_kinds
 from src.layers.padding import Size, pyramid
 from src.models import build_model
-from src.models.jointiq import JointIQNet, bits
+from src.models.base import bits
+from src.models.jointiq import JointIQNet
 
 TARGET_BPP = 0.5
 CHANNEL_DECAY = 5.0

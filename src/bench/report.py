@@ -10,8 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from src.bench.codec import LIGHT, OURS, PARTS, THEIRS
-from src.bench.profile import Sections
 from src.evaluation.plots import OUR_COLOURS, save
+from src.evaluation.stopwatch import Sections
 from src.evaluation.tables import Table, number
 
 _NAMES = {OURS: "JointIQ-Net", LIGHT: "JointIQ-Net + light GRDN", THEIRS: "CompressAI mbt2018"}
@@ -70,9 +70,9 @@ def scaling_table(entries: Sequence[Mapping[str, Any]]) -> Table:
 
 def profile_table(title: str, sections: Sections) -> Table:
     """Processor time of each section, longest first."""
-    total = sum(sections.seconds.values())
+    total = sum(sections.spent.values())
     table = Table(f"{title}: {total:.2f} s of processor time", ("section", "s", "%", "calls"))
-    for name, seconds in sorted(sections.seconds.items(), key=lambda item: -item[1]):
+    for name, seconds in sorted(sections.spent.items(), key=lambda item: -item[1]):
         table.rows.append((name, number(seconds, 3), number(100 * seconds / total, 1), str(sections.calls[name])))
     return table
 

@@ -16,9 +16,9 @@ import torch
 from src.bench import codec
 from src.bench.contenders import JointIQContender
 from src.bench.drive import Latents, driven_jointiq, find_scale, make_latents
-from src.bench.stopwatch import Moment, forget_peak, peak_bytes, resident_bytes
 from src.data.images import read_image, write_png
 from src.errors import UserError
+from src.evaluation.stopwatch import Moment, forget_peak, peak_bytes, resident_bytes
 from src.layers.padding import Size
 from src.models import build_model
 from src.models.image_codec import decode_image, encode_image
@@ -104,7 +104,7 @@ def measure_here(action: str, folder: Path) -> dict[str, float]:
         peak = peak_bytes()
         # Read only now: it is no part of a decoder's memory.
         latents = torch.load(folder / "latents.pt", weights_only=True)
-        if not torch.equal(decoded.y_hat, latents["y"][0].long()):
+        if not torch.equal(decoded.latents["y"], latents["y"][0].long()):
             raise RuntimeError("other latents came back than were encoded")
     return {"seconds": median(seconds), "peak_bytes": peak, "base_bytes": base}
 

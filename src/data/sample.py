@@ -9,6 +9,11 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from src.data.images import read_image
 from src.errors import DataError
 
 _FOLDERS = {"skimage": "data", "sklearn": "datasets/images"}
@@ -28,6 +33,10 @@ SPLITS: dict[str, tuple[str, ...]] = {
 }
 
 
+#: The test image that speed and memory are measured with.
+PHOTOGRAPH = "coffee"
+
+
 def sample_images(split: str) -> list[Path]:
     """Files of one split: ``train``, ``val`` or ``test``.
 
@@ -35,6 +44,17 @@ def sample_images(split: str) -> list[Path]:
         DataError: a package does not hold its photographs.
     """
     return [_locate(*name.split("/")) for name in SPLITS[split]]
+
+
+def photograph(size: tuple[int, int]) -> NDArray[np.uint8]:
+    """:data:`PHOTOGRAPH`, its middle cut to the shape of ``size`` (height, width) and resized to it: (H, W, 3)."""
+    path = next(path for path in sample_images("test") if path.stem == PHOTOGRAPH)
+    image = Image.fromarray(read_image(path))
+    height, width = size
+    scale = min(image.width / width, image.height / height)
+    left, top = (image.width - scale * width) / 2, (image.height - scale * height) / 2
+    box = (left, top, image.width - left, image.height - top)
+    return np.array(image.resize((width, height), Image.Resampling.LANCZOS, box=box))
 
 
 def _locate(package: str, name: str) -> Path:

@@ -2,26 +2,25 @@
 
 The rows of a finished image go to ``OUTPUT/.rows/CODEC/HASH.json``, where HASH is of the pixels and of everything that
 made the rows (version, options, settings). A repeated run takes them from there; another version or setting is another
-file. The RD file is written when all images of a codec are done.
+file. The RD file is written when all images of a codec are done. Where decoded pictures are kept, rows count only
+together with them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from src.data.images import read_image
+from src.data.images import read_image, write_png
 from src.errors import DataError, UserError
 from src.evaluation.anchors import Codec, code, point_row
 from src.evaluation.metrics import Image
+from src.evaluation.pictures import PICTURE, PictureFolder
+from src.evaluation.pool import results
 from src.evaluation.rd import Row, curve_from_rows, write_rd
 from src.files import write_text
 
@@ -31,13 +30,14 @@ ROWS_VERSION = 1
 
 @dataclass(frozen=True)
 class Job:
-    """One image through all settings of one codec."""
+    """One image through all settings of one codec; ``pictures``: where decoded pictures are kept, None for nowhere."""
 
     codec: Codec
     settings: tuple[float, ...]
     name: str
     path: Path
     folder: Path
+    pictures: PictureFolder | None = None
 
 
 @dataclass(frozen=True)
@@ -72,14 +72,28 @@ def run_job(job: Job) -> Done:
     try:
         image = read_image(job.path)
         file = rows_file(job, image)
+        pictures = _pictures(job, file)
         rows = _finished(file)
-        if rows is not None:
-            return Done(job, tuple({**row, "image": job.name} for row in rows), reused=True)
-        rows = [point_row(job.name, code(job.codec, image, setting)) for setting in job.settings]
-        write_text(file, json.dumps(rows, allow_nan=False) + "\n")
-        return Done(job, tuple(rows))
+        reused = rows is not None and all(path.is_file() for path in pictures)
+        if rows is None or not reused:
+            points = [code(job.codec, image, setting) for setting in job.settings]
+            for path, point in zip(pictures, points, strict=False):
+                write_png(path, point.image)
+            rows = [point_row(job.name, point) for point in points]
+            write_text(file, json.dumps(rows, allow_nan=False) + "\n")
+        kept = [{PICTURE: job.pictures.recorded(path)} for path in pictures] if job.pictures else [{}] * len(rows)
+        named = ({**row, "image": job.name, **picture} for row, picture in zip(rows, kept, strict=True))
+        return Done(job, tuple(named), reused=reused)
     except (UserError, OSError, ValueError, RuntimeError, MemoryError) as error:
         return Done(job, problem=f"{job.codec.name} {job.name}: {' '.join(str(error).split()) or type(error).__name__}")
+
+
+def _pictures(job: Job, file: Path) -> list[Path]:
+    """Give the files of the job's pictures, one per setting: named, like the rows, after the pixels as well."""
+    if job.pictures is None:
+        return []
+    image = f"{job.name.removesuffix('.png')}-{file.stem[:8]}"
+    return [job.pictures.path(f"{job.codec.name}_{setting:g}", image) for setting in job.settings]
 
 
 def _finished(file: Path) -> list[Row] | None:
@@ -90,35 +104,18 @@ def _finished(file: Path) -> list[Row] | None:
     return rows if isinstance(rows, list) else None
 
 
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-def _results(jobs: Sequence[Job], workers: int) -> Iterator[Done]:
-    """Yield results as they come; with one worker everything stays in this process."""
-    if workers == 1:
-        yield from map(run_job, jobs)
-        return
-    # spawn: a forked PyTorch may hang.
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn"), initializer=_one_thread)
-    try:
-        futures: list[Future[Done]] = [pool.submit(run_job, job) for job in jobs]
-        for future in as_completed(futures):
-            yield future.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
 def run_anchors(
     codecs: Sequence[tuple[Codec, tuple[float, ...]]],
     images: Sequence[tuple[str, Path]],
     folder: Path,
     workers: int = 1,
     advance: Callable[[Done], object] = lambda done: None,
+    pictures: Path | None = None,
 ) -> Anchored:
     """Code ``images`` (name, path) with every codec at its settings, and write ``folder/CODEC.json`` (and ``.csv``).
 
-    A codec that fails on an image is reported and gets no RD file: a mean over other images cannot be compared.
+    A codec that fails on an image is reported and gets no RD file: a mean over other images cannot be compared. With
+    ``pictures``, a folder, every decoded picture is kept there as PNG and its row's ``picture`` names it.
 
     Raises:
         DataError: two images with the same name.
@@ -128,11 +125,12 @@ def run_anchors(
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise DataError(f"two images are named {twice}; allowed: names that differ")
-    jobs = [Job(codec, settings, name, path, folder) for codec, settings in codecs for name, path in images]
+    kept = PictureFolder(pictures, folder) if pictures else None
+    jobs = [Job(codec, settings, name, path, folder, kept) for codec, settings in codecs for name, path in images]
     found: dict[str, dict[str, Done]] = {codec.name: {} for codec, _ in codecs}
     run = Anchored()
     chosen = {codec.name: (codec, settings) for codec, settings in codecs}
-    for done in _results(jobs, workers):
+    for done in results(run_job, jobs, workers):
         of_codec = found[done.job.codec.name]
         of_codec[done.job.name] = done
         run.reused += done.reused

@@ -44,7 +44,7 @@ def measure(
 
 
 def evaluate_image(model: LearnedCodec, checkpoint: str, name: str, image: Image) -> tuple[ImageRow, Decoded]:
-    """Send one image (uint8, (H, W, 3)) through ``model`` and a real bitstream; ``checkpoint``, ``name`` label the row."""
+    """Send one image (uint8, (H, W, 3)) through ``model`` and a real file; ``checkpoint``, ``name`` label the row."""
     encoded = encode_image(model, image)
     decoded = decode_image(model, encoded.data)
     return measure(checkpoint, name, image, encoded, decoded), decoded

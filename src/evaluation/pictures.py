@@ -52,7 +52,9 @@ class PictureFolder:
 def picture_path(rd_file: Path, row: Mapping[str, Any]) -> Path | None:
     """Give the file of a row's decoded picture; None where none was kept."""
     recorded = row.get(PICTURE)
-    return rd_file.parent / recorded if isinstance(recorded, str) and recorded else None
+    if not isinstance(recorded, str) or not recorded:
+        return None
+    return Path(os.path.normpath(rd_file.resolve().parent / recorded))
 
 
 def _safe(name: str) -> str:

@@ -1,26 +1,23 @@
-"""Figures: rate-distortion plots and picture grids, drawn without a display."""
+"""Rate-distortion plots for papers and reports, drawn without a display: ours in colour, anchors grey, all labelled."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.patheffects import withStroke
-from matplotlib.ticker import MaxNLocator
+from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from src.errors import DataError
+from src.evaluation import plot_labels
 from src.evaluation.bd_rate import quality_db
-from src.evaluation.metrics import Image
+from src.evaluation.plot_labels import Label, place_labels
 from src.evaluation.rd import RDCurve
 from src.files import atomic_path
 
@@ -29,19 +26,7 @@ OUR_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 ANCHOR_GREYS = ("#6b6b6b", "#969696", "#b0b0b0")
 ANCHOR_LINES = ("--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)))
 AXIS_LABELS = {"psnr": "PSNR (dB)", "ms-ssim": "MS-SSIM (dB)"}
-LABEL_HEIGHT = 11.0  # points between the centres of two labels
-
-_ERROR_LEVELS = 40.0  # the error map's white point, in 8-bit levels
-_COLUMNS = ("original", "I output", "Q output", "error", "bit map")
-
-
-@dataclass(frozen=True)
-class _Label:
-    text: str
-    x: float
-    y: float
-    colour: str
-    bold: bool
+WIDTH, HEIGHT = 6.4, 4.4  # inches
 
 
 def save(figure: Figure, path: str | Path, dpi: int = 200) -> Path:
@@ -53,7 +38,8 @@ def save(figure: Figure, path: str | Path, dpi: int = 200) -> Path:
     return path
 
 
-def _new_figure(width: float, height: float, **padding: Any) -> Figure:
+def new_figure(width: float, height: float, **padding: Any) -> Figure:
+    """Give an empty figure (inches) that lays itself out; ``padding``: of :class:`ConstrainedLayoutEngine`."""
     figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(**padding))
     FigureCanvasAgg(figure)
     return figure
@@ -87,18 +73,21 @@ def rd_figure(
         anchors: curves to compare with.
         metric: ``psnr`` or ``ms-ssim`` (in dB); curves without it are left out.
         title: above the plot, flush left.
-        bpp_range: part of the rate axis to show; curves wholly outside are left out. Default: everything.
+        bpp_range: part of the rate axis to show; curves wholly outside are left out. Default: :func:`shown_range`.
     """
-    figure = _new_figure(6.4, 4.4)
+    bpp_range = bpp_range or shown_range([curve for curve in ours if _quality(curve, metric) is not None])
+    figure = new_figure(WIDTH, max(HEIGHT, 1.0 + 1.15 * plot_labels.HEIGHT / 72.0 * (len(ours) + len(anchors))))
     axes = figure.add_subplot()
-    labels: list[_Label] = []
+    labels: list[Label] = []
     for i, curve in enumerate(anchors):
         grey, line = ANCHOR_GREYS[i % len(ANCHOR_GREYS)], ANCHOR_LINES[i % len(ANCHOR_LINES)]
         labels += _draw(axes, curve, metric, bpp_range, grey, line, bold=False)
+    drawn = len(axes.lines)
     for i, curve in enumerate(ours):
         labels += _draw(axes, curve, metric, bpp_range, OUR_COLOURS[i % len(OUR_COLOURS)], "-", bold=True)
     if bpp_range:
         axes.set_xlim(*bpp_range)
+    _cut_below(axes, axes.lines[drawn:], labels)
     axes.set_xlabel("rate (bits per pixel)")
     axes.set_ylabel(AXIS_LABELS[metric])
     axes.set_title(title, loc="left", fontsize=11)
@@ -107,8 +96,23 @@ def rd_figure(
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#888888")
     axes.tick_params(color="#888888")
-    _place_labels(figure, axes, labels)
+    place_labels(figure, axes, labels)
     return figure
+
+
+def shown_range(ours: Sequence[RDCurve]) -> tuple[float, float] | None:
+    """Give the rates (bpp) worth showing: those of ``ours``, and some more; None (everything) where there are none."""
+    if not ours:
+        return None
+    alone = all(len(curve) == 1 for curve in ours)
+    return 0.0, (2.0 if alone else 1.05) * max(curve.bpp[-1] for curve in ours)
+
+
+def _quality(curve: RDCurve, metric: str) -> list[float] | None:
+    try:
+        return quality_db(curve, metric)
+    except DataError:
+        return None
 
 
 def _draw(
@@ -119,22 +123,12 @@ def _draw(
     colour: str,
     line: str | tuple[int, tuple[int, ...]],
     bold: bool,
-) -> list[_Label]:
+) -> list[Label]:
     """Draw the part of a curve inside ``bpp_range`` and give its label, or nothing where there is nothing to draw."""
-    try:
-        quality = np.array(quality_db(curve, metric))
-    except DataError:
+    known = _quality(curve, metric)
+    if known is None:
         return []
-    rates = np.array(curve.bpp)
-    points = np.ones(len(rates), bool)
-    if bpp_range:
-        low, high = bpp_range
-        inside = (rates >= low) & (rates <= high)
-        edges = np.array([edge for edge in bpp_range if rates[0] < edge < rates[-1]])
-        order = np.argsort(np.concatenate([rates[inside], edges]))
-        quality = np.concatenate([quality[inside], np.interp(edges, rates, quality)])[order]
-        rates = np.concatenate([rates[inside], edges])[order]
-        points = np.concatenate([np.ones(int(inside.sum()), bool), np.zeros(len(edges), bool)])[order]
+    rates, quality, points = _inside(np.array(curve.bpp), np.array(known), bpp_range)
     if not len(rates):
         return []
     over = 3 if bold else 2
@@ -151,105 +145,31 @@ def _draw(
         markeredgewidth=0.8 if bold else 0,
         zorder=over + 1,
     )
-    return [_Label(curve.name, float(rates[-1]), float(quality[-1]), colour, bold)]
+    return [Label(curve.name, float(rates[-1]), float(quality[-1]), colour, bold)]
 
 
-def _place_labels(figure: Figure, axes: Axes, labels: Sequence[_Label]) -> None:
-    """Write each label right of its curve's end; labels that would touch are moved apart vertically."""
-    texts = [
-        axes.annotate(
-            label.text,
-            (label.x, label.y),
-            xytext=(8, 0),
-            textcoords="offset points",
-            va="center",
-            color=label.colour,
-            fontsize=9,
-            fontweight="bold" if label.bold else "normal",
-            annotation_clip=False,
-            path_effects=[withStroke(linewidth=2.5, foreground="white")],
-        )
-        for label in labels
-    ]
-    figure.draw_without_rendering()  # the layout makes room for the texts; only now is it known where they stand
-    boxes = [text.get_window_extent() for text in texts]
-    shifts = np.zeros(len(texts))
-    gap = LABEL_HEIGHT * figure.dpi / 72.0
-    for _ in range(100):
-        moved = False
-        for i in range(len(texts)):
-            for j in range(i):
-                if boxes[i].x0 > boxes[j].x1 or boxes[j].x0 > boxes[i].x1:
-                    continue
-                distance = boxes[i].y0 + shifts[i] - boxes[j].y0 - shifts[j]
-                if abs(distance) < gap - 0.01:
-                    step = np.copysign(0.5 * (gap - abs(distance)), distance)
-                    shifts[i], shifts[j], moved = shifts[i] + step, shifts[j] - step, True
-        if not moved:
-            break
-    for text, shift in zip(texts, shifts, strict=True):
-        text.xyann = (8, shift * 72.0 / figure.dpi)
+def _inside(
+    rates: NDArray[np.floating], quality: NDArray[np.floating], bpp_range: tuple[float, float] | None
+) -> tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.bool_]]:
+    """Cut a curve to ``bpp_range``; the third array tells measured points from the ends that were interpolated."""
+    if bpp_range is None:
+        return rates, quality, np.ones(len(rates), bool)
+    low, high = bpp_range
+    inside = (rates >= low) & (rates <= high)
+    edges = np.array([edge for edge in bpp_range if rates[0] < edge < rates[-1]])
+    order = np.argsort(np.concatenate([rates[inside], edges]))
+    quality = np.concatenate([quality[inside], np.interp(edges, rates, quality)])[order]
+    points = np.concatenate([np.ones(int(inside.sum()), bool), np.zeros(len(edges), bool)])[order]
+    return np.concatenate([rates[inside], edges])[order], quality, points
 
 
-@dataclass(frozen=True)
-class GridRow:
-    """One image of a picture grid: uint8 pictures (H, W, 3), bits per latent position (h, w), numbers for captions."""
+def _cut_below(axes: Axes, ours: Sequence[Line2D], labels: Sequence[Label]) -> None:
+    """Start the quality axis just under our lowest point: how far down the anchors go is of no interest.
 
-    name: str
-    original: Image
-    mid: Image
-    output: Image
-    bits: NDArray[np.floating]
-    bpp: float
-    psnr_mid: float
-    psnr: float
-
-
-def picture_grid(path: str | Path, rows: Sequence[GridRow], title: str = "", cell: float = 2.6) -> Path:
-    """Draw original | I output | Q output | error | bit map, one row per image, and write it to ``path``.
-
-    I is the compression network, Q the quality enhancement after it. The error is the mean absolute difference of
-    original and Q output over R, G and B in 8-bit levels; the bit map shows bits per position of the latent grid y,
-    every position a block of 16x16 pixels. Both have one colour scale for all rows. ``cell`` is a picture's width in
-    inches.
+    No curve's right end, where its label stands, is cut off.
     """
-    heights = [cell * min(1.6, row.original.shape[0] / row.original.shape[1]) for row in rows]
-    bar = 0.1
-    size = cell * len(_COLUMNS) + 0.2, sum(heights) + 0.3 * len(rows) + bar + 1.0
-    figure = _new_figure(*size, w_pad=0.03, h_pad=0.05, wspace=0.01, hspace=0.01)
-    grid = figure.add_gridspec(len(rows) + 1, len(_COLUMNS), height_ratios=[*heights, bar])
-    brightest = max(float(row.bits.max()) for row in rows)
-    scales = {"error": (Normalize(0, _ERROR_LEVELS), "magma"), "bit map": (Normalize(0, brightest), "viridis")}
-    for i, row in enumerate(rows):
-        difference = np.abs(row.original.astype(np.int16) - row.output).mean(axis=2)
-        height, width = difference.shape
-        captions = (
-            row.name,
-            f"{row.psnr_mid:.2f} dB",
-            f"{row.bpp:.3f} bpp, {row.psnr:.2f} dB",
-            f"mean {difference.mean():.1f} levels",
-            f"{row.bits.min():.1f} to {row.bits.max():.1f} bits",
-        )
-        for j, (column, caption) in enumerate(zip(_COLUMNS, captions, strict=True)):
-            axes = figure.add_subplot(grid[i, j])
-            if column in scales:
-                blocks = np.kron(row.bits, np.ones((16, 16)))[:height, :width]
-                norm, colours = scales[column]
-                axes.imshow(difference if column == "error" else blocks, cmap=colours, norm=norm)
-            else:
-                axes.imshow((row.original, row.mid, row.output)[j])
-            axes.set_xticks([])
-            axes.set_yticks([])
-            axes.spines[:].set_visible(False)
-            axes.set_xlabel(caption, fontsize=9, color="#333333", labelpad=3)
-            if i == 0:
-                axes.set_title(column, fontsize=11, pad=5)
-    for column, label in (("error", "8-bit levels"), ("bit map", "bits per latent position")):
-        axes = figure.add_subplot(grid[len(rows), _COLUMNS.index(column)])
-        extend = "max" if column == "error" else "neither"
-        scale = figure.colorbar(ScalarMappable(*scales[column]), cax=axes, orientation="horizontal", extend=extend)
-        scale.set_label(label, fontsize=9)
-        axes.tick_params(labelsize=8)
-        axes.xaxis.set_major_locator(MaxNLocator(5))
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
-    return save(figure, path, dpi=120)
+    heights = np.concatenate([np.empty(0), *(np.asarray(line.get_ydata(), float) for line in ours)])
+    if len(heights):
+        top = axes.get_ylim()[1]
+        lowest = min([float(heights.min()), *(label.y for label in labels)])
+        axes.set_ylim(max(axes.get_ylim()[0], lowest - 0.08 * (top - lowest)), top)

@@ -58,7 +58,7 @@ class ImageRow:
     bytes: int
     bpp: float
     bpp_payload: float
-    bpp_exact: float
+    bpp_exact: float | None
     bpp_estimate: float
     bpp_y: float
     bpp_z: float
@@ -165,18 +165,16 @@ def read_rd(path: str | Path) -> RDCurve:
     """Read one of our RD files or of CompressAI's, sorted by bpp.
 
     Accepted: the form above; bare ``results`` without a name (then the file's stem is the name); one number instead of
-    a list (CompressAI's per-image files). Lists of text in ``results`` are ignored.
+    a list (CompressAI's per-image files). Lists of text in ``results`` are ignored. A folder stands for the per-image
+    files of CompressAI in it (:func:`read_per_image`).
 
     Raises:
         DataError: no such file, not JSON, or a schema that cannot be a curve; the message names file and key.
     """
     path = Path(path)
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"cannot read the RD file {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON: {error}") from error
+    if path.is_dir():
+        return read_per_image(path)
+    document = _json(path)
     if not isinstance(document, dict) or not isinstance(document.get("results", document), dict):
         raise DataError(f'{path} is no RD file: expected {{"name", "results": {{"bpp": [...], "psnr-rgb": [...]}}}}')
     raw = document.get("results", document)
@@ -204,6 +202,46 @@ def read_rd(path: str | Path) -> RDCurve:
         images=tuple(images) if isinstance(images, list) else (),
         about=about if isinstance(about, dict) else {},
     )
+
+
+def read_per_image(folder: str | Path) -> RDCurve:
+    """The curve that the per-image files in ``folder``, written by CompressAI's ``eval_model --per-image``, make.
+
+    Such a file is called IMAGE-CHECKPOINT.json and names its image as ``source``. Every checkpoint is a point, the mean
+    over its images; other files are passed over.
+
+    Raises:
+        DataError: no such files, files of several models, or one that cannot be read.
+    """
+    folder = Path(folder)
+    points: dict[str, list[Row]] = {}
+    names = set()
+    for path in sorted(folder.rglob("*.json")):
+        document = _json(path)
+        source = document.get("source") if isinstance(document, dict) else None
+        if not isinstance(source, str):
+            continue
+        one = read_rd(path)
+        names.add(one.name)
+        point = path.stem.removeprefix(f"{source}-")
+        image = (path.parent.relative_to(folder) / source).as_posix()
+        values = {column: one.results[key][0] for column, key in RESULT_KEYS.items() if key in one.results}
+        points.setdefault(point, []).append({"checkpoint": point, "image": image, **values})
+    if not points:
+        raise DataError(f"{folder} holds no per-image results; allowed: an RD file, or files of eval_model --per-image")
+    if len(names) > 1:
+        raise DataError(f"{folder} holds per-image results of several models: {', '.join(sorted(names))}; allowed: one")
+    return curve_from_rows(names.pop(), list(points.items()))
+
+
+def _json(path: Path) -> Any:
+    """Content of a JSON file; DataError where there is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"cannot read the RD file {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON: {error}") from error
 
 
 def _is_column(values: object) -> bool:

@@ -33,15 +33,14 @@ def fake_encode(model: object, image: np.ndarray) -> Encoded:
         SIZE - HEADER,
         {"y": 8.0 * 1400, "z": 8.0 * 70},
         {"y": 8.0 * 1401, "z": 8.0 * 70},
-        LATENT,
-        LATENT,
+        {"z": LATENT, "y": LATENT},
         0.5,
     )
 
 
 def fake_decode(model: object, data: bytes) -> Decoded:
     image = PICTURES[data[:4]]
-    return Decoded(image & 0xF0, image & 0xC0, LATENT, LATENT, 0.25)
+    return Decoded(image & 0xF0, image & 0xC0, {"z": LATENT, "y": LATENT}, 0.25)
 
 
 PICTURES: dict[bytes, np.ndarray] = {}

@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 from PIL import Image
 
-from src.evaluation.plots import GridRow, picture_grid, rd_figure, rd_plot
+from src.evaluation.picture_grid import GridRow, picture_grid
+from src.evaluation.plots import rd_figure, rd_plot, shown_range
 from src.evaluation.rd import RDCurve
 
 ANCHOR = RDCurve("JPEG", {"bpp": (0.2, 0.5, 1.0, 2.0), "psnr-rgb": (25.0, 28.0, 31.0, 35.0)})
@@ -25,7 +28,7 @@ def test_every_curve_is_labelled_at_its_right_end() -> None:
     figure = rd_figure([OURS], [ANCHOR], title="a title")
     axes = figure.axes[0]
     assert labels(figure) == ["JPEG", "ours"]
-    assert axes.texts[0].xy == (2.0, 35.0)
+    assert axes.texts[1].xy == (0.3, 28.0)
     assert (axes.get_title(loc="left"), axes.get_ylabel()) == ("a title", "PSNR (dB)")
 
 
@@ -35,12 +38,50 @@ def test_curves_are_cut_at_the_range() -> None:
     assert max(figure.axes[0].lines[0].get_xdata()) == 0.75
 
 
-def test_labels_do_not_touch() -> None:
-    twins = [RDCurve(name, ANCHOR.results) for name in "abcd"]
-    figure = rd_figure([], twins)
+def test_the_range_is_ours_and_some_more() -> None:
+    assert shown_range([]) is None
+    assert shown_range([OURS]) == (0.0, 0.6)
+    assert shown_range([OURS, ANCHOR]) == (0.0, pytest.approx(2.1))
+    figure = rd_figure([OURS], [ANCHOR])
+    assert figure.axes[0].texts[0].xy == pytest.approx((0.6, 28.6))  # where the anchor leaves the plot
+    assert figure.axes[0].get_ylim()[0] < 28.0
+
+
+def test_the_depths_of_anchors_are_cut_off() -> None:
+    ours = RDCurve("ours", {"bpp": (0.5, 1.0, 2.0), "psnr-rgb": (33.0, 35.0, 38.0)})
+    assert 31.5 < rd_figure([ours], [ANCHOR]).axes[0].get_ylim()[0] < 33.0
+
+
+def boxes_of(figure: Figure) -> list[Bbox]:
     figure.draw_without_rendering()
-    boxes = sorted((text.get_window_extent() for text in figure.axes[0].texts), key=lambda box: box.y0)
-    assert all(low.y1 <= high.y0 + 1 for low, high in itertools.pairwise(boxes))
+    return [Text.get_window_extent(text) for text in figure.axes[0].texts]
+
+
+@pytest.mark.parametrize("count", [4, 30])
+def test_labels_do_not_touch_and_stay_on_the_page(count: int) -> None:
+    rng = np.random.default_rng(0)
+    many = [
+        RDCurve(f"curve {i}", {"bpp": (0.2, right), "psnr-rgb": (25.0, 34.0 + rng.normal())})
+        for i, right in enumerate(rng.choice([0.5, 0.9, 1.5], count))
+    ]
+    figure = rd_figure(many[:2], many[2:], bpp_range=(0.0, 1.0))
+    boxes = boxes_of(figure)
+    assert all(not one.overlaps(other.padded(-1)) for one, other in itertools.combinations(boxes, 2))
+    assert all(box.y0 > -2 and box.y1 < figure.bbox.height + 2 and box.x1 <= figure.bbox.width for box in boxes)
+
+
+def test_a_label_inside_the_plot_stays_off_the_lines() -> None:
+    best = RDCurve("the best curve", {"bpp": (0.1, 1.5), "psnr-rgb": (30.0, 38.0)})
+    low, lower = (
+        RDCurve("x", {"bpp": (0.1, 2.0), "psnr-rgb": (29.9, quality)}) for quality in (40.4, 40.2)
+    )  # they go on where the best ends
+    figure = rd_figure([best, low, lower])
+    (box, *_), axes = boxes_of(figure), figure.axes[0]
+    for line in axes.lines:
+        (x0, y0), (x1, y1) = axes.transData.transform(line.get_xydata())[[0, -1]]
+        along = np.linspace(0, 1, 2000)[:, None]
+        points = np.array([x0, y0]) + along * np.array([x1 - x0, y1 - y0])
+        assert not any(box.padded(-1).contains(*point) for point in points)
 
 
 def test_curves_without_the_metric_or_outside_the_range_are_left_out() -> None:

@@ -87,6 +87,36 @@ def test_compressais_file_of_one_image_is_one_point(tmp_path: Path) -> None:
     assert read_rd(path).bpp == (0.3,)
 
 
+def per_image(folder: Path, image: str, checkpoint: str, bpp: float, name: str = "mbt2018") -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    results = {"psnr-rgb": 30 + bpp, "ms-ssim-rgb": 0.9, "bpp": bpp, "encoding_time": 1.0, "decoding_time": 2.0}
+    document = {"source": image, "name": name, "description": "Inference (ans)", "results": results}
+    (folder / f"{image}-{checkpoint}.json").write_text(json.dumps(document))
+
+
+def test_compressais_files_of_many_images_are_a_curve(tmp_path: Path) -> None:
+    """Two checkpoints, three images, one of them in a folder of its own; the curve's own file beside them."""
+    for checkpoint, bpp in (("q2-ans", 0.5), ("q1-ans", 0.2)):
+        per_image(tmp_path, "one", checkpoint, bpp)
+        per_image(tmp_path, "two-b", checkpoint, bpp + 0.1)
+        per_image(tmp_path / "more", "one", checkpoint, bpp + 0.2)
+    (tmp_path / "curve.json").write_text(json.dumps({"name": "mbt2018-mse", "results": {"bpp": [0.3, 0.6]}}))
+    curve = read_rd(tmp_path)
+    assert curve.name == "mbt2018" and curve.parameter == ("q1-ans", "q2-ans")
+    assert curve.bpp == pytest.approx((0.3, 0.6)) and curve.results["psnr-rgb"] == pytest.approx((30.3, 30.6))
+    assert curve.results["decoding_time"] == (2.0, 2.0)
+    assert [row["image"] for row in curve.images[:3]] == ["more/one", "one", "two-b"]
+
+
+def test_folders_that_are_no_curve_are_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no per-image results"):
+        read_rd(tmp_path)
+    per_image(tmp_path, "one", "a-ans", 0.5)
+    per_image(tmp_path, "one", "b-ans", 0.5, name="cheng2020-attn")
+    with pytest.raises(DataError, match="several models: cheng2020-attn, mbt2018"):
+        read_rd(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -1,0 +1,68 @@
+import pytest
+import torch
+
+from src.enhancers.rdn import RDN
+from src.errors import ConfigError
+
+FIGURE_4 = (5, 5, 16)
+SMALL = (2, 2, 6)
+
+
+def expected_parameters(blocks: int, convs: int, kernels: int) -> int:
+    """The hand calculation: every weight and bias of the figure."""
+    k = kernels
+    block = sum(9 * i * k * k + k for i in range(1, convs + 1)) + (convs + 1) * k * k + k
+    head, shallow, tail = 27 * k + k, 9 * k * k + k, 27 * k + 3
+    fusion = (blocks * k * k + k) + (9 * k * k + k)
+    return head + shallow + blocks * block + fusion + tail
+
+
+@pytest.mark.parametrize(("sizes", "total"), [(FIGURE_4, 187_779), ((16, 8, 64), 21_975_683), ((1, 1, 2), 243)])
+def test_parameter_count_is_the_hand_calculation(sizes: tuple[int, int, int], total: int) -> None:
+    with torch.device("meta"):
+        network = RDN(*sizes)
+    assert sum(p.numel() for p in network.parameters()) == expected_parameters(*sizes) == total
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_first_step_has_a_gradient_for_every_parameter(seed: int) -> None:
+    torch.manual_seed(seed)
+    network = RDN(*FIGURE_4)
+    x = torch.rand(2, 3, 17, 18) * 2 - 1
+    (network(x) - torch.rand_like(x)).square().mean().backward()
+    starved = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().max() > 1e-6]
+    assert starved == []
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (3, 1), (16, 16), (17, 20), (33, 35)])
+def test_any_size_comes_back_in_the_same_size(size: tuple[int, int]) -> None:
+    x = torch.rand(2, 3, *size) * 2 - 1
+    y = RDN(*SMALL)(x)
+    assert y.shape == x.shape
+    assert y.isfinite().all()
+    assert not torch.equal(y, x)
+
+
+def test_features_are_fused_as_in_the_figure() -> None:
+    torch.manual_seed(0)
+    network = RDN(*SMALL)
+    x = torch.rand(1, 3, 9, 7)
+    first = network.head(x)
+    one = network.blocks[0](network.shallow(first))
+    two = network.blocks[1](one)
+    fused = network.fusion[1](network.fusion[0](torch.cat([one, two], dim=1)))
+    torch.testing.assert_close(network(x), x + network.tail(first + fused))
+
+
+def test_the_output_is_not_clamped_and_the_global_residual_is_there() -> None:
+    network = RDN(*SMALL)
+    x = torch.full((1, 3, 5, 4), 5.0)
+    torch.nn.init.zeros_(network.tail.weight)
+    torch.nn.init.constant_(network.tail.bias, 2.0)
+    assert torch.equal(network(x), x + 2)
+
+
+@pytest.mark.parametrize(("key", "value"), [("blocks", 0), ("convs", -1), ("convs", 2.0), ("kernels", "16")])
+def test_impossible_sizes_are_refused_by_name(key: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=rf"enhancer\.{key}="):
+        RDN(**(dict(zip(("blocks", "convs", "kernels"), SMALL, strict=True)) | {key: value}))

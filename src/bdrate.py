@@ -1,7 +1,8 @@
 """BD-rates: of two or more RD files, or of all in a results folder against anchors and the paper's Table 2.
 
 ``python -m src.bdrate ANCHOR.json TEST.json [TEST.json ...]`` prints one table;
-``python -m src.bdrate --results DIR --anchors DIR`` prints and writes them all.
+``python -m src.bdrate --results DIR --anchors DIR`` prints and writes them all; with ``--wandb GROUP`` they close the
+group of a sweep in W&B.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from src.evaluation.bd_rate import METHODS, METRICS, BDRate, bd_rate
 from src.evaluation.comparison import compare_all, find_curves, tables, write_comparison
 from src.evaluation.rd import RDCurve, read_rd
 from src.evaluation.tables import bd_table
+from src.evaluation.wandb_bdrate import PROJECT, log_comparison
 
 RESULTS = Path("results")
 
@@ -41,14 +43,23 @@ def compare(anchor: RDCurve, tests: Sequence[RDCurve], metrics: Sequence[str], m
     return rates
 
 
-def compare_folders(results: Sequence[Path], anchors: Sequence[Path], method: str, output: Path | None) -> None:
+def compare_folders(
+    results: Sequence[Path],
+    anchors: Sequence[Path],
+    method: str,
+    output: Path | None,
+    group: str | None = None,
+    project: str = PROJECT,
+) -> None:
     """Print and write the tables of everything in ``results`` against ``anchors``.
 
     ``results`` empty: the folder ``results``. ``anchors`` empty: what lies in folders named ``anchors`` in ``results``.
     ``output``: the folder for the tables; None: the one folder of ``results``, else the folder ``results``.
+    ``group``: the group of W&B runs in ``project`` that a run with the tables is to close; None: no such run.
 
     Raises:
         DataError: nothing to compare, or nothing that can be.
+        UserError: wandb is not installed, or does not start.
     """
     places = list(results) or [RESULTS]
     if not results and not RESULTS.is_dir():
@@ -60,13 +71,19 @@ def compare_folders(results: Sequence[Path], anchors: Sequence[Path], method: st
     against = find_curves(anchors) if anchors else find_curves([p for p in places if p.is_dir()], anchors=True)
     # A file that is named as a model is judged, even if it lies among the anchors.
     judged = {place.resolve() for place in places if place.is_file()}
-    comparison = compare_all(models, [file for file in against if file.path.resolve() not in judged], method)
+    against = [file for file in against if file.path.resolve() not in judged]
+    comparison = compare_all(models, against, method)
     for table in tables(comparison):
         table.print()
     for line in comparison.left_out:
         print(f"left out: {line}", file=sys.stderr)
     folder = output or (places[0] if len(places) == 1 and places[0].is_dir() else RESULTS)
     print("written:", *write_comparison(folder, comparison))
+    if group is not None:
+        taken = {file.path.resolve() for file in against}
+        ours = [file.curve for file in models if file.path.resolve() not in taken]
+        run = log_comparison(group, folder, comparison, ours, [file.curve for file in against], project)
+        print("W&B run:", run)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -93,12 +110,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--metric", choices=(*METRICS, "both"), default="both", help="of the files, default: %(default)s"
     )
     parser.add_argument("--method", choices=METHODS, default="pchip", help="interpolation, default: %(default)s")
+    parser.add_argument("--wandb", metavar="GROUP", help="record the tables as the closing run of this W&B group")
+    parser.add_argument("--project", default=PROJECT, help="W&B project of that run, default: %(default)s")
     options = parser.parse_args(arguments)
     if not options.files:
-        compare_folders(options.results, options.anchors, options.method, options.output)
+        places = (options.results, options.anchors, options.method, options.output)
+        compare_folders(*places, options.wandb, options.project)
         return 0
-    if len(options.files) < 2 or options.results or options.anchors:
-        raise UserError("give either ANCHOR.json and at least one TEST.json, or --results and --anchors")
+    if len(options.files) < 2 or options.results or options.anchors or options.wandb:
+        raise UserError("give either ANCHOR.json and at least one TEST.json, or --results and --anchors (and --wandb)")
     metrics = tuple(METRICS) if options.metric == "both" else (options.metric,)
     curves = [read_rd(path) for path in options.files]
     bd_table(compare(curves[0], curves[1:], metrics, options.method)).print()

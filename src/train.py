@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import warnings
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import hydra
 import lightning
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from src.data import build_data
-from src.errors import DataError, UserError, run_cli
+from src.errors import UserError, run_cli
 from src.models import build_model
-from src.training import loggers, resolvers, run_folder, stages, sweep
-from src.training.callbacks import StopOnInterrupt, WeightMean
-from src.training.checkpoint_io import (
-    AtomicCheckpointIO,
-    check_same_averaging,
-    check_same_model,
-    read_training_checkpoint,
-)
-from src.training.compression_module import CompressionModule, EnhancementModule, NonFiniteError
+from src.training import loggers, resolvers, resume, run_folder, stages, sweep
+from src.training.assemble import build_trainer, one_line_errors, start_loggers
+from src.training.checkpoint_io import check_same_averaging, check_same_model, read_training_checkpoint
+from src.training.compression_module import CompressionModule, EnhancementModule
+from src.training.entropy_module import EntropyModule
 from src.training.initialise import initialise
+from src.training.latent_data import LatentData
 from src.training.losses import RateDistortionLoss
+from src.training.processes import end_with_parent
+from src.training.run_lock import RunLock
 from src.training.schedules import build_schedule
-from src.training.validation import validate
+from src.training.status_file import note_failure
+from src.training.stop import StopOnSignal
+from src.training.validation import refuse_long_trial, validate
 
 CONFIGS = Path(__file__).resolve().parents[1] / "conf"
+
+#: What trains, by ``stage.trains``.
+MODULES = {"all": CompressionModule, "enhancer": EnhancementModule, "entropy": EntropyModule}
 
 resolvers.register()
 
@@ -51,22 +52,40 @@ def train(cfg: DictConfig) -> Path:
         KeyboardInterrupt: stopped with Ctrl-C; the state is saved.
     """
     validate(cfg)
+    refuse_long_trial(cfg)
+    folder = run_folder.run_folder(cfg)
+    lock = RunLock(folder)
+    try:
+        if _is_first_process() and folder.is_dir():
+            lock.acquire()
+        start = resume.find_start(folder, cfg)
+        for warning in start.warnings:
+            _say(warning)
+        if start.finished:
+            _say(f"finished before: {folder} (resume=never trains it again)")
+        else:
+            _train(cfg, folder, start.checkpoint, lock)
+    finally:
+        lock.release()
+    return folder
+
+
+def _train(cfg: DictConfig, folder: Path, start: str | None, lock: RunLock) -> None:
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
-    data = build_data(cfg.data, seed=cfg.seed)
-    data.setup("fit")
+    images = build_data(cfg.data, seed=cfg.seed)
+    images.setup("fit")
     net = build_model(model_config(cfg))
     first_step, taken = 0, None
-    if cfg.ckpt_path is not None:
-        checkpoint = read_training_checkpoint(cfg.ckpt_path)
-        check_same_model(checkpoint, net.config, cfg.ckpt_path)
-        check_same_averaging(checkpoint, cfg.optim.ema_decay is not None, cfg.ckpt_path)
+    if start is not None:
+        checkpoint = read_training_checkpoint(start)
+        check_same_model(checkpoint, net.config, start)
+        check_same_averaging(checkpoint, cfg.optim.ema_decay is not None, start)
         first_step = checkpoint["global_step"]
     elif cfg.init_from is not None:
-        taken = initialise(net, cfg.init_from)
-    module_class = EnhancementModule if cfg.stage.trains == "enhancer" else CompressionModule
-    module = module_class(
+        taken = initialise(net, cfg.init_from, cfg.stage.get("takes", "model"))
+    module = MODULES[cfg.stage.trains](
         net,
-        RateDistortionLoss(cfg.lmbda, cfg.distortion.name, cfg.distortion.rate_unit),
+        RateDistortionLoss(cfg.lmbda, cfg.distortion.name, cfg.distortion.rate_unit, cfg.distortion.rate_positions),
         _schedule(cfg),
         lr=cfg.optim.lr,
         aux_lr=cfg.optim.aux_lr,
@@ -74,27 +93,31 @@ def train(cfg: DictConfig) -> Path:
         crop=cfg.stage.crop,
         name=cfg.experiment_name,
     )
+    data = LatentData(images, net, cfg.stage.copies, cfg.paths.latents) if cfg.stage.trains == "entropy" else images
 
-    folder = run_folder.run_folder(cfg)
     cfg.paths.run_dir = str(folder)
-    interrupt = StopOnInterrupt()
-    trainer = _trainer(cfg, interrupt)
+    stop = StopOnSignal()
+    trainer = build_trainer(cfg, stop)
+    _open_folder(cfg, folder, start, lock)
     _announce(cfg, folder, net, first_step, taken)
     last = folder / run_folder.CHECKPOINT
     try:
-        trainer.loggers = list(_start_loggers(cfg, first_step))
-        with _one_line_errors(last):
-            trainer.fit(module, datamodule=data, ckpt_path=cfg.ckpt_path, weights_only=True)
-            if not interrupt.interrupted and module.validated_at != trainer.global_step:
+        trainer.loggers = list(start_loggers(cfg, first_step))
+        with one_line_errors(last):
+            trainer.fit(module, datamodule=data, ckpt_path=start, weights_only=True)
+            if not stop.stopped and module.validated_at != trainer.global_step:
                 trainer.validate(module, datamodule=data, verbose=False)
+    except Exception as error:
+        _note_failure(folder, error)
+        raise
     finally:
         loggers.finish_wandb()
-    _say(f"{'stopped' if interrupt.interrupted else 'trained'} at step {trainer.global_step}: {last}")
-    if interrupt.interrupted:
-        _say(f"continue with the same command and ckpt_path={last}")
-        raise KeyboardInterrupt
+    _say(f"{'stopped' if stop.stopped else 'trained'} at step {trainer.global_step}: {last}")
+    if stop.stopped:
+        _say("the same command goes on")
+        stop.leave(_is_first_process())
+        return
     _finish(folder, trainer.global_step)
-    return folder
 
 
 def model_config(cfg: DictConfig) -> dict[str, Any]:
@@ -107,77 +130,28 @@ def model_config(cfg: DictConfig) -> dict[str, Any]:
 def _schedule(cfg: DictConfig) -> Any:
     optim = cfg.optim
     return build_schedule(
-        optim.schedule, cfg.trainer.max_steps, optim.halvings, optim.decay_steps, optim.decay_share, optim.final_share
+        optim.schedule,
+        cfg.trainer.max_steps,
+        optim.halvings,
+        optim.decay_steps,
+        optim.decay_share,
+        optim.final_share,
+        optim.pretrain_share,
+        optim.pretrain_factor,
     )
 
 
-def _trainer(cfg: DictConfig, interrupt: StopOnInterrupt) -> lightning.Trainer:
-    arguments: dict[str, Any] = OmegaConf.to_container(cfg.trainer, resolve=True)  # type: ignore[assignment]
-    arguments["val_check_interval"] = min(arguments["val_check_interval"], arguments["max_steps"])
-    callbacks = [_instantiate("callbacks", callback) for callback in cfg.callbacks.values()]
-    if cfg.optim.ema_decay is not None:
-        callbacks.insert(0, WeightMean(cfg.optim.ema_decay))
-    try:
-        return lightning.Trainer(
-            **arguments,
-            max_epochs=-1,
-            # Validation is counted in steps, because the data have no epochs.
-            check_val_every_n_epoch=None,
-            # The data module splits the batches over the processes itself.
-            use_distributed_sampler=False,
-            # What the networks precompute for a size must stay usable in training.
-            inference_mode=False,
-            num_sanity_val_steps=0,
-            callbacks=[interrupt, *callbacks],
-            logger=False,
-            plugins=[AtomicCheckpointIO()],
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-    except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"trainer: {' '.join(str(error).split())}; allowed: see conf/trainer") from error
-
-
-def _start_loggers(cfg: DictConfig, first_step: int) -> Iterator[Any]:
-    resolved = OmegaConf.to_container(cfg, resolve=True)
-    identity = loggers.wandb_identity(Path(cfg.paths.run_dir), Path(cfg.paths.results))
-    for name, settings in cfg.logger.items():
-        logger = _instantiate("logger", settings, **({"values": resolved, **identity} if name == "wandb" else {}))
-        if isinstance(logger, loggers.CsvLog) and first_step:
-            logger.keep_until(first_step)
-        yield logger
-
-
-def _instantiate(group: str, settings: DictConfig, **more: Any) -> Any:
-    try:
-        return hydra.utils.instantiate(settings, **{key: value for key, value in more.items() if key not in settings})
-    except InstantiationException as error:
-        if isinstance(error.__cause__, UserError):
-            raise error.__cause__ from error
-        raise UserError(f"{group}: {' '.join(str(error).split())}") from error
-
-
-@contextlib.contextmanager
-def _one_line_errors(last: Path) -> Iterator[None]:
-    """Say what Lightning and the data workers wrap into tracebacks as what it is."""
-    try:
-        yield
-    except NonFiniteError as error:
-        kept = f"last good checkpoint: {last}" if last.is_file() else "no checkpoint had been saved yet"
-        raise NonFiniteError(f"{error}; {kept}; a smaller optim.lr or optim.clip_norm=1 may help") from error
-    except DataError as error:
-        # An error of a worker process arrives with its traceback; the message is the last line.
-        raise DataError(str(error).strip().splitlines()[-1].removeprefix("src.errors.DataError: ")) from error
-    except MisconfigurationException as error:
-        raise UserError(f"trainer: {' '.join(str(error).split())}") from error
+@rank_zero_only
+def _open_folder(cfg: DictConfig, folder: Path, start: str | None, lock: RunLock) -> None:
+    lock.acquire()
+    moved = run_folder.prepare(folder, cfg, start)
+    if moved is not None:
+        _say(f"an earlier run was moved to {moved}")
+        lock.acquire()
 
 
 @rank_zero_only
 def _announce(cfg: DictConfig, folder: Path, net: Any, first_step: int, taken: str | None) -> None:
-    moved = run_folder.prepare(folder, cfg)
-    if moved is not None:
-        _say(f"an earlier run of this configuration was moved to {moved}")
     parameters = sum(parameter.numel() for parameter in net.parameters()) / 1e6
     start = f", continuing after step {first_step}" if first_step else ""
     if cfg.data.name == "sample":
@@ -197,6 +171,12 @@ def _finish(folder: Path, step: int) -> None:
 
 
 @rank_zero_only
+def _note_failure(folder: Path, error: Exception) -> None:
+    kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+    note_failure(folder, f"{kind}{' '.join(str(error).split())}")
+
+
+@rank_zero_only
 def _say(text: str) -> None:
     print(text, flush=True)
 
@@ -209,36 +189,43 @@ def _quiet() -> None:
 
 
 def main() -> int:
-    """Run the command line; returns the exit code of a sweep, 0 for a single run."""
-    results: list[sweep.JobResult] = []
+    """Run the command line; returns the exit code of a sweep, 0 for a single run (or nothing to do)."""
+    queue = sweep.Queue()
+    end_with_parent()
 
     @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
-    def job(cfg: DictConfig) -> None:
+    def job(cfg: DictConfig) -> int:
         settings = HydraConfig.get()
-        if sweep.starts_processes(settings):
-            results.append(sweep.run_job(settings))
-            return
-        # A job that another launcher runs has a process of its own.
-        os.environ.update({**sweep.group(settings), **os.environ})
-        _quiet()
         try:
-            overrides = list(settings.overrides.task)
-            if cfg.rerun is not None:
-                overrides = [text for text in overrides if not text.startswith("rerun=")]
-                cfg = run_folder.again(cfg.rerun, overrides)
-            if cfg.stage.get("chain") is not None:
-                stages.run_chain(cfg, overrides, sweep.config_dirs(settings))
+            if sweep.is_queued_here(settings):
+                queue.add(settings, cfg)
+            elif sweep.is_sweep(settings):
+                return sweep.run_elsewhere(settings, cfg, partial(_run, settings, cfg))
             else:
-                train(cfg)
+                _run(settings, cfg)
         except (UserError, KeyboardInterrupt):
             # Hydra lets SystemExit pass, but prints any other exception in its own words and exits with 1.
             run_cli(_reraise)
+        return 0
 
     job()
-    if not results:
-        return 0
-    print(sweep.summary(results), flush=True)
-    return int(any(result.code != 0 for result in results))
+    return queue.run()
+
+
+def _run(settings: HydraConf, cfg: DictConfig) -> None:
+    _quiet()
+    overrides = list(settings.overrides.task)
+    if cfg.rerun is not None:
+        overrides = [text for text in overrides if not text.startswith("rerun=")]
+        cfg = run_folder.again(cfg.rerun, overrides)
+    if cfg.stage.get("chain") is not None:
+        stages.run_chain(cfg, overrides, sweep.config_dirs(settings))
+    else:
+        train(cfg)
+
+
+def _is_first_process() -> bool:
+    return bool(getattr(rank_zero_only, "rank", 0) == 0)
 
 
 def _reraise() -> int:
@@ -246,4 +233,7 @@ def _reraise() -> int:
 
 
 if __name__ == "__main__":
-    run_cli(main)
+    # Launchers hand a job to another process by the name of its module, and __main__ is another module there.
+    from src import train as importable
+
+    run_cli(importable.main)

@@ -5,24 +5,27 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from hydra import compose
-from omegaconf import OmegaConf
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
 
 from src import train as entry
 from src.data.images import write_png
 from src.errors import run_cli
 from src.models import build_model
 from src.models.checkpoint import load_model
-from src.training import stages, sweep
+from src.training import processes, stages
 from src.training.compression_module import CompressionModule
+from src.training.validation import refuse_long_trial
 
 TINY = (
     "+experiment=jointiq",
@@ -87,8 +90,9 @@ def test_a_run_leaves_its_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert run(monkeypatch, *TINY, f"paths.results={tmp_path}") == 0
     (folder,) = (tmp_path / "runs" / "jointiq").iterdir()
     assert folder.name.startswith("lmbda0.03_seed0_") and "=" not in str(folder.name)
-    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    assert files == {"checkpoints/last.ckpt", "config.yaml", "provenance.json", "metrics.csv", "done.json"}
+    files = {str(path.relative_to(folder)) for path in folder.rglob("[!.]*") if path.is_file()}
+    checkpoints = {"checkpoints/last.ckpt", "checkpoints/best.ckpt"}
+    assert files == checkpoints | {"config.yaml", "provenance.json", "metrics.csv", "status.json", "done.json"}
 
     checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 2
@@ -103,14 +107,17 @@ def test_a_run_leaves_its_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
     names = {key for row in rows(folder) for key, value in row.items() if value}
     expected = {f"{kind}/{key}" for kind in ("train", "val") for key in ("loss", "bpp", "bpp_y", "bpp_z", "psnr")}
-    assert expected | {"val/ms_ssim", "lr", "steps_per_second"} <= names
+    monitors = {"lr", "steps_per_second", "hours_left", "train/grad_norm", "train/sigma_floor"}
+    assert expected | monitors | {"val/ms_ssim"} <= names
 
 
 def test_a_repeated_run_finds_the_same_folder_and_loses_nothing(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, images: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = (*own(images), f"paths.results={tmp_path}", "trainer.max_steps=1")
     assert run(monkeypatch, *command) == run(monkeypatch, *command) == 0
+    assert capsys.readouterr().out.count("trained at step 1") == 1
+    assert run(monkeypatch, *command, "resume=never") == 0
     names = sorted(folder.name for folder in (tmp_path / "runs" / "jointiq").iterdir())
     assert len(names) == 2 and names[1] == f"{names[0]}.old1"
     assert run(monkeypatch, *command, "seed=1") == 0
@@ -170,10 +177,11 @@ def test_non_finite_loss_keeps_the_last_good_checkpoint(
     assert run(monkeypatch, *own(images), *options) == 2
     message = error_line(capsys)
     last = folder / "checkpoints" / "last.ckpt"
-    assert "the loss is nan at step 3" in message and f"last good checkpoint: {last}" in message
+    assert "the loss is not finite at step 3" in message and f"last good checkpoint: {last}" in message
     checkpoint = torch.load(last, weights_only=True)
     assert checkpoint["global_step"] == 2
     assert all(value.isfinite().all() for value in checkpoint["state_dict"].values())
+    assert "the loss is not finite" in json.loads((folder / "status.json").read_text())["failure"]
 
 
 @pytest.mark.parametrize(
@@ -249,36 +257,56 @@ def test_every_job_of_a_sweep_is_a_process(
     monkeypatch.delenv("WANDB_RUN_GROUP", raising=False)
 
     class FakeProcess:
-        def __init__(self, command: list[str], env: dict[str, str]) -> None:
+        def __init__(self, command: list[str], env: dict[str, str], stdout: Any, stderr: Any) -> None:
             commands.append(command)
             groups.append(env["WANDB_RUN_GROUP"])
 
-        def wait(self) -> int:
+        def poll(self) -> int:
             return 2 if "lmbda=0.5" in commands[-1] else 0
 
-    monkeypatch.setattr(sweep.subprocess, "Popen", FakeProcess)
-    job = ("+experiment=jointiq", f"paths.results={tmp_path}")
+    monkeypatch.setattr(processes.subprocess, "Popen", FakeProcess)
+    job = ("+experiment=jointiq", "trainer=cpu", f"paths.results={tmp_path}")
     assert run(monkeypatch, "-m", *job, "lmbda=0.5,0.06") == 1
     assert [command[1:] for command in commands] == [
         ["-m", "src.train", *job, f"lmbda={lmbda}"] for lmbda in ("0.5", "0.06")
     ]
     assert groups[0] == groups[1] == next((tmp_path / "sweeps").iterdir()).name
-    lines = capsys.readouterr().out.splitlines()[-3:]
-    assert lines[0] == "sweep: 2 jobs, 1 failed"
-    assert lines[1].split()[0] == "failed" and lines[2].split()[0] == "done"
+    output = capsys.readouterr().out
+    assert "2 runs: 1 done, 1 failed" in output and re.search(r"lmbda=0\.5 +failed .* exit code 2", output)
     assert run(monkeypatch, "-m", *job, "lmbda=0.06,0.03") == 0
 
 
+def test_nobody_trains_for_days_on_the_sample_by_accident(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = f"paths.results={tmp_path / 'r'}"
+    for command in ((), ("+experiment=jointiq",), ("+experiment=jointiq_full",)):
+        assert run(monkeypatch, *command, results) == 2
+        assert "scale=demo" in (line := error_line(capsys)) and "data.at_paper_scale=true" in line
+    assert not (tmp_path / "r").exists()
+    for asked in ("data.at_paper_scale=true", "trainer.max_steps=100", "trainer.max_time=00:00:10:00"):
+        refuse_long_trial(compose_config("+experiment=jointiq", asked))
+
+
+def compose_config(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(entry.CONFIGS), version_base="1.3"):
+        return compose("train", overrides=list(overrides))
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_distributed_jobs_of_a_sweep(tmp_path: Path, images: Path) -> None:
-    """Two jobs of two processes each: each is trained once, in a folder of its own."""
+    """Four jobs of two processes each: each is trained once, in a folder of its own."""
     options = ("data.batch_size=2", "optim.schedule=constant")
-    common = (*own(images), *options, "trainer.max_steps=2")
-    process = start("-m", *common, "trainer=ddp_cpu", "lmbda=0.5,0.06", f"paths.results={tmp_path / 'two'}")
-    output = process.communicate(timeout=200)[0]
+    common = (*own(images)[1:], *options, "trainer.max_steps=2", "trainer=ddp_cpu", f"paths.results={tmp_path}")
+    process = start("-m", "+experiment=ablation_no_gc,jointiq", "lmbda=0.5,0.06", *common)
+    output = process.communicate(timeout=580)[0]
     assert process.returncode == 0, output
-    assert output.count("trained at step 2") == 2
-    assert len(list((tmp_path / "two" / "runs" / "jointiq").iterdir())) == 2
+    assert output.count("trained at step 2") == 4 and "4 runs: 4 done" in output
+    folders = [folder for name in ("ablation_no_gc", "jointiq") for folder in (tmp_path / "runs" / name).iterdir()]
+    assert len(folders) == 4
+    for folder in folders:
+        assert [int(row["step"]) for row in rows(folder) if row["train/loss"]] == [0, 1]
 
 
 @pytest.mark.slow
@@ -286,20 +314,21 @@ def test_sweep_goes_on_after_a_failed_job(tmp_path: Path, images: Path) -> None:
     process = start("-m", *own(images), "trainer.max_steps=1", "lmbda=1.5,0.5", f"paths.results={tmp_path}")
     output = process.communicate(timeout=110)[0]
     assert process.returncode == 1, output
-    assert "sweep: 2 jobs, 1 failed" in output and "failed (exit code 2)" in output
+    assert "2 runs: 1 done, 1 failed" in output and "exit code 2" in output
     (folder,) = (tmp_path / "runs" / "jointiq").iterdir()
     assert folder.name.startswith("lmbda0.5_") and (folder / "checkpoints" / "last.ckpt").is_file()
 
 
-def test_ctrl_c_saves(tmp_path: Path, images: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves(tmp_path: Path, images: Path, number: int, code: int) -> None:
     folder = tmp_path / "run"
     process = start(*own(images), "trainer.max_steps=100000", f"paths.run_dir={folder}", "trainer.max_time=null")
     limit = time.monotonic() + 60
     while time.monotonic() < limit and not (folder / "metrics.csv").exists() and process.poll() is None:
         time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     output = process.communicate(timeout=50)[0]
-    assert process.returncode == 130, output
+    assert process.returncode == code, output
     step = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
     assert step > 0 and f"stopped at step {step}" in output
 

@@ -83,11 +83,13 @@ class Scan:
 
 
 SCANS = {scan.name: scan for scan in (Scan("raster", 0, None), Scan("wavefront", 1, 2))}
+#: The code, in a file, of models whose positions do not wait for each other.
+PARALLEL = 2
 
 
 def scan_name(code: int) -> str:
     """What to call the scan with a file's ``code``, known or not."""
-    return {scan.code: scan.name for scan in SCANS.values()}.get(code, f"unknown ({code})")
+    return {PARALLEL: "parallel", **{scan.code: scan.name for scan in SCANS.values()}}.get(code, f"unknown ({code})")
 
 
 def get_scan(name: str) -> Scan:

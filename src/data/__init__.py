@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 __all__ = ["DATA_SETS", "build_data", "split_images", "test_images"]
 
 #: Values of ``data.name``.
-DATA_SETS = ("sample", "folder")
+DATA_SETS = ("sample", "folder", "prepared")
 
 
 def split_images(data: Mapping[str, Any], split: str) -> list[Path]:
     """Image files of a split (``train``, ``val`` or ``test``) of the data set that a ``data`` config describes.
 
-    Only ``data.name`` is read and, for ``folder``, ``data.<split>_dir`` and ``data.pattern``.
+    Only ``data.name`` is read and, where that is no ``sample``, ``data.<split>_dir`` and ``data.pattern``. The training
+    patches of ``prepared`` are no image files: :func:`build_data` opens them.
 
     Raises:
         ConfigError: unknown data set, or a folder that is not given.
@@ -30,10 +31,10 @@ def split_images(data: Mapping[str, Any], split: str) -> list[Path]:
     """
     if data["name"] == "sample":
         return sample_images(split)
-    if data["name"] == "folder":
+    if data["name"] in ("folder", "prepared"):
         key = f"{split}_dir"
         if not data[key]:
-            raise ConfigError(f"data.{key}", data[key], f"a folder of images: data=folder data.{key}=DIR")
+            raise ConfigError(f"data.{key}", data[key], f"a folder of images: data={data['name']} data.{key}=DIR")
         return list_images(str(data[key]), data["pattern"])
     raise ConfigError("data.name", data["name"], DATA_SETS)
 
@@ -54,8 +55,13 @@ def build_data(data: Mapping[str, Any], seed: int) -> ImageData:
         ConfigError, DataError: see :func:`split_images`.
     """
     from src.data.datamodule import ImageData
+    from src.data.prepared import PreparedData
 
     keys = ("batch_size", "crop", "min_zoom", "flips", "num_workers", "preload_mb")
-    return ImageData(
-        split_images(data, "train"), split_images(data, "val"), seed=seed, **{key: data[key] for key in keys}
-    )
+    settings = {key: data[key] for key in keys}
+    if data["name"] == "prepared":
+        if not data["train_dir"]:
+            made = "the --output of python -m src.data.prepare: data=prepared data.train_dir=DIR"
+            raise ConfigError("data.train_dir", data["train_dir"], made)
+        return PreparedData(Path(data["train_dir"]), split_images(data, "val"), seed=seed, **settings)
+    return ImageData(split_images(data, "train"), split_images(data, "val"), seed=seed, **settings)

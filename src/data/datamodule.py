@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from src.data.images import image_size
-from src.data.patches import RandomPatches, StepSampler, WholeImages
+from src.data.patches import Patches, RandomPatches, StepSampler, WholeImages
 
 _MAX_WORKERS = 8
 
@@ -52,7 +54,7 @@ class ImageData(lightning.LightningDataModule):
         self.on_gpu = torch.cuda.is_available()
         default_workers = min(_MAX_WORKERS, len(os.sched_getaffinity(0))) if self.on_gpu else 0
         self.num_workers = default_workers if num_workers is None else num_workers
-        self._train: RandomPatches | None = None
+        self._train: Patches | None = None
 
     def setup(self, stage: str) -> None:
         """Look at every image's size (and read the images, where they fit into memory); done once.
@@ -63,23 +65,40 @@ class ImageData(lightning.LightningDataModule):
         if self._train is None:
             for path in self.val_paths:
                 image_size(path)
-            self._train = RandomPatches(self.train_paths, **self.patches)
+            self._train = self.open_patches()
+
+    def open_patches(self) -> Patches:
+        """The data set of the training patches."""
+        return RandomPatches(self.train_paths, **self.patches)
 
     def train_dataloader(self) -> DataLoader[Tensor]:
         """The batches that are still to be trained."""
-        assert self.trainer is not None and self._train is not None
-        sampler = StepSampler(
-            self.batch_size,
-            self.trainer.max_steps,
-            self.trainer.global_step,
-            self.trainer.global_rank,
-            self.trainer.world_size,
-        )
+        trainer = self.trainer
+        assert trainer is not None
+        return self.train_batches(trainer.max_steps, trainer.global_step, trainer.global_rank, trainer.world_size)
+
+    def train_batches(
+        self, steps: int, first_step: int = 0, rank: int = 0, world_size: int = 1
+    ) -> DataLoader[Tensor]:
+        """The batches of steps ``first_step`` to ``steps`` - 1, as the share of process ``rank`` of ``world_size``."""
+        assert self._train is not None
+        sampler = StepSampler(self.batch_size, steps, first_step, rank, world_size)
         return DataLoader(self._train, batch_sampler=sampler, **self._loading())
 
     def val_dataloader(self) -> DataLoader[Tensor]:
         """Every validation image, one a batch."""
         return DataLoader(WholeImages(self.val_paths), batch_size=1, **self._loading())
+
+    @property
+    def train_count(self) -> int:
+        """Training images."""
+        assert self._train is not None
+        return self._train.count
+
+    def train_image(self, index: int) -> NDArray[np.uint8]:
+        """Training image number ``index``, whole, (height, width, 3)."""
+        assert self._train is not None
+        return self._train.image(index)
 
     def _loading(self) -> dict[str, Any]:
         return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,6 +42,11 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
         except _READ_ERRORS as error:
             raise DataError(f"{path} is damaged: {error}") from error
         return np.array(_to_rgb(path, upright), dtype=np.uint8)
+
+
+def pixel_hash(image: NDArray[np.uint8]) -> str:
+    """SHA-256 of the shape and the pixels of (height, width, 3): the same for copies in other lossless formats."""
+    return hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).hexdigest()
 
 
 def named_images(paths: Sequence[Path]) -> list[tuple[str, Path]]:

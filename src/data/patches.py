@@ -25,15 +25,49 @@ from src.errors import DataError
 _MANY_FILES = 2000
 
 
-class RandomPatches(Dataset[Tensor]):
+class Patches(Dataset[Tensor]):
     """Patch number i: an image, a zoom, a place and flips, all drawn at random; (3, crop, crop) uint8.
 
+    Where the images come from is the matter of the classes that derive from this one.
+
     Args:
-        paths: images; each is as likely as any other.
         crop: side of a patch in pixels.
         min_zoom: a patch shows an area of crop / zoom pixels a side, zoom uniform in [min_zoom, 1], scaled down.
         flips: mirror half of the patches, left-right and top-bottom independently.
         seed: of all draws.
+    """
+
+    #: Images; each is as likely as any other.
+    count: int
+
+    def __init__(self, crop: int, min_zoom: float, flips: bool, seed: int) -> None:
+        self.crop = crop
+        self.min_zoom = min_zoom
+        self.flips = flips
+        self.seed = seed
+
+    def __getitem__(self, number: int) -> Tensor:
+        rng = np.random.default_rng((self.seed, number))
+        image = self.image(int(rng.integers(self.count)))
+        patch = cut_square(image, *draw_square(image.shape, self.crop, self.min_zoom, rng), self.crop)
+        mirror, upside_down = rng.random(2) < 0.5
+        if self.flips and mirror:
+            patch = patch[:, ::-1]
+        if self.flips and upside_down:
+            patch = patch[::-1]
+        return _to_tensor(patch)
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """Image number ``index``, whole, (height, width, 3)."""
+        raise NotImplementedError
+
+
+class RandomPatches(Patches):
+    """Patches of image files.
+
+    Args:
+        paths: the files.
+        crop, min_zoom, flips, seed: see :class:`Patches`.
         preload_mb: keep the decoded images in memory if they take at most this many MB.
 
     Raises:
@@ -43,11 +77,9 @@ class RandomPatches(Dataset[Tensor]):
     def __init__(
         self, paths: Sequence[Path], crop: int, min_zoom: float, flips: bool, seed: int, preload_mb: float
     ) -> None:
+        super().__init__(crop, min_zoom, flips, seed)
         self.paths = list(paths)
-        self.crop = crop
-        self.min_zoom = min_zoom
-        self.flips = flips
-        self.seed = seed
+        self.count = len(self.paths)
         sizes = [image_size(path) for path in _tracked(self.paths, "looking at images", len(self.paths) > _MANY_FILES)]
         for path, (height, width) in zip(self.paths, sizes, strict=True):
             if min(height, width) < crop:
@@ -60,23 +92,9 @@ class RandomPatches(Dataset[Tensor]):
         if megabytes <= preload_mb:
             self._images = [read_image(path) for path in _tracked(self.paths, "reading images", megabytes > 50)]
 
-    def __getitem__(self, number: int) -> Tensor:
-        rng = np.random.default_rng((self.seed, number))
-        which = int(rng.integers(len(self.paths)))
-        image = read_image(self.paths[which]) if self._images is None else self._images[which]
-        height, width = image.shape[:2]
-        side = min(round(self.crop / rng.uniform(self.min_zoom, 1.0)), height, width)
-        top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
-        patch = image[top : top + side, left : left + side]
-        if side != self.crop:
-            small = Image.fromarray(patch).resize((self.crop, self.crop), Image.Resampling.BICUBIC)
-            patch = np.asarray(small)
-        mirror, upside_down = rng.random(2) < 0.5
-        if self.flips and mirror:
-            patch = patch[:, ::-1]
-        if self.flips and upside_down:
-            patch = patch[::-1]
-        return _to_tensor(patch)
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """The image of ``paths[index]``, whole, (height, width, 3)."""
+        return read_image(self.paths[index]) if self._images is None else self._images[index]
 
 
 class WholeImages(Dataset[Tensor]):
@@ -117,6 +135,26 @@ class StepSampler(Sampler[list[int]]):
         for step in range(self.first_step, self.steps):
             first = step * self.batch_size + self.rank * share
             yield list(range(first, first + share))
+
+
+def draw_square(
+    shape: tuple[int, ...], crop: int, min_zoom: float, rng: np.random.Generator
+) -> tuple[int, int, int]:
+    """A random square of an image of ``shape`` (height, width, ...), no side smaller than ``crop``: top, left, side.
+
+    The side is crop / zoom, zoom uniform in [min_zoom, 1], or less where the image is too small for that.
+    """
+    height, width = shape[:2]
+    side = min(round(crop / rng.uniform(min_zoom, 1.0)), height, width)
+    return int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1)), side
+
+
+def cut_square(image: NDArray[np.uint8], top: int, left: int, side: int, crop: int) -> NDArray[np.uint8]:
+    """A square of an image, (crop, crop, 3): its own pixels if ``side`` is ``crop``, otherwise scaled down to it."""
+    square = image[top : top + side, left : left + side]
+    if side == crop:
+        return square
+    return np.asarray(Image.fromarray(square).resize((crop, crop), Image.Resampling.BICUBIC))
 
 
 def _to_tensor(image: NDArray[np.uint8]) -> Tensor:

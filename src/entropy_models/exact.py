@@ -11,20 +11,20 @@ same integers a row at a time. As no sum is ever rounded, both get the same prob
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
 
-from src.bitstream.decisions import walk
+from src.bitstream.decisions import CodeStage, walk
 from src.bitstream.rans import DecisionDecoder
 from src.bitstream.scan import MAX_POSITIONS, Run, get_scan, grid_rows
 from src.entropy_models.gaussian_mixture import ExactMixture
 from src.entropy_models.recorder import Recorder, in_range, reader
-from src.entropy_models.zero_mean_gaussian import exact_distribution, exact_log_sigma
+from src.entropy_models.storage import pack_layers, unpack_layers
+from src.entropy_models.zero_mean_gaussian import decode_prior, exact_log_sigma, record_prior
 from src.errors import UserError
 from src.layers.estimator import ExactEstimator
-from src.layers.fixed_point import ExactLinear
 from src.layers.global_context import ExactGlobalContext
 from src.layers.padding import Size, pyramid
 from src.layers.transforms import ExactHyperSynthesis
@@ -37,16 +37,17 @@ class ExactEntropyModel:
     """Integer entropy model of a JointIQ-Net.
 
     Args:
-        config: of the model (``G``, ``M``, ``scan``, ``K``, ``min_known``, ``hyper_exp`` are read).
+        config: of the model (``M``, ``G``, ``scan``, ``hyper_exp`` are read; with global context ``K`` and
+            ``min_known``).
         tensors: the integers of :meth:`tensors`.
     """
 
     def __init__(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        self.config = {key: config[key] for key in ("N", "M", "G", "scan", "K", "min_known", "hyper_exp")}
-        self.G, self.M, self.N = config["G"], config["M"], config["N"]
+        self.config = config
+        self.G, self.M = config["G"], config["M"]
         self.scan = get_scan(config["scan"])
         self._tensors = tensors
-        layers = _unpack_layers(tensors)
+        layers = unpack_layers(tensors)
         self.h_s = ExactHyperSynthesis(
             [layers["h_s"][key] for key in ("deconv0", "deconv1", "conv")], config["hyper_exp"]
         )
@@ -60,24 +61,29 @@ class ExactEntropyModel:
             )
 
     @classmethod
-    def quantise(cls, model: JointIQNet) -> ExactEntropyModel:
+    def quantise(cls, model: JointIQNet) -> Self:
         """Derive the integers from the float weights of a model; the same on every machine."""
-        tensors = _pack_layers("h_s", ExactHyperSynthesis.quantise(model.h_s).layers())
-        tensors |= _pack_layers("estimator", ExactEstimator.quantise(model.estimator).layers)
+        tensors = pack_layers("h_s", ExactHyperSynthesis.quantise(model.h_s).layers())
+        tensors |= pack_layers("estimator", ExactEstimator.quantise(model.estimator).layers)
         tensors["z_prior.log_sigma"] = exact_log_sigma(model.z_prior).int()
         if model.global_context is not None:
             context = ExactGlobalContext.quantise(model.global_context)
-            tensors |= _pack_layers("global_context", {"transform": context.transform})
+            tensors |= pack_layers("global_context", {"transform": context.transform})
             tensors["global_context.weights"] = context.weights.int()
         return cls(model.config, tensors)
+
+    @property
+    def channels(self) -> int:
+        """Channels of y."""
+        return self.M
 
     def tensors(self) -> dict[str, Tensor]:
         """All integers that define the model, by name: int16 weights, int64 biases, uint8 shifts, int32 tables."""
         return dict(self._tensors)
 
-    def to(self, device: torch.device | str) -> ExactEntropyModel:
+    def to(self, device: torch.device | str) -> Self:
         """The same model on ``device``."""
-        return ExactEntropyModel(self.config, {name: tensor.to(device) for name, tensor in self._tensors.items()})
+        return type(self)(self.config, {name: tensor.to(device) for name, tensor in self._tensors.items()})
 
     @property
     def device(self) -> torch.device:
@@ -103,43 +109,45 @@ class ExactEntropyModel:
 
     def record_z(self, z_hat: Tensor) -> Recorder:
         """The decisions that code z_hat (N, h, w): their bytes and their cost."""
-        values = in_range(z_hat, self.device).flatten()
-        recorder = Recorder()
-        distribution = exact_distribution(self.log_sigma, z_hat[0].numel())
-        recorder.record(distribution, values, torch.zeros_like(values))
-        return recorder
+        return record_prior(self.log_sigma, z_hat)
 
     def decode_z(self, data: bytes, size: Size) -> Tensor:
         """z_hat (N, *size), int64, from :meth:`encode_z`."""
-        decoder = DecisionDecoder(data, self.N * size[0] * size[1])
-        values = walk(exact_distribution(self.log_sigma, size[0] * size[1]), reader(decoder))
-        decoder.finish()
-        return values.view(-1, *size)
+        return decode_prior(self.log_sigma, data, size)
 
     def record_y(self, y_hat: Tensor, z_hat: Tensor) -> Recorder:
         """The decisions that code y_hat (M, h, w) given z_hat: their bytes and their cost."""
         y_hat = in_range(y_hat, self.device).permute(1, 2, 0).contiguous()
+        self._start(z_hat, (y_hat.shape[0], y_hat.shape[1]))
+        recorder = Recorder()
+        self._record(recorder, y_hat)
+        return recorder
+
+    def _record(self, recorder: Recorder, y_hat: Tensor, first_step: int = 0) -> None:
+        """Record y_hat (h, w, M); its steps count from ``first_step``."""
         height, width, _ = y_hat.shape
-        self._start(z_hat, (height, width))
         if self.global_context is not None:
             self.global_context.write_grid(y_hat)
         rows = list(grid_rows(height, width))
         for run in rows:
             self.estimator.write(run, y_hat[run.row])
         order = torch.empty(height, width, dtype=torch.int64, device=self.device)
-        for step, run in enumerate(self.scan.runs(height, width)):
+        for step, run in enumerate(self.scan.runs(height, width), start=first_step):
             order[run.index(self.device)] = step
-        recorder = Recorder()
         for run in rows:
             values = y_hat[run.row].flatten()
             recorder.record(self._distribution(run), values, order[run.row].repeat_interleave(self.M))
-        return recorder
 
     def decode_y(self, data: bytes, z_hat: Tensor, size: Size) -> Tensor:
         """y_hat (M, *size), int64, from :meth:`encode_y`."""
-        decoder = DecisionDecoder(data, self.M * size[0] * size[1])
+        decoder = DecisionDecoder(data, self.channels * size[0] * size[1])
         self._start(z_hat, size)
-        read = reader(decoder)
+        y_hat = self._decode(reader(decoder), size)
+        decoder.finish()
+        return y_hat.permute(2, 0, 1).contiguous()
+
+    def _decode(self, read: CodeStage, size: Size) -> Tensor:
+        """y_hat (*size, M) from the bits that ``read`` gives."""
         y_hat = torch.zeros(*size, self.M, dtype=torch.int64, device=self.device)
         for run in self.scan.runs(*size):
             values = walk(self._distribution(run), read).view(run.count, self.M)
@@ -147,39 +155,18 @@ class ExactEntropyModel:
             self.estimator.write(run, values)
             if self.global_context is not None:
                 self.global_context.write(run, values)
-        decoder.finish()
-        return y_hat.permute(2, 0, 1).contiguous()
+        return y_hat
 
     def _start(self, z_hat: Tensor, size: Size) -> None:
         if size[0] * size[1] > MAX_POSITIONS:
             raise UserError(f"{size[0]}x{size[1]} latent positions; exact coding allows {MAX_POSITIONS}")
-        self.estimator.start(self.h_s(z_hat.to(self.device), size))
+        self.estimator.start(self._c_prime(z_hat.to(self.device), size))
         if self.global_context is not None:
             self.global_context.start(*size)
+
+    def _c_prime(self, z_hat: Tensor, size: Size) -> Tensor:
+        return self.h_s(z_hat, size)
 
     def _distribution(self, run: Run) -> ExactMixture:
         c_global = None if self.global_context is None else self.global_context.read(run)
         return ExactMixture.of_parameters(self.estimator.read(run, c_global), self.G)
-
-
-def _pack_layers(prefix: str, layers: dict[str, ExactLinear]) -> dict[str, Tensor]:
-    tensors = {}
-    for name, layer in layers.items():
-        tensors[f"{prefix}.{name}.weight"] = layer.weight.to(torch.int16)
-        tensors[f"{prefix}.{name}.bias"] = layer.bias.to(torch.int64)
-        tensors[f"{prefix}.{name}.shift"] = layer.shift.to(torch.uint8)
-        tensors[f"{prefix}.{name}.fraction_bits"] = torch.tensor([layer.fraction_bits], dtype=torch.uint8)
-    return tensors
-
-
-def _unpack_layers(tensors: dict[str, Tensor]) -> dict[str, dict[str, ExactLinear]]:
-    groups: dict[str, dict[str, ExactLinear]] = {}
-    for key, weight in tensors.items():
-        if not key.endswith(".weight"):
-            continue
-        prefix, name, _ = key.split(".")
-        stem = key.removesuffix("weight")
-        groups.setdefault(prefix, {})[name] = ExactLinear(
-            weight, tensors[stem + "bias"], tensors[stem + "shift"].int(), int(tensors[stem + "fraction_bits"][0])
-        )
-    return groups

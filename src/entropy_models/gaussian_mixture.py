@@ -9,7 +9,9 @@ With G = 1 the estimator gives two parameters (no weight) and the logit reads ze
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 
 import torch
 from compressai.ops.bound_ops import LowerBoundFunction
@@ -50,8 +52,23 @@ def split_parameters(parameters: Tensor, G: int) -> tuple[Tensor, Tensor, Tensor
     return logits, means, log_sigmas
 
 
+_watchers: list[list[Tensor]] = []
+
+
+@contextlib.contextmanager
+def watch_log_sigmas() -> Iterator[list[Tensor]]:
+    """Collect the log sigmas that are evaluated while the context lasts, detached and before they are bounded."""
+    _watchers.append([])
+    try:
+        yield _watchers[-1]
+    finally:
+        _watchers.pop()
+
+
 def bound_log_sigma(log_sigma: Tensor) -> Tensor:
     """Keep sigma in [0.11, 2048]; below the lower bound only gradients that would raise sigma pass."""
+    for seen in _watchers:
+        seen.append(log_sigma.detach())
     lower: Tensor = LowerBoundFunction.apply(log_sigma, log_sigma.new_tensor(math.log(SIGMA_MIN)))
     return lower.clamp(max=math.log(SIGMA_MAX))
 

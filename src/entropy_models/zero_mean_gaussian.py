@@ -5,8 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from src.bitstream.decisions import walk
+from src.bitstream.rans import DecisionDecoder
 from src.entropy_models.gaussian_mixture import ExactMixture, bound_log_sigma, log_mass
+from src.entropy_models.recorder import Recorder, in_range, reader
 from src.layers.fixed_point import ONE, require_finite
+from src.layers.padding import Size
 
 
 class ZeroMeanGaussian(nn.Module):
@@ -35,3 +39,24 @@ def exact_distribution(log_sigma: Tensor, positions: int) -> ExactMixture:
     log_sigmas = log_sigma.repeat_interleave(positions)[None]
     zeros = torch.zeros_like(log_sigmas)
     return ExactMixture(zeros, zeros, log_sigmas)
+
+
+def record_prior(log_sigma: Tensor, z_hat: Tensor) -> Recorder:
+    """The decisions that code z_hat (N, h, w), integers, all as one set."""
+    values = in_range(z_hat, log_sigma.device).flatten()
+    recorder = Recorder()
+    recorder.record(exact_distribution(log_sigma, z_hat[0].numel()), values, torch.zeros_like(values))
+    return recorder
+
+
+def decode_prior(log_sigma: Tensor, data: bytes, size: Size) -> Tensor:
+    """z_hat (N, *size), int64, from the coded decisions of :func:`record_prior`.
+
+    Raises:
+        BitstreamError: the data are damaged so that they cannot be decoded.
+    """
+    positions = size[0] * size[1]
+    decoder = DecisionDecoder(data, len(log_sigma) * positions)
+    values = walk(exact_distribution(log_sigma, positions), reader(decoder))
+    decoder.finish()
+    return values.view(-1, *size)

@@ -10,10 +10,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from src.files import atomic_path
 from src.models.base import LearnedCodec
 from src.models.checkpoint import load_model
+from src.models.compressai_codec import CompressAICodec
 from src.models.fingerprint import fingerprint
 
 SUFFIX = ".pth.tar"
@@ -26,10 +28,17 @@ def write_pth_tar(model: LearnedCodec, path: str | Path) -> bytes:
     from a training checkpoint they are those of the model itself. A model from a ``.safetensors`` export keeps its
     integers as they were stored, and those derived anew may differ in last bits: then so does the fingerprint.
 
+    Of CompressAI's own models, unless they have an enhancer, it holds what CompressAI's tools expect: the state dict of
+    its class, with the tables of its coder.
+
     Raises:
         UserError: the file cannot be written.
     """
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    model.update()
+    source: nn.Module = model
+    if isinstance(model, CompressAICodec) and model.enhancer is None:
+        source = model.net
+    state = {name: value.detach().cpu().contiguous() for name, value in source.state_dict().items()}
     with atomic_path(path) as temporary:
         torch.save(state, temporary)
     return fingerprint(load_model(path))

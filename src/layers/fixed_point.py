@@ -26,6 +26,8 @@ ACTIVATION_MAX = (1 << 23) - 1
 WEIGHT_BITS = 13
 EXACT_LIMIT = 2.0**52
 MAX_SHIFT = 30
+# Positions of a strip, where an image is too large to be taken as a whole.
+STRIP_POSITIONS = 1 << 12
 
 
 def clamp_fixed_(a: Tensor) -> Tensor:
@@ -123,14 +125,15 @@ class ExactLinear:
         return [part.contiguous() for part in self._columns.split(sizes)]
 
 
-def unfold(a: Tensor, kernel: int) -> Tensor:
-    """Windows of an odd ``kernel`` around each position: (C, H, W) -> (H * W, C * kernel^2), zeros outside."""
-    return F.unfold(a[None], kernel, padding=kernel // 2)[0].T
-
-
 def exact_conv(layer: ExactLinear, a: Tensor, kernel: int) -> Tensor:
-    """Convolution of stride 1: (C, H, W) -> (out, H, W)."""
-    return layer(unfold(a, kernel)).T.reshape(-1, *a.shape[1:])
+    """Convolution of stride 1 with an odd ``kernel``, zeros outside: (C, H, W) -> (out, H, W)."""
+    _, height, width = a.shape
+    half = kernel // 2
+    padded = F.pad(a, (half,) * 4)
+    # A strip of rows at a time, because all windows of a large image together would fill gigabytes.
+    rows = max(1, STRIP_POSITIONS // width)
+    strips = (padded[None, :, top : top + rows + 2 * half] for top in range(0, height, rows))
+    return torch.cat([layer(F.unfold(strip, kernel)[0].T) for strip in strips]).T.reshape(-1, height, width)
 
 
 def exact_deconv(layer: ExactLinear, a: Tensor, kernel: int) -> Tensor:

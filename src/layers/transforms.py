@@ -54,8 +54,8 @@ class SynthesisTransform(nn.Module):
         self.igdns = nn.ModuleList([*(GDN(N, inverse=True) for _ in range(3)), nn.Identity()])
 
     def forward(self, y_hat: Tensor, size: Size) -> Tensor:
-        x = y_hat
-        for deconvolution, igdn, target in zip(self.deconvs, self.igdns, pyramid(size, 4)[-2::-1], strict=True):
+        x, sizes = y_hat, pyramid(size, len(self.deconvs))
+        for deconvolution, igdn, target in zip(self.deconvs, self.igdns, sizes[-2::-1], strict=True):
             x = igdn(crop(deconvolution(x), target))
         return x
 
@@ -94,7 +94,12 @@ class HyperSynthesis(nn.Module):
         for deconvolution, target in zip(self.deconvs, pyramid(size, 2)[-2::-1], strict=True):
             c = self.relu(crop(deconvolution(c), target))
         c = self.conv(c)
-        return c.clamp(max=EXP_INPUT_MAX).exp() if self.exp else c
+        return bounded_exp(c) if self.exp else c
+
+
+def bounded_exp(c: Tensor) -> Tensor:
+    """The exponential at the end of Lee 2019's h_s, of inputs up to 7."""
+    return c.clamp(max=EXP_INPUT_MAX).exp()
 
 
 class ExactHyperSynthesis:

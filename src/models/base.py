@@ -32,17 +32,36 @@ Cut = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class CodedLatents:
-    """The two segments of a file, and what they would cost with an ideal coder.
+    """The two segments of a file, what a decoder finds in them, and what they should cost.
 
     Attributes:
         side: the side information, all of it.
         y: the rest.
-        bits: by latent; empty where the coder's own probabilities cannot be seen. To be called only if wanted.
+        symbols: the coded integers by name, int64 (C, h, w) on the CPU.
+        estimate: bits by latent, by the float likelihoods of the training. To be called only if wanted.
+        bits: bits by latent with an ideal coder, by the coder's own probabilities; empty where those cannot be seen.
+            To be called only if wanted.
     """
 
     side: bytes
     y: bytes
+    symbols: Latents
+    estimate: Callable[[], dict[str, float]]
     bits: Callable[[], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class DecodedLatents:
+    """What the segments of a file hold.
+
+    Attributes:
+        symbols: the coded integers by name, int64 (C, h, w).
+        latents: the latents by name as the networks read them, (C, h, w): the integers themselves, or what the entropy
+            model (by a mean, for example) makes of them.
+    """
+
+    symbols: Latents
+    latents: Latents
 
 
 class LearnedCodec(CompressionModel, ABC):
@@ -55,11 +74,13 @@ class LearnedCodec(CompressionModel, ABC):
     """
 
     #: Side information, in the order in which a decoder reads it.
-    SIDE: ClassVar[tuple[str, ...]] = ("z",)
+    SIDE: tuple[str, ...] = ("z",)
     #: Weights that a file of the model holds as floats (an export).
     FLOAT_PARTS: ClassVar[tuple[str, ...]] = ("g_a.", "g_s.", "h_a.", "enhancer.")
     #: Those of them that a decoder reads, and that make the model's identity.
     DECODER_PARTS: ClassVar[tuple[str, ...]] = ("g_s.", "enhancer.")
+    #: Settings that differ between the stages of a training: ``init_from=`` takes what the parts of both share.
+    STAGED: ClassVar[tuple[str, ...]] = ()
     #: Settings that change how the entropy model works, but no tensor's shape.
     SHAPELESS: ClassVar[tuple[str, ...]] = ()
 
@@ -80,7 +101,8 @@ class LearnedCodec(CompressionModel, ABC):
         Returns:
             ``x_hat``, ``x_mid``: output of the enhancer and of g_s, (B, 3, H, W), [0, 1] scale, not clamped; x_hat of
             the cut. ``likelihoods``, ``log_likelihoods``: of each latent, by name; the first floored at 1e-9, the
-            second not, in nats. Noisy latents in training mode, rounded ones otherwise.
+            second not, in nats. Noisy latents in training mode, rounded ones otherwise. ``auxiliary``, only from
+            models that need it in training: a further loss, scalar, in nats a pixel, which counts as the rate does.
         """
 
     @abstractmethod
@@ -91,20 +113,23 @@ class LearnedCodec(CompressionModel, ABC):
     def reconstruct(self, y_hat: Tensor, size: Size, cut: Cut | None = None) -> tuple[Tensor, Tensor]:
         """x_hat (of the ``cut`` of x_mid, where one is given) and x_mid, (B, 3, *size) in [0, 1] scale, not clamped."""
 
+    def reconstruct_from(self, latents: Latents, size: Size, cut: Cut | None = None) -> tuple[Tensor, Tensor]:
+        """As :meth:`reconstruct`, from all rounded latents, which a decoder has: for pictures that side information
+        takes part in.
+        """
+        return self.reconstruct(latents["y"], size, cut)
+
     @abstractmethod
     def log_likelihoods(self, latents: Latents) -> Latents:
         """Float log-likelihoods, in nats, of the latents of :meth:`latents`: what a file's size is held against."""
 
     def latents(self, x: Tensor) -> Latents:
-        """The rounded latents that are coded for images in [0, 1].
+        """The latents of images in [0, 1] as everything but the coder reads them: quantised, (B, C, h, w) floats.
 
         Raises:
             DataError: they are not finite.
         """
-        latents = self.analyse(x)
-        if not all(bool(torch.isfinite(latent).all()) for latent in latents.values()):
-            raise DataError("the model gives no finite latents for this image; its weights are damaged or diverged")
-        return {name: torch.round(latent) for name, latent in latents.items()}
+        return {name: torch.round(latent) for name, latent in require_finite(self.analyse(x)).items()}
 
     # ---- coding
 
@@ -118,12 +143,16 @@ class LearnedCodec(CompressionModel, ABC):
         """Height and width of the deepest latent of an image."""
 
     @abstractmethod
-    def encode_latents(self, latents: Latents) -> CodedLatents:
-        """Code the latents of one image, (C, h, w) each, holding integers."""
+    def encode(self, x: Tensor) -> CodedLatents:
+        """Code one image in [0, 1], (1, 3, H, W).
+
+        Raises:
+            DataError: its latents are not finite.
+        """
 
     @abstractmethod
-    def decode_latents(self, side: bytes, y: bytes, size: Size) -> Latents:
-        """Latents of one image of the given size from the segments of :meth:`encode_latents`, (C, h, w) int64 each.
+    def decode(self, side: bytes, y: bytes, size: Size) -> DecodedLatents:
+        """The latents of one image of the given size from the segments of :meth:`encode`.
 
         Raises:
             BitstreamError: the segments are damaged so that they cannot be decoded; other damage goes unnoticed.
@@ -137,9 +166,8 @@ class LearnedCodec(CompressionModel, ABC):
         needs them.
         """
         size = (x.shape[-2], x.shape[-1])
-        latents = self.latents(x)
         prefix = pack_varint(size[0]) + pack_varint(size[1])
-        coded = [self.encode_latents({name: latent[i] for name, latent in latents.items()}) for i in range(len(x))]
+        coded = [self.encode(image[None]) for image in x]
         strings = [[one.y for one in coded], [prefix + one.side for one in coded]]
         return {"strings": strings, "shape": torch.Size(self.latent_shape(size))}
 
@@ -151,24 +179,25 @@ class LearnedCodec(CompressionModel, ABC):
             BitstreamError: the strings are damaged so that they cannot be decoded, or ``shape`` is not theirs. Other
                 damage goes unnoticed, as the strings carry no checksum; a ``.jiq`` file does.
         """
-        y_hats: list[Tensor] = []
+        decoded: list[Latents] = []
         size = first = (0, 0)
         for y, side in zip(*strings, strict=True):
             height, position = unpack_varint(side, 0)
             width, position = unpack_varint(side, position)
             size = (height, width)
-            if y_hats and size != first:
+            if decoded and size != first:
                 raise BitstreamError(f"the strings of a batch hold images of different sizes, {first} and {size}")
             first = size
             if tuple(self.latent_shape(size)) != tuple(shape):
                 raise BitstreamError(f"the strings hold latents of size {self.latent_shape(size)}, not {tuple(shape)}")
-            y_hats.append(self.decode_latents(side[position:], y, size)["y"])
-        x_hat, _ = self.reconstruct(self.to_float(torch.stack(y_hats)), size)
+            decoded.append(self.decode(side[position:], y, size).latents)
+        latents = {name: self.to_float(torch.stack([one[name] for one in decoded])) for name in decoded[0]}
+        x_hat, _ = self.reconstruct_from(latents, size)
         return {"x_hat": x_hat.clamp(0, 1)}
 
-    def to_float(self, y: Tensor) -> Tensor:
-        """Decoded integers y as g_s reads them, in its own precision."""
-        return y.to(next(parameter.dtype for parameter in self.parameters() if parameter.is_floating_point()))
+    def to_float(self, latent: Tensor) -> Tensor:
+        """A decoded latent in the precision of the networks."""
+        return latent.to(next(parameter.dtype for parameter in self.parameters() if parameter.is_floating_point()))
 
     def update(self, *_args: Any, force: bool = False, **_kwargs: Any) -> bool:
         """Make what coding needs from the weights; True if there was anything to do (the contract of CompressAI)."""
@@ -237,6 +266,17 @@ def output(x_hat: Tensor, x_mid: Tensor, log_likelihoods: Latents) -> dict[str, 
         "likelihoods": {key: value.exp().clamp(min=LIKELIHOOD_FLOOR) for key, value in log_likelihoods.items()},
         "log_likelihoods": log_likelihoods,
     }
+
+
+def require_finite(latents: Latents) -> Latents:
+    """The latents themselves.
+
+    Raises:
+        DataError: they are not finite.
+    """
+    if not all(bool(torch.isfinite(latent).all()) for latent in latents.values()):
+        raise DataError("the model gives no finite latents for this image; its weights are damaged or diverged")
+    return latents
 
 
 def bits(log_likelihoods: Tensor) -> Tensor:

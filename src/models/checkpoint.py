@@ -1,6 +1,7 @@
 """Trained models from files: a training checkpoint of ``src.train``, or an export of ``src.export``.
 
-Also read are state dicts in CompressAI's layouts (``.pth.tar``): bare, or under the key ``state_dict``.
+Also read are state dicts in CompressAI's layouts (``.pth.tar``): bare, or under the key ``state_dict``. They may be of
+our models, or of CompressAI's own (:mod:`src.models.compressai_codec`), whatever trained those.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ import torch
 from src.errors import UserError
 from src.models import build_model
 from src.models.base import LearnedCodec
+from src.models.compressai_codec import CompressAICodec
 from src.models.export import SUFFIX, read_export
 
 _NET = "net."
 _CONFIG = "_extra_state"
+# Where CompressAI's tools look for a state dict in a checkpoint.
+_STATES = ("network", "state_dict", "model_state_dict")
 # What torch.load raises depends on the bytes it stumbles over; these were seen with random and damaged files.
 _UNREADABLE = (
     pickle.UnpicklingError, struct.error, RuntimeError, EOFError, LookupError, TypeError, AttributeError, ValueError,
@@ -46,12 +50,14 @@ def read_training_checkpoint(path: Path) -> LearnedCodec:
     Raises:
         UserError: not such a checkpoint.
     """
-    allowed = f"a .ckpt written by src.train or a {SUFFIX} or .pth.tar written by src.export"
+    allowed = f"a .ckpt of src.train, a {SUFFIX} or .pth.tar of src.export, or a .pth.tar of CompressAI's image models"
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        state = checkpoint.get("state_dict", checkpoint)
+        state = next((checkpoint[key] for key in _STATES if key in checkpoint), checkpoint)
         if _CONFIG in state:
             config, weights = json.loads(bytes(state[_CONFIG].tolist())), state
+        elif "model_config" not in checkpoint:
+            return CompressAICodec.from_zoo(state)
         else:
             config = checkpoint["model_config"]
             weights = {name.removeprefix(_NET): value for name, value in state.items() if name.startswith(_NET)}

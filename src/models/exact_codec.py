@@ -11,7 +11,15 @@ from torch import Tensor
 
 from src.entropy_models.recorder import Recorder
 from src.layers.padding import Size
-from src.models.base import CodedLatents, Latents, LearnedCodec, pack_segments, unpack_segments
+from src.models.base import (
+    CodedLatents,
+    DecodedLatents,
+    Latents,
+    LearnedCodec,
+    bits,
+    pack_segments,
+    unpack_segments,
+)
 
 
 class IntegerTwin(Protocol):
@@ -80,13 +88,37 @@ class ExactCodec(LearnedCodec):
         super().forget()
         self._exact = None
 
-    def encode_latents(self, latents: Latents) -> CodedLatents:
+    def encode(self, x: Tensor) -> CodedLatents:
         """As in :class:`LearnedCodec`."""
+        return self.encode_latents({name: latent[0] for name, latent in self.latents(x).items()})
+
+    def decode(self, side: bytes, y: bytes, size: Size) -> DecodedLatents:
+        """As in :class:`LearnedCodec`."""
+        latents = self.decode_latents(side, y, size)
+        return DecodedLatents(latents, latents)
+
+    def encode_latents(self, latents: Latents) -> CodedLatents:
+        """Code the latents of one image, (C, h, w) each, holding integers."""
         recorded = self.exact.record(latents)
         side = pack_segments([recorded[name].encode() for name in self.SIDE])
-        return CodedLatents(side, recorded["y"].encode(), lambda: {name: r.bits() for name, r in recorded.items()})
+
+        def estimate() -> dict[str, float]:
+            floats = {name: latent[None].to(self.device, torch.float32) for name, latent in latents.items()}
+            return {name: float(bits(value)) for name, value in self.log_likelihoods(floats).items()}
+
+        return CodedLatents(
+            side,
+            recorded["y"].encode(),
+            {name: latent.long().cpu() for name, latent in latents.items()},
+            estimate,
+            lambda: {name: one.bits() for name, one in recorded.items()},
+        )
 
     def decode_latents(self, side: bytes, y: bytes, size: Size) -> Latents:
-        """As in :class:`LearnedCodec`."""
+        """The latents of one image of the given size, (C, h, w) int64 each, from what :meth:`encode_latents` wrote.
+
+        Raises:
+            BitstreamError: the segments are damaged so that they cannot be decoded; other damage goes unnoticed.
+        """
         segments = dict(zip(self.SIDE, unpack_segments(side, len(self.SIDE)), strict=True))
         return self.exact.decode({**segments, "y": y}, size)

@@ -38,6 +38,7 @@ def write_export(model: LearnedCodec, path: str | Path, half: bool = False, **no
             fingerprint than ``model``.
         notes: more metadata, such as ``name``, ``lmbda`` or ``training_data``.
     """
+    model.update()
     floats = {name: value for name, value in model.state_dict().items() if name.startswith(model.FLOAT_PARTS)}
     stored = {name: _stored(value, half) for name, value in floats.items()}
     tensors = {name: value.detach().cpu().contiguous() for name, value in stored.items()}

@@ -16,6 +16,7 @@ def fingerprint(model: LearnedCodec) -> bytes:
     """
     identity = model.cached_fingerprint
     if identity is None:
+        model.update()
         digest = hashlib.sha256(json.dumps(model.config, sort_keys=True).encode())
         for name, tensor in sorted(model.exact_tensors().items()):
             digest.update(name.encode() + tensor.cpu().numpy().tobytes())

@@ -14,7 +14,7 @@ from torch import Tensor
 from src.bitstream.container import FINGERPRINT_BYTES, SIZES, Container, positions
 from src.bitstream.scan import MAX_POSITIONS, scan_name
 from src.errors import BitstreamError, DataError
-from src.models.base import Latents, LearnedCodec, bits
+from src.models.base import DecodedLatents, Latents, LearnedCodec
 from src.models.fingerprint import fingerprint
 
 Image = NDArray[np.uint8]
@@ -71,20 +71,17 @@ def encode_image(model: LearnedCodec, image: Image, estimate: bool = True) -> En
     # Derived from the weights once a model, not once an image.
     identity = fingerprint(model)
     began = time.perf_counter()
-    latents = model.latents(to_tensor(image, model.device))
-    first = {name: latent[0] for name, latent in latents.items()}
-    coded = model.encode_latents(first)
-    integers = {name: latent.long().cpu() for name, latent in first.items()}
-    crc = latents_crc(integers)
+    coded = model.encode(to_tensor(image, model.device))
+    crc = latents_crc(coded.symbols)
     container = Container(identity[:FINGERPRINT_BYTES], model.scan_code, height, width, crc, coded.side, coded.y)
     data = container.pack()
     seconds = time.perf_counter() - began
     estimated = exact_bits = None
     if estimate:
         exact_bits = coded.bits() or None
-        estimated = {key: float(bits(value)) for key, value in model.log_likelihoods(latents).items()}
+        estimated = coded.estimate()
     payload = container.payload_bytes
-    return Encoded(data, len(data) - payload, payload, estimated, exact_bits, integers, seconds)
+    return Encoded(data, len(data) - payload, payload, estimated, exact_bits, coded.symbols, seconds)
 
 
 @torch.inference_mode()
@@ -96,11 +93,12 @@ def decode_image(model: LearnedCodec, data: bytes) -> Decoded:
     """
     fingerprint(model)
     began = time.perf_counter()
-    latents, size = decode_latents(model, data)
-    x_hat, x_mid = model.reconstruct(latents["y"][None].float(), size)
+    decoded, size = _decode(model, data)
+    latents = {name: latent[None].float() for name, latent in decoded.latents.items()}
+    x_hat, x_mid = model.reconstruct_from(latents, size)
     image, mid = to_image(x_hat), to_image(x_mid)
-    integers = {name: latent.cpu() for name, latent in latents.items()}
-    return Decoded(image, mid, integers, time.perf_counter() - began)
+    symbols = {name: symbol.cpu() for name, symbol in decoded.symbols.items()}
+    return Decoded(image, mid, symbols, time.perf_counter() - began)
 
 
 @torch.inference_mode()
@@ -110,6 +108,11 @@ def decode_latents(model: LearnedCodec, data: bytes) -> tuple[Latents, tuple[int
     Raises:
         BitstreamError: as :func:`decode_image`.
     """
+    decoded, size = _decode(model, data)
+    return decoded.symbols, size
+
+
+def _decode(model: LearnedCodec, data: bytes) -> tuple[DecodedLatents, tuple[int, int]]:
     container = Container.unpack(data)
     expected = fingerprint(model)[:FINGERPRINT_BYTES]
     if container.fingerprint != expected:
@@ -120,10 +123,12 @@ def decode_latents(model: LearnedCodec, data: bytes) -> tuple[Latents, tuple[int
         here = scan_name(model.scan_code)
         raise BitstreamError(f"the scan of the file is {scan_name(container.scan)}, the model's is {here}")
     size = (container.height, container.width)
-    latents = model.decode_latents(container.z, container.y, size)
-    if latents_crc(latents) != container.latents_crc:
-        raise BitstreamError("the decoded latents do not match their checksum; the file is damaged")
-    return latents, size
+    decoded = model.decode(container.z, container.y, size)
+    if latents_crc(decoded.symbols) != container.latents_crc:
+        # Models that are coded on floats decode only where those come out the same.
+        elsewhere = "" if model.exact_tensors() else ", or was written with another device, threads or versions"
+        raise BitstreamError(f"the decoded latents do not match their checksum; the file is damaged{elsewhere}")
+    return decoded, size
 
 
 def same_latents(encoded: Encoded, decoded: Decoded) -> bool:

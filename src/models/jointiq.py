@@ -21,7 +21,7 @@ Images are [0, 1] at the API and [-1, 1] in the networks. I hands x_mid to Q nei
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from compressai.registry import register_model
@@ -67,7 +67,9 @@ class JointIQNet(ExactCodec):
         ConfigError: a value that is not allowed.
     """
 
-    SHAPELESS = ("scan", "min_known", "hyper_abs", "hyper_exp")
+    SHAPELESS: ClassVar[tuple[str, ...]] = ("scan", "min_known", "hyper_abs", "hyper_exp")
+    #: The integer twin of the entropy model.
+    EXACT: ClassVar[type[ExactEntropyModel]] = ExactEntropyModel
 
     def __init__(
         self,
@@ -197,9 +199,9 @@ class JointIQNet(ExactCodec):
 
     def quantise_entropy_model(self) -> ExactEntropyModel:
         """As in :class:`src.models.exact_codec.ExactCodec`."""
-        return ExactEntropyModel.quantise(self)
+        return self.EXACT.quantise(self)
 
     def restore_exact(self, tensors: dict[str, Tensor]) -> None:
         """As in :class:`src.models.base.LearnedCodec`."""
-        self.use_exact(ExactEntropyModel(self.config, tensors))
+        self.use_exact(self.EXACT(self.config, tensors))
         restore_float_twin(self, tensors)

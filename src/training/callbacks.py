@@ -1,9 +1,8 @@
-"""Lightning callbacks: the checkpoint that is always there, a clean stop on Ctrl-C, averaged weights, the speed."""
+"""Lightning callbacks: the checkpoints that are always there, averaged weights, the speed."""
 
 from __future__ import annotations
 
-import signal
-import threading
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -12,64 +11,76 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from src.training.pace import Pace
+
+#: Name of the checkpoint of the best validation, beside the last one.
+BEST = "best.ckpt"
+
 
 class LastCheckpoint(Callback):
     """Keep ``path`` at the newest state: every ``every_steps`` steps, and whenever the training ends in order.
 
-    "In order" includes a time cap and Ctrl-C. After a failure the file is left as it is: the last good one.
+    "In order" includes a time cap, Ctrl-C and SIGTERM. After a failure the file is left as it is: the last good one.
+    The state is the one between two steps: all of a step is over, its validation and its row of the log too, and the
+    next one has not begun, so that a continued training goes on as if it had never stopped.
+
+    Args:
+        path: the newest checkpoint, ``last.ckpt``; the ones before it are ``last-1.ckpt``, ``last-2.ckpt``, ...
+        every_steps: optimizer steps between two saves.
+        keep: checkpoints that are kept, the newest among them.
+        best: also keep the weights with the least ``val/loss``, as ``best.ckpt``, without what a training needs to go
+            on.
     """
 
-    def __init__(self, path: str, every_steps: int) -> None:
+    def __init__(self, path: str, every_steps: int, keep: int = 2, best: bool = True) -> None:
         self.path = Path(path)
         self.every_steps = every_steps
+        self.keep = keep
+        self.best = best
+        self._best_loss = math.inf
+        # Lightning's loops take up from what they were at the end of a batch, not between two.
+        self._loops: dict[str, Any] = {}
+        self._loops_step = -1
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Save on every multiple of ``every_steps`` and when asked to stop; the last step is left to the end."""
-        step = trainer.global_step
-        if step != trainer.max_steps and (trainer.should_stop or step % self.every_steps == 0):
-            trainer.save_checkpoint(self.path)
+        """Note the state of Lightning's loops, for a checkpoint after this step."""
+        self._loops = trainer.fit_loop.state_dict()
+        self._loops_step = trainer.global_step
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Save after every multiple of ``every_steps`` steps that this process has trained."""
+        if trainer.global_step == self._loops_step and trainer.global_step % self.every_steps == 0:
+            self._save(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the weights of the best validation so far."""
+        loss = float(trainer.callback_metrics.get("val/loss", math.inf))
+        if self.best and loss < self._best_loss and not trainer.sanity_checking:
+            self._best_loss = loss
+            trainer.save_checkpoint(self.path.with_name(BEST), storage_options={"weights": True})
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the final state."""
-        trainer.save_checkpoint(self.path)
+        self._save(trainer)
 
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Put in the state of the loops after the last step."""
+        if self._loops_step == trainer.global_step:
+            checkpoint["loops"]["fit_loop"] = self._loops
 
-class StopOnInterrupt(Callback):
-    """Ctrl-C ends the training after the current step, so that the final state is saved whole. A second one is obeyed
-    at once and saves nothing.
-    """
+    def state_dict(self) -> dict[str, Any]:
+        """The least ``val/loss`` so far."""
+        return {"best_loss": self._best_loss}
 
-    def __init__(self) -> None:
-        #: True once Ctrl-C was pressed.
-        self.interrupted = False
-        self._previous: Any = None
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the least ``val/loss`` of an earlier part of the run."""
+        self._best_loss = state_dict["best_loss"]
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take over SIGINT (possible in the main thread only)."""
-        if threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGINT, self._on_signal)
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Stop if asked to; all processes of a distributed run stop after the same step."""
-        stop = self.interrupted
-        if trainer.world_size > 1:
-            stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
-        if stop:
-            self.interrupted = True
-            trainer.should_stop = True
-            trainer.limit_val_batches = 0  # nobody who presses Ctrl-C waits for a validation
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give SIGINT back."""
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
-            self._previous = None
-
-    def _on_signal(self, number: int, frame: Any) -> None:
-        if self.interrupted:
-            raise KeyboardInterrupt
-        self.interrupted = True
-        print("\nstopping after this step (Ctrl-C again: at once, without saving)", flush=True)
+    def _save(self, trainer: Trainer) -> None:
+        for logger in trainer.loggers:
+            # Rows that only this process knows would be missing after a crash: a continued run does not log them again.
+            logger.save()
+        trainer.save_checkpoint(self.path, storage_options={"keep": self.keep})
 
 
 class WeightMean(WeightAveraging):
@@ -93,15 +104,21 @@ class WeightMean(WeightAveraging):
 
 
 class Speed(Callback):
-    """Log ``steps_per_second`` beside the other metrics: the time between two rows of the log, without validation."""
+    """Log ``steps_per_second`` and ``hours_left`` beside the other metrics.
+
+    The speed is that between two rows of the log, validation not counted; the time left is an estimate from the whole
+    training since this process began it.
+    """
 
     def __init__(self) -> None:
         self._since = self._paused = 0.0
         self._steps = 0
+        self._pace = Pace()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
         self._since, self._steps = time.monotonic(), 0
+        self._pace.start(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Log where Lightning logs."""
@@ -109,6 +126,7 @@ class Speed(Callback):
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             now = time.monotonic()
             pl_module.log("steps_per_second", self._steps / max(now - self._since, 1e-9))
+            pl_module.log("hours_left", self._pace.seconds_left(trainer, pl_module) / 3600)
             self._since, self._steps = now, 0
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import shutil
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,17 +19,42 @@ from src.files import atomic_path
 _OPEN_ERRORS = (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile)
 
 
+# What a reader of the model needs of a checkpoint, and what says where it is from.
+_FOR_USE = (
+    "model_config",
+    "state_dict",
+    "lmbda",
+    "distortion",
+    "name",
+    "global_step",
+    "epoch",
+    "pytorch-lightning_version",
+)
+_MB = 1e6
+
+
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Lightning's file format; the file appears in one step, and is read with ``weights_only``."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write ``checkpoint`` to ``path`` atomically.
+        """Write ``checkpoint`` to ``path`` atomically. Whatever fails, the file that was there stays.
+
+        Args:
+            storage_options: ``keep``, how many of the newest checkpoints stay: what was at ``last.ckpt`` becomes
+                ``last-1.ckpt``, and so on (default 1). ``weights``: save only what a reader of the model needs.
 
         Raises:
-            UserError: the file cannot be written.
+            UserError: the file cannot be written, or the disk has too little room for it.
         """
+        path, options = Path(path), storage_options or {}
+        if options.get("weights"):
+            checkpoint = {key: checkpoint[key] for key in _FOR_USE if key in checkpoint}
+        check_room(path, _size(checkpoint))
         with atomic_path(path) as temporary:
-            torch.save(checkpoint, temporary)
+            # Through a file of Python's, a full disk is an OSError that says so.
+            with temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+            _move_back(path, options.get("keep", 1))
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
         """Read a checkpoint of :meth:`save_checkpoint`.
@@ -36,6 +63,50 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             UserError: no such file, or not a checkpoint.
         """
         return read_training_checkpoint(path)
+
+
+def check_room(path: Path, size: float) -> None:
+    """Make sure that ``size`` bytes fit on the disk of ``path`` beside what is there.
+
+    Raises:
+        UserError: they do not.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(path.parent).free
+    if free < size:
+        raise UserError(
+            f"cannot write {path}: it takes {size / _MB:.1f} MB and the disk has {free / _MB:.1f} MB left; what was "
+            "there stays; make room and type the same command, which goes on"
+        )
+
+
+def _size(value: Any) -> float:
+    """Bytes of all tensors in nested containers, and something for the rest."""
+    if isinstance(value, torch.Tensor):
+        return value.numel() * value.element_size()
+    if isinstance(value, Mapping):
+        return sum(map(_size, value.values())) + 200 * len(value)
+    return sum(map(_size, value)) if isinstance(value, list | tuple) else 0
+
+
+def _move_back(path: Path, keep: int) -> None:
+    """Let the file at ``path`` be known as ``NAME-1`` too, the one there as ``NAME-2``, ..., ``keep`` names in all."""
+
+    def earlier(number: int) -> Path:
+        return path.with_stem(f"{path.stem}-{number}") if number else path
+
+    for number in range(keep - 1, 0, -1):
+        if not earlier(number - 1).is_file():
+            continue
+        if number > 1:
+            earlier(number - 1).replace(earlier(number))
+            continue
+        # A second name for the same file: `path` itself is there at every moment.
+        earlier(1).unlink(missing_ok=True)
+        try:
+            os.link(path, earlier(1))
+        except OSError:
+            shutil.copyfile(path, earlier(1))
 
 
 def read_training_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from src.training.crops import LATENT, Crops
 
 DISTORTIONS = ("mse", "ms_ssim")
 RATE_UNITS = ("nats", "bits")
+ALL_POSITIONS = "all"
 
 #: Smallest side of a training patch: four halvings of MS-SSIM, and of g_a, leave one pixel of it.
 MIN_SIDE = 16
@@ -93,21 +94,28 @@ class RateDistortionLoss:
         lmbda: between 0 and 1.
         distortion: ``mse`` or ``ms_ssim``.
         rate_unit: unit of R. The paper does not name it; ``nats`` is inferred from its authors' published curves.
+        rate_positions: positions of each y, drawn anew at each step, whose rate a training counts in place of that of
+            ``all``, scaled so that its expectation is the whole (Lee 2019, section 4.1).
     """
 
-    def __init__(self, lmbda: float, distortion: str = "mse", rate_unit: str = "nats") -> None:
+    def __init__(
+        self, lmbda: float, distortion: str = "mse", rate_unit: str = "nats", rate_positions: int | str = "all"
+    ) -> None:
         self.lmbda = lmbda
         self.distortion = distortion
         self.rate_scale = 1.0 if rate_unit == "nats" else 1 / math.log(2)
+        self.rate_positions = math.inf if rate_positions == ALL_POSITIONS else float(rate_positions)
 
     def __call__(self, output: Mapping[str, Any], x: Tensor, crops: Crops | None = None) -> LossTerms:
         """Loss of a model's ``output`` (``x_hat``, ``log_likelihoods``) for images ``x``, (B, 3, H, W) in [0, 1].
 
-        With ``crops``, ``x_hat`` is that of the crops, and so is the rate of y (:meth:`rate_terms`).
+        With ``crops``, ``x_hat`` is that of the crops, and so is the rate of y (:meth:`rate_terms`). An ``auxiliary``
+        loss in the output, in nats a pixel, counts as the rate does.
         """
         terms = self.rate_terms(output["log_likelihoods"], (x.shape[-2], x.shape[-1]), crops)
         distortion = self.distortion_term(output["x_hat"], x if crops is None else crops.pixels(x))
-        return replace(terms, loss=terms.loss + distortion)
+        auxiliary = self.lmbda * self.rate_scale * output.get("auxiliary", 0.0)
+        return replace(terms, loss=terms.loss + distortion + auxiliary)
 
     def rate_terms(
         self, log_likelihoods: Mapping[str, Tensor], size: tuple[int, int], crops: Crops | None = None
@@ -118,6 +126,8 @@ class RateDistortionLoss:
 
         With ``crops``, the rate of y is the sum over their latents, divided by their number. The rate of z, which no
         place can claim, counts whole (our choice), divided by that of all.
+
+        Positions are drawn for the loss alone, and only where a gradient is wanted: bpp_y is always that of all.
         """
         y = log_likelihoods["y"]
         images = y.shape[0]
@@ -127,10 +137,19 @@ class RateDistortionLoss:
         seen_pixels = pixels if crops is None else (crops.side * LATENT) ** 2
         nats_y = -seen_y.float().sum() / images
         nats_z = -sum((value.float().sum() for value in side), start=y.new_zeros((), dtype=torch.float32)) / images
-        per_latent = nats_y / _area(seen_y) + nats_z / _area(y)
+        per_latent = self._counted(seen_y, nats_y) / _area(seen_y) + nats_z / _area(y)
         rate = self.lmbda * self.rate_scale / _PIXELS_PER_LATENT * per_latent
         bpp_y, bpp_z = nats_y / (math.log(2) * seen_pixels), nats_z / (math.log(2) * pixels)
         return LossTerms(rate, bpp_y.detach(), bpp_z.detach())
+
+    def _counted(self, y: Tensor, nats: Tensor) -> Tensor:
+        """Rate of y (B, M, h, w) that the loss counts: ``nats``, or the estimate of it by the drawn positions."""
+        area = _area(y)
+        if not y.requires_grad or self.rate_positions >= area:
+            return nats
+        drawn = torch.rand(y.shape[0], 1, area, device=y.device).argsort(2)[..., : int(self.rate_positions)]
+        values = y.flatten(2).gather(2, drawn.expand(-1, y.shape[1], -1))
+        return -values.float().sum() / y.shape[0] * (area / drawn.shape[2])
 
     def distortion_term(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """(1 - lambda) / 1000 * D, a scalar, of two batches (B, 3, H, W) in [0, 1]."""

@@ -1,28 +1,31 @@
-"""Pictures of validation images for W&B: original, I's and Q's output, the error and where the bits went."""
+"""Pictures of validation images for W&B: original, I's and Q's output, the error and where each latent's bits went."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.trainer.states import TrainerFn
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from src.errors import ConfigError
+from src.models.compressai_codec import CompressAICodec
 from src.training.losses import psnr
 
 _ERROR_GAIN = 8
 
+#: Pictures (H, W, 3), 8 bits, by caption.
+Pictures = dict[str, NDArray[np.uint8]]
+
 
 class ImagePanels(Callback):
-    """Gives loggers that take images (W&B's) five pictures of the first validation images; others get nothing.
+    """Gives loggers that take images (W&B's) pictures of the first validation images; others get nothing.
 
     Args:
         images: how many validation images; 0 is none.
@@ -44,47 +47,73 @@ class ImagePanels(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Tensor, batch_idx: int, *args: Any
     ) -> None:
         """Log the pictures of one image from the output that the validation step has computed."""
-        due = self._validations % self.every == 0 or trainer.global_step == trainer.max_steps
-        if due and batch_idx < self.images and trainer.is_global_zero:
-            # In the row of the validation's means, which Lightning numbers by the last step's index.
-            step = max(trainer.global_step - 1, 0)
-            for logger in filter(_takes_images, trainer.loggers):
-                _log(logger, panels(batch, outputs, self.side), f"val/image_{batch_idx}", step)
+        if batch_idx < self.images and is_due(trainer, self._validations, self.every):
+            centred = isinstance(pl_module.net, CompressAICodec)
+            log_pictures(trainer, f"val/image_{batch_idx}", lambda: panels(batch, outputs, self.side, centred))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count."""
         self._validations += 1
 
 
-@rank_zero_only
-def _log(logger: Any, pictures: Mapping[str, NDArray[np.uint8]], key: str, step: int) -> None:
-    logger.log_image(key, list(pictures.values()), step=step, caption=list(pictures))
+def is_due(trainer: Trainer, validations: int, every: int) -> bool:
+    """Whether this validation, after ``validations`` earlier ones, is one of each ``every``, or the training's last.
+
+    The last one runs at the last step, or, where a time cap has ended the training, after it.
+    """
+    is_last = trainer.global_step == trainer.max_steps or trainer.state.fn == TrainerFn.VALIDATING
+    return validations % every == 0 or is_last
 
 
-def _takes_images(logger: Logger) -> bool:
-    return hasattr(logger, "log_image")
+def log_pictures(trainer: Trainer, key: str, make: Callable[[], Pictures]) -> None:
+    """Log the pictures that ``make`` gives, in the row of the validation's means, if a logger takes any."""
+    takers: list[Any] = [logger for logger in trainer.loggers if hasattr(logger, "log_image")]
+    if not takers or not trainer.is_global_zero:
+        return
+    pictures = make()
+    for logger in takers:
+        logger.log_image(key, list(pictures.values()), step=row(trainer), caption=list(pictures))
 
 
-def panels(x: Tensor, output: Mapping[str, Any], side: int) -> dict[str, NDArray[np.uint8]]:
-    """Five 8-bit pictures (H, W, 3) by caption, of one image (1, 3, H, W) in [0, 1] and the model's output for it."""
+def row(trainer: Trainer) -> int:
+    """The step of the row of the validation's means: Lightning numbers it by the last step's index."""
+    return max(trainer.global_step - 1, 0)
+
+
+def panels(x: Tensor, output: Mapping[str, Any], side: int, centred: bool = False) -> Pictures:
+    """Pictures by caption, of one image (1, 3, H, W) in [0, 1] and the model's output for it: four, and a bit map of
+    each latent.
+
+    Args:
+        side: longest side of a picture in pixels.
+        centred: the latents are of an image that was padded equally on both sides, not at its end.
+    """
     x_hat, x_mid = (output[key].float().clamp(0, 1) for key in ("x_hat", "x_mid"))
-    bits = {key: -value.float().sum(1, keepdim=True) / math.log(2) for key, value in output["log_likelihoods"].items()}
-    bpp = sum(float(value.sum()) for value in bits.values()) / (x.shape[-2] * x.shape[-1])
-    bits_y = bits["y"][0, 0]
-    scale = max(float(bits_y.max()), 1e-9)
-    return {
+    pictures = {
         "original": _picture(x, side),
         f"I, {float(psnr(x, x_mid)):.2f} dB": _picture(x_mid, side),
         f"Q, {float(psnr(x, x_hat)):.2f} dB": _picture(x_hat, side),
         f"error of Q, times {_ERROR_GAIN}": _picture((x - x_hat).abs().mul(_ERROR_GAIN).clamp(max=1), side),
-        f"bits of y, white = {scale:.0f} a position; y and z {bpp:.3f} bpp": _picture(_like(bits_y / scale, x), side),
     }
+    for name, log_likelihoods in sorted(output["log_likelihoods"].items(), key=lambda item: item[0] != "y"):
+        bits = -log_likelihoods.float().sum(1)[0] / math.log(2)
+        scale = max(float(bits.max()), 1e-9)
+        bpp = float(bits.sum()) / (x.shape[-2] * x.shape[-1])
+        caption = f"bits of {name}, {bpp:.3f} bpp; white = {scale:.3g} a position"
+        pictures[caption] = _picture(_like(bits / scale, x, centred), side)
+    return pictures
 
 
-def _like(values: Tensor, x: Tensor) -> Tensor:
-    """Values of y's grid, (h, w), as a grey picture of the size of ``x``."""
-    large = values.repeat_interleave(16, 0).repeat_interleave(16, 1)[: x.shape[-2], : x.shape[-1]]
-    return large.clamp(0, 1).expand(1, 3, -1, -1)
+def _like(values: Tensor, x: Tensor, centred: bool) -> Tensor:
+    """Values of a latent's grid, (h, w), as a grey picture of the size of ``x``."""
+    size = (x.shape[-2], x.shape[-1])
+    # Pixels of a side that one position stands for: latents are smaller by a power of two.
+    stride = 1
+    while any(cells * stride < length for cells, length in zip(values.shape, size, strict=True)):
+        stride *= 2
+    large = values.repeat_interleave(stride, 0).repeat_interleave(stride, 1)
+    top, left = ((have - want) // 2 if centred else 0 for have, want in zip(large.shape, size, strict=True))
+    return large[top : top + size[0], left : left + size[1]].clamp(0, 1).expand(1, 3, -1, -1)
 
 
 def _picture(x: Tensor, side: int) -> NDArray[np.uint8]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
@@ -12,6 +12,7 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as RichProgress
 
 from src.errors import ConfigError
+from src.training.pace import Pace, share_done
 
 STYLES = ("auto", "bar", "lines", "off")
 
@@ -39,17 +40,15 @@ class Progress(Callback):
         self.seconds = _BAR_SECONDS if self.style == "bar" else line_seconds
         self._bar: RichProgress | None = None
         self._task: Any = None
-        self._began = self._shown = 0.0
-        self._first_step = 0
-        self._first_share = 0.0
+        self._shown = 0.0
+        self._pace = Pace()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock and the bar."""
         if not trainer.is_global_zero:
             self.style = "off"
-        self._began = self._shown = time.monotonic()
-        self._first_step = trainer.global_step
-        self._first_share = _share(trainer, pl_module)
+        self._shown = time.monotonic()
+        self._pace.start(trainer, pl_module)
         if self.style == "bar":
             self._bar = RichProgress(BarColumn(bar_width=10), TextColumn("{task.description}"), console=self.console)
             self._task = self._bar.add_task("", total=1.0)
@@ -60,7 +59,7 @@ class Progress(Callback):
         now = time.monotonic()
         if self.style != "off" and (now - self._shown >= self.seconds or trainer.global_step == trainer.max_steps):
             self._shown = now
-            self._show(trainer, pl_module, now - self._began)
+            self._show(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """One line with the validation's means."""
@@ -88,20 +87,14 @@ class Progress(Callback):
             self._bar.stop()
             self._bar = None
 
-    def _show(self, trainer: Trainer, pl_module: LightningModule, seconds: float) -> None:
-        share = _share(trainer, pl_module)
-        done = max(share - self._first_share, 1e-9)
-        left = timedelta(seconds=round(seconds * (1 - share) / done))
-        speed = (trainer.global_step - self._first_step) / max(seconds, 1e-9)
+    def _show(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        left = timedelta(seconds=round(self._pace.seconds_left(trainer, pl_module)))
+        speed = self._pace.steps_per_second(trainer)
         metrics = trainer.callback_metrics
         values = "  ".join(f"{name} {float(metrics[key]):.3f}" for name, key in _WATCHED.items() if key in metrics)
         text = f"{trainer.global_step}/{trainer.max_steps}  {values}  {speed:.1f}/s  {left} left"
         if self._bar is not None:
-            self._bar.update(self._task, completed=share, description=text)
+            self._bar.update(self._task, completed=share_done(trainer, pl_module), description=text)
         else:
-            self.console.print(f"step {text}", highlight=False, soft_wrap=True)
-
-
-def _share(trainer: Trainer, module: LightningModule) -> float:
-    progress = getattr(module, "progress", None)
-    return float(progress(trainer.global_step)) if callable(progress) else trainer.global_step / trainer.max_steps
+            finish = f"{datetime.now() + left:%Y-%m-%d %H:%M}"
+            self.console.print(f"step {text}, until {finish}", highlight=False, soft_wrap=True)

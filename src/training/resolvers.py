@@ -13,23 +13,35 @@ class UnknownRatePoint(LookupError):
 
 
 def rate_point(field: str, *, _root_: DictConfig) -> Any:
-    """Value of ``field`` (N, M, max_steps or lr): the scale's where it has one, else that of the row of ``lmbda``.
+    """Value of ``field`` (N, M, M1, M2, max_steps or lr): the scale's where it has one, else that of ``lmbda``'s row.
 
-    A stage that has steps of its own (``stage.max_steps``) wins over both.
+    A stage that has steps or a learning rate of its own (``stage.max_steps``, ``stage.lr``) wins over both. M1 and M2
+    are the two parts of a hybrid y; where only M is known, they are its halves (our choice).
 
     Raises:
-        UnknownRatePoint: the scale leaves the value open and no row of ``rates.table`` has this ``lmbda``.
+        UnknownRatePoint: the scale leaves the value open and no row of the table has this ``lmbda``.
     """
-    value = _root_.stage.max_steps if field == "max_steps" else None
+    value = _root_.stage.get(field) if field in ("max_steps", "lr") else None
+    if value is None:
+        value = _entry(_root_.scale, field)
     if value is not None:
         return value
-    value = _root_.scale[field]
-    if value is not None:
-        return value
-    for row in _root_.rates.table:
+    for row in rate_rows(_root_):
         if isinstance(_root_.lmbda, int | float) and math.isclose(row.lmbda, _root_.lmbda):
-            return row[field]
+            return _entry(row, field)
     raise UnknownRatePoint(f"lmbda={_root_.lmbda} is not in the rate table")
+
+
+def rate_rows(cfg: DictConfig) -> list[DictConfig]:
+    """The rows of ``rates.table`` for the distortion in use: those that name it, and those that name none."""
+    return [row for row in cfg.rates.table if row.get("distortion") in (None, cfg.distortion.name)]
+
+
+def _entry(values: DictConfig, field: str) -> Any:
+    if field in values or field not in ("M1", "M2") or values.M is None:
+        return values.get(field)
+    first = values.M // 2
+    return first if field == "M1" else values.M - first
 
 
 def scaled(key: str, own: Any, *, _root_: DictConfig) -> Any:
@@ -38,7 +50,14 @@ def scaled(key: str, own: Any, *, _root_: DictConfig) -> Any:
     return own if value is None else value
 
 
+def staged(key: str, otherwise: Any, *, _root_: DictConfig) -> Any:
+    """Value of ``stage.<key>``, or ``otherwise`` where the stage has none."""
+    value = _root_.stage.get(key)
+    return otherwise if value is None else value
+
+
 def register() -> None:
     """Make the resolvers known to OmegaConf; may be called more than once."""
     OmegaConf.register_new_resolver("rate_point", rate_point, replace=True)
     OmegaConf.register_new_resolver("scaled", scaled, replace=True)
+    OmegaConf.register_new_resolver("staged", staged, replace=True)

@@ -27,9 +27,9 @@ from src.errors import UserError
 from src.files import write_text
 
 # What decides where and how conveniently a run runs, not what it learns.
-_NOT_HASHED = ("paths", "logger", "callbacks", "ckpt_path", "rerun", "rates", "scale")
+_NOT_HASHED = ("paths", "logger", "callbacks", "ckpt_path", "rerun", "resume", "sweep", "rates", "scale")
 _NOT_HASHED_TRAINER = ("accelerator", "devices", "strategy", "num_nodes")
-_NOT_HASHED_DATA = ("num_workers", "preload_mb")
+_NOT_HASHED_DATA = ("num_workers", "preload_mb", "at_paper_scale")
 
 CONFIG = "config.yaml"
 #: Exists once the run has trained all it was to train.
@@ -62,11 +62,14 @@ def run_folder(cfg: DictConfig) -> Path:
     return Path(cfg.paths.results) / "runs" / cfg.experiment_name / run_key(cfg)
 
 
-def prepare(folder: Path, cfg: DictConfig) -> Path | None:
+def prepare(folder: Path, cfg: DictConfig, checkpoint: str | None) -> Path | None:
     """Create ``folder`` with ``config.yaml`` and ``provenance.json``.
 
     A folder that already holds checkpoints is moved aside first, so that nothing trained is ever lost, unless this run
-    continues that one (``ckpt_path`` lies inside).
+    continues that one.
+
+    Args:
+        checkpoint: the checkpoint this run continues; None: it starts anew.
 
     Returns:
         Where an earlier run was moved to; None if there was none.
@@ -74,14 +77,16 @@ def prepare(folder: Path, cfg: DictConfig) -> Path | None:
     Raises:
         UserError: the files cannot be written.
     """
-    continues = _continues(folder, cfg)
     moved = None
-    if (folder / "checkpoints").exists() and not continues:
+    if (folder / "checkpoints").exists() and not _is_inside(folder, checkpoint):
         number = 1
         while folder.with_name(f"{folder.name}.old{number}").exists():
             number += 1
         moved = folder.rename(folder.with_name(f"{folder.name}.old{number}"))
     (folder / DONE).unlink(missing_ok=True)
+    for place in (folder, folder / "checkpoints"):
+        for unfinished in place.glob(".*.*.*"):  # src.files' temporary names, of a process that was killed
+            unfinished.unlink()
     describe(folder, cfg)
     return moved
 
@@ -101,13 +106,44 @@ def describe(folder: Path, cfg: DictConfig) -> None:
     write_text(folder / "provenance.json", json.dumps(provenance(), indent=2) + "\n")
 
 
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of the run in ``folder`` that a training can go on from, the newest first."""
+    last = folder / CHECKPOINT
+    earlier = [path for path in last.parent.glob(f"{last.stem}-*{last.suffix}") if _age(path) > 0]
+    return [path for path in (last, *sorted(earlier, key=_age)) if path.is_file()]
+
+
+def _age(path: Path) -> int:
+    """1 for ``last-1.ckpt``, the one before the last; 0 for other names."""
+    number = path.stem.rpartition("-")[2]
+    return int(number) if number.isdecimal() else 0
+
+
 def mark_done(folder: Path, step: int) -> None:
     """Note that the run in ``folder`` is complete after ``step`` optimizer steps."""
     write_text(folder / DONE, json.dumps({"step": step}) + "\n")
 
 
+def done_step(folder: Path) -> int:
+    """Optimizer steps of the complete run in ``folder``."""
+    return int(json.loads((folder / DONE).read_text())["step"])
+
+
+def is_finished(folder: Path, cfg: DictConfig) -> bool:
+    """Whether ``folder`` holds a complete run of exactly the configuration ``cfg``."""
+    return (folder / DONE).is_file() and has_same_key(folder, cfg)
+
+
+def has_same_key(folder: Path, cfg: DictConfig) -> bool:
+    """Whether ``folder`` holds a run of the configuration ``cfg``, complete or not."""
+    try:
+        return run_key(read_config(folder)) == run_key(cfg)
+    except (UserError, OmegaConfBaseException, KeyError, AttributeError):
+        return False
+
+
 def holds(folder: Path, cfg: DictConfig) -> bool:
-    """Whether ``folder`` holds a run of the configuration ``cfg``; what it started from is not compared."""
+    """As :func:`has_same_key`; what the run started from is not compared."""
     try:
         saved = read_config(folder)
         return run_key(_without_start(saved)) == run_key(_without_start(cfg))
@@ -148,7 +184,9 @@ def again(folder: str | Path, overrides: Sequence[str]) -> DictConfig:
         UserError: no configuration there, or an override that is not of that kind.
     """
     cfg = read_config(folder)
-    continued = _continues(Path(cfg.paths.run_dir), cfg)
+    continued = _is_inside(Path(cfg.paths.run_dir), cfg.ckpt_path)
+    if "resume" not in cfg:
+        OmegaConf.update(cfg, "resume", "auto", force_add=True)
     cfg.paths.run_dir = str(Path(folder).with_name(f"{Path(folder).resolve().name}.rerun"))
     cfg.rerun = str(folder)
     if continued:
@@ -183,8 +221,8 @@ def override(key: str, value: object) -> str:
     return f"{key}={text}"
 
 
-def _continues(folder: Path, cfg: DictConfig) -> bool:
-    return cfg.ckpt_path is not None and folder.resolve() in Path(cfg.ckpt_path).resolve().parents
+def _is_inside(folder: Path, checkpoint: str | None) -> bool:
+    return checkpoint is not None and folder.resolve() in Path(checkpoint).resolve().parents
 
 
 def _replace(value: Any, by: str) -> Any:

@@ -16,16 +16,27 @@ Schedule = Callable[[float], float]
 SCHEDULES = ("step", "cosine", "constant")
 
 
-def step_decay(max_steps: int, halvings: int = 6, decay_steps: int = 300_000, decay_share: float = 0.3) -> Schedule:
+def step_decay(
+    max_steps: int,
+    halvings: int = 6,
+    decay_steps: int = 300_000,
+    decay_share: float = 0.3,
+    pretrain_share: float = 0.0,
+    pretrain_factor: float = 1.0,
+) -> Schedule:
     """Halve ``halvings`` times at equal distances over the last part of the run (paper, section 5).
 
     The last part is ``decay_steps`` long, but at most ``decay_share`` of the run. With the defaults these are the
     paper's halvings at T - 300K, T - 250K, ..., T - 50K for each T of section 5 (a million steps and more), and the
     same picture scaled down for shorter runs.
+
+    The first ``pretrain_share`` of the run has ``pretrain_factor`` times the initial rate (Lee 2019, section 4.2).
     """
     window = min(float(decay_steps), decay_share * max_steps)
 
     def factor(progress: float) -> float:
+        if progress < pretrain_share:
+            return pretrain_factor
         into = progress * max_steps - (max_steps - window)
         if into < -1e-6 * window:
             return 1.0
@@ -51,7 +62,14 @@ def constant() -> Schedule:
 
 
 def build_schedule(
-    name: str, max_steps: int, halvings: int, decay_steps: int, decay_share: float, final_share: float
+    name: str,
+    max_steps: int,
+    halvings: int,
+    decay_steps: int,
+    decay_share: float,
+    final_share: float,
+    pretrain_share: float = 0.0,
+    pretrain_factor: float = 1.0,
 ) -> Schedule:
     """The schedule called ``name``, one of ``SCHEDULES``.
 
@@ -59,7 +77,7 @@ def build_schedule(
         KeyError: unknown name.
     """
     return {
-        "step": lambda: step_decay(max_steps, halvings, decay_steps, decay_share),
+        "step": lambda: step_decay(max_steps, halvings, decay_steps, decay_share, pretrain_share, pretrain_factor),
         "cosine": lambda: cosine(final_share),
         "constant": constant,
     }[name]()

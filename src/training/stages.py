@@ -7,6 +7,7 @@ Every stage is a run of its own, in a process of its own and a folder of its own
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,21 +15,17 @@ from typing import Any
 
 from hydra import compose
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from src.errors import UserError
 from src.files import atomic_path
-from src.training import run_folder
+from src.training import resume, run_folder
+from src.training.processes import EXIT_INTERRUPTED, EXIT_TERMINATED, run_process
 from src.training.run_folder import CHECKPOINT, DONE, override
-from src.training.sweep import run_process
-from src.training.validation import validate
+from src.training.validation import refuse_long_trial, validate
 
 # What the chain decides itself for each stage.
-_OWN_KEYS = ("stage", "init_from", "ckpt_path", "rerun", "paths.run_dir")
-
-
-# What src.errors.run_cli makes of Ctrl-C.
-EXIT_INTERRUPTED = 130
+_OWN_KEYS = ("stage", "init_from", "ckpt_path", "rerun", "resume", "paths.run_dir")
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,8 @@ class Stage:
 def run_chain(cfg: DictConfig, overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> Path:
     """Train the stages of ``cfg.stage.chain``.
 
-    A stage that is finished is skipped and one that was cut is continued, unless the one before it was trained anew.
+    A stage that is finished is skipped and one that was cut is continued, unless the one before it was trained anew or
+    ``resume=never``.
 
     Args:
         cfg: the composed config.
@@ -64,24 +62,30 @@ def run_chain(cfg: DictConfig, overrides: Sequence[str], config_dirs: Sequence[s
     for stage in stages:
         # The long first stage is not to be trained for a mistake in the last one.
         validate(stage.cfg)
+        refuse_long_trial(stage.cfg)
     if cfg.init_from is not None and not Path(cfg.init_from).is_file():
         raise UserError(
             f"init_from={cfg.init_from}: no such file; allowed: a checkpoint to take the first stage's place"
         )
     _describe(folder, cfg)
-    trained = False
+    trained = OmegaConf.select(cfg, "resume") == "never"
     for number, stage in enumerate(stages, start=1):
         label = f"stage {number} of {len(stages)}, {stage.folder.name}"
         if not trained and (stage.folder / DONE).is_file() and run_folder.holds(stage.folder, stage.cfg):
             _say(f"{label}: finished, skipped")
             continue
-        last = stage.folder / CHECKPOINT
-        cut = not trained and last.is_file() and run_folder.holds(stage.folder, stage.cfg)
-        _say(f"{label}: continued" if cut else label)
-        code = _run([*stage.overrides, *([override("ckpt_path", last)] if cut else [])], config_dirs)
+        goes_on = not trained and run_folder.holds(stage.folder, stage.cfg)
+        start = resume.newest(stage.folder) if goes_on else resume.Start()
+        for warning in start.warnings:
+            _say(warning)
+        _say(f"{label}: continued" if start.checkpoint else label)
+        how = {"ckpt_path": start.checkpoint} if start.checkpoint else {"resume": "never"}
+        code = _run([*stage.overrides, *_texts(how)], config_dirs)
         if code == EXIT_INTERRUPTED:
             _say("the same command goes on")
             raise KeyboardInterrupt
+        if code == EXIT_TERMINATED:
+            sys.exit(EXIT_TERMINATED)
         if code:
             raise UserError(f"{label} failed with exit code {code}; its message is above")
         trained = True
@@ -136,6 +140,7 @@ def _key(text: str) -> str:
 
 @rank_zero_only
 def _describe(folder: Path, cfg: DictConfig) -> None:
+    (folder / DONE).unlink(missing_ok=True)
     run_folder.describe(folder, cfg)
 
 
@@ -144,6 +149,7 @@ def _finish(folder: Path, last: Path) -> None:
     """Give the run the last stage's checkpoint, as every run has one."""
     with atomic_path(folder / CHECKPOINT) as temporary:
         shutil.copyfile(last / CHECKPOINT, temporary)
+    run_folder.mark_done(folder, run_folder.done_step(last))
     _say(f"trained all stages: {folder / CHECKPOINT}")
     _say(f"again, from its own configurations: {run_folder.command(rerun=folder)}")
 

@@ -7,67 +7,124 @@ job keeps that from happening, and keeps a job that fails from taking the others
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
 from hydra.conf import HydraConf
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
+from lightning.fabric.plugins.environments import SLURMEnvironment
+from omegaconf import DictConfig
+
+from src.errors import EXIT_USER_ERROR, ConfigError, UserError
+from src.training.jobs import Job, note_job, run_jobs
+from src.training.processes import EXIT_TERMINATED, run_process
+from src.training.status import read_sweep, status_table
 
 _LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
 
-@dataclass(frozen=True)
-class JobResult:
-    """One finished job: what it was, and the exit code of its process."""
-
-    overrides: tuple[str, ...]
-    code: int
-
-    def line(self) -> str:
-        """``done`` or ``failed`` with the job's overrides."""
-        state = "done" if self.code == 0 else f"failed (exit code {self.code})"
-        return f"{state:24s} {' '.join(self.overrides)}"
+def is_sweep(hydra: HydraConf) -> bool:
+    """Whether this is a job of a sweep, and not what a single command or a sweep's job process runs."""
+    return hydra.mode == RunMode.MULTIRUN
 
 
-def starts_processes(hydra: HydraConf) -> bool:
-    """True for the jobs of a sweep that Hydra runs one after the other in this process.
+def is_queued_here(hydra: HydraConf) -> bool:
+    """True for a sweep with Hydra's own launcher, which only lists the jobs; :mod:`src.training.jobs` runs them.
 
-    Other launchers (submitit, Ray) give each job a process already.
+    Other launchers (submitit, Ray) run each job in a process of their own.
     """
-    return hydra.mode == RunMode.MULTIRUN and hydra.launcher.get("_target_") == _LAUNCHER
+    return is_sweep(hydra) and hydra.launcher.get("_target_") == _LAUNCHER
 
 
-def run_job(hydra: HydraConf) -> JobResult:
-    """Run one job of a sweep in a process of its own and wait for it.
+class Queue:
+    """The jobs that Hydra's own launcher lists; they run when the list is complete."""
 
-    Ctrl-C reaches that process too; it is waited for while it saves, then KeyboardInterrupt goes on.
-    """
-    overrides = tuple(hydra.overrides.task)
-    print(f"\n[{hydra.job.num + 1}] {' '.join(overrides)}", flush=True)
-    return JobResult(overrides, run_process(overrides, config_dirs(hydra), {**group(hydra), **os.environ}))
+    def __init__(self) -> None:
+        self._jobs: list[Job] = []
+        self._settings: HydraConf | None = None
+
+    def add(self, hydra: HydraConf, cfg: DictConfig) -> None:
+        """Put a job of a sweep on the list; ``cfg`` is its configuration.
+
+        Raises:
+            UserError: ``rerun=`` names no run.
+        """
+        self._jobs.append(Job.of(tuple(hydra.overrides.task), cfg))
+        self._settings = hydra
+
+    def run(self) -> int:
+        """Run the jobs, and print how they stand at the end.
+
+        Returns:
+            Exit code: 0 where all are done (or there are none), 1 where one failed, 143 after SIGTERM.
+
+        Raises:
+            ConfigError: wrong numbers of jobs or devices.
+            KeyboardInterrupt: Ctrl-C; started jobs have saved.
+        """
+        if self._settings is None:
+            return _summarise(NoteSweep.ended.pop()) if NoteSweep.ended else 0
+        record = Path(self._settings.sweep.dir)
+        at_once, gpus = places(self._jobs[0].cfg)
+        try:
+            results = run_jobs(
+                self._jobs, at_once, gpus, config_dirs(self._settings), group(self._settings), record=record
+            )
+        finally:
+            status_table(read_sweep(record)).print()
+        if any(result.failed for result in results):
+            return 1
+        return 0 if all(result.code == 0 for result in results) else EXIT_TERMINATED
 
 
-def run_process(
-    overrides: Sequence[str], folders: Sequence[str] = (), environment: Mapping[str, str] | None = None
-) -> int:
-    """Exit code of ``python -m src.train`` with ``overrides``.
+class NoteSweep(Callback):
+    """Hydra's hook that tells the process in which a sweep was typed that another launcher has run it."""
+
+    #: Folders of the sweeps that other launchers have run.
+    ended: list[Path] = []  # noqa: RUF012  shared on purpose: Hydra makes the object
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Note the sweep's folder."""
+        if config.hydra.launcher["_target_"] != _LAUNCHER:
+            self.ended.append(Path(config.hydra.sweep.dir))
+
+
+def run_elsewhere(hydra: HydraConf, cfg: DictConfig, run_here: Callable[[], None]) -> int:
+    """Run one job of a sweep in the process that another launcher has made for it.
+
+    A task of a SLURM job trains in its own process: SLURM has started one for every device. Everywhere else Lightning
+    starts the processes of a distributed run, by repeating a command line, so that the job gets one of its own.
 
     Args:
-        folders: further config folders.
-        environment: all environment variables of the process; None: those of this one.
+        cfg: the job's configuration.
+        run_here: trains it in this process.
+
+    Returns:
+        The exit code of the training.
     """
-    command = [sys.executable, "-m", "src.train"]
-    for folder in folders:
-        command += ["--config-dir", folder]
-    process = subprocess.Popen([*command, *overrides], env=environment)
-    try:
-        return process.wait()
-    except KeyboardInterrupt:
-        process.wait()
-        raise
+    job = Job.of(tuple(hydra.overrides.task), cfg)
+    record, number = Path(hydra.sweep.dir), hydra.job.num
+    os.environ.update({**group(hydra), **os.environ})
+    in_slurm = SLURMEnvironment.detect()
+    is_first = not in_slurm or os.environ.get("SLURM_PROCID", "0") == "0"
+    if is_first:
+        note_job(record, number, job.overrides, job.folder, None)
+    if not in_slurm:
+        code = 0 if job.is_finished() else run_process(job.overrides, config_dirs(hydra))
+    else:
+        try:
+            run_here()
+            code = 0
+        except UserError as error:
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+            code = EXIT_USER_ERROR
+    if is_first:
+        note_job(record, number, job.overrides, job.folder, code)
+    return code
 
 
 def config_dirs(hydra: HydraConf) -> list[str]:
@@ -77,11 +134,51 @@ def config_dirs(hydra: HydraConf) -> list[str]:
 
 def group(hydra: HydraConf) -> dict[str, str]:
     """W&B's environment variable that puts the runs of a sweep's jobs into one group, named by the sweep's folder."""
-    return {"WANDB_RUN_GROUP": Path(hydra.sweep.dir).name} if hydra.mode == RunMode.MULTIRUN else {}
+    return {"WANDB_RUN_GROUP": Path(hydra.sweep.dir).name} if is_sweep(hydra) else {}
 
 
-def summary(results: list[JobResult]) -> str:
-    """One line a job."""
-    failed = sum(result.code != 0 for result in results)
-    head = f"sweep: {len(results)} jobs, {failed} failed"
-    return "\n".join([head, *(f"  {result.line()}" for result in results)])
+def places(cfg: DictConfig, environment: Mapping[str, str] = os.environ) -> tuple[int, list[str]]:
+    """How many jobs a sweep runs at a time, and on which GPUs.
+
+    ``sweep.jobs`` where it is given. Otherwise ``sweep.per_gpu`` on every ``trainer.devices`` GPUs, or one job at a
+    time where no GPU is used.
+
+    Args:
+        cfg: the configuration of the sweep's jobs.
+        environment: environment variables; CUDA_VISIBLE_DEVICES limits the GPUs.
+
+    Returns:
+        The number of places, and for every place the value of CUDA_VISIBLE_DEVICES, in turn; empty: no assignment.
+
+    Raises:
+        ConfigError: a number below 1, or more devices a job than there are GPUs.
+    """
+    for key in ("jobs", "per_gpu"):
+        value = cfg.sweep[key]
+        if value is None and key == "jobs":
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            allowed = "a whole number from 1 up" + (", or null" if key == "jobs" else "")
+            raise ConfigError(f"sweep.{key}", value, allowed)
+    gpus = _gpus(environment) if cfg.trainer.accelerator in ("auto", "gpu", "cuda") else []
+    devices = cfg.trainer.devices
+    if not gpus or not isinstance(devices, int) or devices < 1:
+        return cfg.sweep.jobs or 1, []
+    if devices > len(gpus):
+        raise ConfigError("trainer.devices", devices, f"1 to {len(gpus)}, the GPUs of this machine")
+    sets = [",".join(gpus[first : first + devices]) for first in range(0, len(gpus) - devices + 1, devices)]
+    return cfg.sweep.jobs or cfg.sweep.per_gpu * len(sets), sets
+
+
+def _summarise(record: Path) -> int:
+    """Print how the jobs of a sweep stand; its exit code."""
+    runs = read_sweep(record)
+    status_table(runs).print()
+    return int(any(run.state != "done" for run in runs))
+
+
+def _gpus(environment: Mapping[str, str]) -> list[Any]:
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name.strip() for name in visible.split(",") if name.strip() and name.strip() != "-1"]
+    return [str(number) for number in range(torch.cuda.device_count())]

@@ -16,14 +16,18 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 from src.data import DATA_SETS
 from src.errors import ConfigError, UserError
 from src.training.crops import LATENT
-from src.training.losses import DISTORTIONS, MIN_SIDE, RATE_UNITS
+from src.training.losses import ALL_POSITIONS, DISTORTIONS, MIN_SIDE, RATE_UNITS
+from src.training.resolvers import rate_rows
 from src.training.schedules import SCHEDULES
 
 #: Keys that a row of the rate table fills, unless the scale or the user does.
-RATE_POINT_KEYS = ("model.N", "model.M", "trainer.max_steps", "optim.lr")
+RATE_POINT_KEYS = ("model.N", "model.M", "model.M1", "model.M2", "trainer.max_steps", "optim.lr")
 
 #: Below this crop the global context sees (next to) no position with enough known ones, and learns nothing.
 MIN_CROP_GLOBAL_CONTEXT = 128
+
+#: Up to this many optimizer steps, training on the sample photographs is a trial.
+_TRIAL_STEPS = 10_000
 
 
 def validate(cfg: DictConfig) -> None:
@@ -51,8 +55,24 @@ def validate(cfg: DictConfig) -> None:
     _check_optimizer(cfg)
     _check_choice(cfg, "distortion.name", DISTORTIONS)
     _check_choice(cfg, "distortion.rate_unit", RATE_UNITS)
+    _check_rate_positions(cfg)
     _check_data(cfg)
     _check_stage(cfg)
+
+
+def refuse_long_trial(cfg: DictConfig) -> None:
+    """Keep a command with nothing typed from training for days on a handful of photographs.
+
+    Raises:
+        UserError: ``scale=paper`` on ``data=sample`` with neither a time cap nor few steps, and not asked for.
+    """
+    short = cfg.trainer.max_time is not None or cfg.trainer.max_steps <= _TRIAL_STEPS
+    if cfg.scale.name == "paper" and cfg.data.name == "sample" and not short and not cfg.data.get("at_paper_scale"):
+        raise UserError(
+            f"scale=paper with data=sample is {cfg.trainer.max_steps} steps on a handful of photographs; allowed: "
+            "scale=demo (a trial of minutes), data=folder data.train_dir=DIR data.val_dir=DIR (your images), or "
+            "data.at_paper_scale=true (all the same)"
+        )
 
 
 def _check_rate_point(cfg: DictConfig) -> None:
@@ -63,9 +83,15 @@ def _check_rate_point(cfg: DictConfig) -> None:
         except InterpolationResolutionError:
             missing.append(key)
     if missing:
-        table = ", ".join(f"{row.lmbda:g}" for row in cfg.rates.table)
+        table = ", ".join(f"{row.lmbda:g}" for row in rate_rows(cfg))
         keys = " ".join(f"{key}=.." for key in missing)
         raise ConfigError("lmbda", cfg.lmbda, f"a rate point of the table ({table}), or any other together with {keys}")
+
+
+def _check_rate_positions(cfg: DictConfig) -> None:
+    value = cfg.distortion.rate_positions
+    if value != ALL_POSITIONS and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise ConfigError("distortion.rate_positions", value, f"{ALL_POSITIONS}, or a whole number from 1 up")
 
 
 def _check_optimizer(cfg: DictConfig) -> None:
@@ -82,6 +108,8 @@ def _check_optimizer(cfg: DictConfig) -> None:
     _check_choice(cfg, "optim.schedule", SCHEDULES)
     _check_whole(cfg, "optim.halvings", 1)
     _check_whole(cfg, "optim.decay_steps", 1)
+    _check_number(cfg, "optim.pretrain_share", lambda value: 0 <= value < 1, "a number from 0 to 1 (excluded)")
+    _check_number(cfg, "optim.pretrain_factor", positive, "a number above 0")
     share = "a number from 0 (excluded) to 1"
     _check_number(cfg, "optim.decay_share", lambda value: 0 < value <= 1, share)
     _check_number(cfg, "optim.final_share", lambda value: 0 <= value <= 1, "a number from 0 to 1")
@@ -114,17 +142,21 @@ def _check_data(cfg: DictConfig) -> None:
 
 def _check_stage(cfg: DictConfig) -> None:
     stage = cfg.stage
-    _check_choice(cfg, "stage.trains", ("all", "enhancer"))
+    _check_choice(cfg, "stage.trains", ("all", "enhancer", "entropy"))
     chain = stage.get("chain")
     if chain is not None:
         if cfg.ckpt_path is not None:
             raise ConfigError("ckpt_path", cfg.ckpt_path, "null with stage=all: the same command again goes on")
         return
-    alone = stage.trains == "enhancer"
-    if alone and cfg.init_from is None and cfg.ckpt_path is None:
+    if stage.trains != "all" and cfg.init_from is None and cfg.ckpt_path is None:
         raise ConfigError("init_from", None, f"the checkpoint of a trained model, with stage={stage.name}")
-    if (alone or stage.crop is not None) and cfg.enhancer.name is None:
+    if (stage.trains == "enhancer" or stage.crop is not None) and cfg.enhancer.name is None:
         raise ConfigError("enhancer.name", None, f"an enhancer, with stage={stage.name}")
+    if stage.trains == "entropy":
+        _check_choice(cfg, "stage.takes", ("trunk", "shared"))
+        _check_whole(cfg, "stage.copies", 1)
+        if cfg.data.crop % LATENT:
+            raise ConfigError("data.crop", cfg.data.crop, f"a multiple of {LATENT}, with stage={stage.name}")
     if stage.crop is not None:
         _check_whole(cfg, "stage.crop", LATENT)
         if stage.crop % LATENT or stage.crop > cfg.data.crop:

@@ -134,8 +134,8 @@ def test_file_against_estimate(living, picture, variant):
 def test_batches_are_coded_image_by_image(living, latents):
     model = living()
     first, second = latents(model, seed=1), latents(model, seed=2)
-    pair = [torch.stack(parts).float() for parts in zip(first, second, strict=True)]
-    model.latents = lambda x: {"z": pair[1], "y": pair[0]}
+    pair = [{"z": z_hat[None].float(), "y": y_hat[None].float()} for y_hat, z_hat in (first, second)]
+    model.latents = lambda x: pair.pop(0)
     (y_strings, z_strings), shape = model.compress(torch.rand(2, 3, 96, 112)).values()
     for index, (y_hat, z_hat) in enumerate((first, second)):
         z, y = code(model.exact, y_hat, z_hat)

@@ -23,6 +23,7 @@ from src.evaluation.rd import read_rd, write_rd
 from src.interop import eval_model, update_model
 from src.interop.pth_tar import write_pth_tar
 from src.interop.registries import register
+from src.models import build_model, model_classes
 from src.models.checkpoint import load_model
 from src.models.fingerprint import fingerprint
 from src.models.image_codec import to_tensor
@@ -155,10 +156,25 @@ def test_update_model(tool, checkpoint, tmp_path):
 
 
 def test_the_other_models_stay(tool):
-    before = {name: model for name, model in compressai.zoo.image_models.items() if name != "jointiq"}
+    before = {name: model for name, model in compressai.zoo.image_models.items() if name not in model_classes()}
     register()
     assert len(before) == 10 and before.items() < compressai.zoo.image_models.items()
-    assert "jointiq" in model_architectures and "mbt2018" in model_architectures
+    assert {"jointiq", "balle2017", "mbt2018"} <= model_architectures.keys() and "compressai" not in model_architectures
+
+
+def test_models_of_other_names(tool, images, tmp_path):
+    """Each by its own name, and none by another's."""
+    torch.manual_seed(0)
+    model = build_model({"name": "balle2017", "N": 8}).eval()
+    write_pth_tar(model, tmp_path / "m.pth.tar")
+    printed = tool(eval_model, "checkpoint", images, "-a", "balle2017", "-p", tmp_path / "m.pth.tar")
+    ours = [evaluate_image(model, "m", "image", read_image(path))[0] for path in sorted(images.iterdir())]
+    size = 8 * SIZE_BYTES / (HEIGHT * WIDTH)
+    results = json.loads(printed)["results"]
+    assert results["bpp"] == [pytest.approx(mean([row.bpp_payload for row in ours]) + size, rel=1e-3)]
+    assert results["psnr-rgb"] == [pytest.approx(mean([row.psnr for row in ours]), abs=1e-3)]
+    with pytest.raises(UserError, match="no jointiq checkpoint"):
+        tool(eval_model, "checkpoint", images, "-a", "jointiq", "-p", tmp_path / "m.pth.tar")
 
 
 # --- mistakes ---------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from src.layers import fixed_point
 from src.layers.fixed_point import (
     ACTIVATION_MAX,
     EXACT_LIMIT,
@@ -121,6 +122,17 @@ def test_convolutions_equal_the_float_ones_within_rounding(size):
         a[None], layer.weight.view(4, 3, 5, 5).transpose(0, 1), stride=2, padding=2, output_padding=1
     )
     assert torch.equal(exact, layer.finish_(total[0].permute(1, 2, 0).contiguous()).permute(2, 0, 1))
+
+
+@pytest.mark.parametrize("strip", [1, 11, 30])
+def test_strips_of_a_convolution_join_up(strip, monkeypatch):
+    torch.manual_seed(2)
+    layer = ExactLinear.quantise(torch.randn(4, 3 * 9), torch.randn(4))
+    a = to_fixed(torch.randint(-6, 7, (3, 7, 5)))
+    whole = F.conv2d(a[None], layer.weight.view(4, 3, 3, 3), padding=1)[0]
+    monkeypatch.setattr(fixed_point, "STRIP_POSITIONS", strip)
+    expected = layer.finish_(whole.permute(1, 2, 0).contiguous()).permute(2, 0, 1)
+    assert torch.equal(exact_conv(layer, a, 3), expected)
 
 
 def test_leaky_relu_rounds_down():

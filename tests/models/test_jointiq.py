@@ -49,6 +49,55 @@ def test_noise_in_training_only(living, picture):
     torch.testing.assert_close(noisy["x_hat"], once["x_hat"])
 
 
+def what_each_part_reads(model, x):
+    """Inputs of the networks in one pass: g_s, h_a, h_s, the contexts of y, and y itself."""
+    read = {}
+    parts = {"g_s": model.g_s, "h_a": model.h_a, "h_s": model.h_s, "context": model.estimator}
+    handles = [
+        part.register_forward_pre_hook(lambda _, inputs, name=name: read.update({name: inputs[name == "context"]}))
+        for name, part in parts.items()
+    ]
+    with torch.no_grad():
+        out = model(x)
+        read["y"] = model.g_a(2 * x - 1)
+        read["z"] = model.h_a(read["h_a"])
+    for handle in handles:
+        handle.remove()
+    return read, out
+
+
+def test_rounded_conditions(living, picture):
+    model = living(G=1, global_context=False, mprm=False, hyper_abs=True, hyper_exp=True).train()
+    read, _ = what_each_part_reads(model, to_tensor(picture(96, 96)))
+    y_hat = read["y"].round()
+    assert torch.equal(read["g_s"], y_hat) and torch.equal(read["context"], y_hat)
+    assert torch.equal(read["h_a"], y_hat.abs())
+    assert torch.equal(read["h_s"], read["z"].round())
+
+
+def test_noisy_conditions(living, picture):
+    """Lee 2019, appendix 6.2: g_s(y~), h_s(z~), h_a(y), contexts from y~, which is also what the rate is of."""
+    model = living(G=1, global_context=False, mprm=False, hyper_abs=True, hyper_exp=True)
+    model.conditions = "noisy"
+    x = to_tensor(picture(96, 96))
+    read, out = what_each_part_reads(model.train(), x)
+    assert torch.equal(read["h_a"], read["y"].abs())
+    for name, latent in (("g_s", read["y"]), ("h_s", read["z"])):
+        noise = read[name] - latent
+        assert noise.abs().max() <= 0.5 and noise.std() == pytest.approx(12**-0.5, rel=0.1)
+    assert torch.equal(read["context"], read["g_s"])
+    rate = model.y_log_likelihood(read["g_s"], read["g_s"], read["h_s"])
+    torch.testing.assert_close(out["log_likelihoods"]["y"], rate)
+    # When coding, nothing is noisy.
+    read, _ = what_each_part_reads(model.eval(), x)
+    assert torch.equal(read["g_s"], read["y"].round()) and torch.equal(read["h_a"], read["y"].round().abs())
+
+
+def test_conditions_are_no_part_of_a_trained_model():
+    noisy = build_model({**SMALL, "conditions": "noisy"})
+    assert noisy.conditions == "noisy" and noisy.config == build_model(SMALL).config
+
+
 def test_every_parameter_gets_a_gradient(picture):
     torch.manual_seed(0)
     model = build_model({**SMALL, "min_known": 4, "enhancer": GRDN}).train()
@@ -93,6 +142,7 @@ def test_what_is_switched_off_is_not_there():
         ({"min_known": 0}, "model.min_known=0"),
         ({"estimator_width": 0}, "model.estimator_width=0"),
         ({"scan": "spiral"}, "raster, wavefront"),
+        ({"conditions": "smooth"}, "rounded, noisy"),
         ({"name": "resnet"}, "model.name='resnet'.*jointiq"),
         ({"colour": 3}, "colour"),
         ({"enhancer": {"name": "magic"}}, "enhancer.name"),

@@ -78,6 +78,57 @@ def test_another_compression_network_is_refused(source: Path, key: str, value: A
         initialise(net, str(source))
 
 
+def test_the_trunk_alone(source: Path) -> None:
+    torch.manual_seed(5)
+    net = build_model({**CONFIG, "G": 1, "hyper_abs": True, "scan": "wavefront", "global_context": False})
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    line = initialise(net, str(source), "trunk")
+    assert "weights of g_a, g_s, enhancer taken; the rest starts anew" in line
+    # The prior of z starts at zero in every model.
+    assert equal_parts(net, source) - {"z_prior"} == {"g_a", "g_s", "enhancer"}
+    rest = {name: value for name, value in net.state_dict().items() if not name.startswith(("g_a", "g_s", "enhancer"))}
+    assert all(value.equal(before[name]) for name, value in rest.items())
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "difference"),
+    [("N", 8, "N=4 there, 8 here"), ("M", 6, "M=4 there, 6 here"), ("enhancer", None, "kernels=4 there, none here")],
+)
+def test_the_trunks_have_to_be_alike(source: Path, key: str, value: Any, difference: str) -> None:
+    with pytest.raises(UserError, match=f"another network: .*{difference}; allowed: with stage.takes=trunk one with"):
+        initialise(build_model({**CONFIG, key: value}), str(source), "trunk")
+
+
+def test_what_entropy_models_share_is_taken_whatever_their_mixture_and_contexts_are(source: Path) -> None:
+    torch.manual_seed(5)
+    net = build_model({**CONFIG, "G": 1, "scan": "wavefront", "global_context": False, "mprm": False})
+    output = net.estimator.preliminary.weight.clone()
+    line = initialise(net, str(source), "shared")
+    assert "h_a, h_s, z_prior, estimator.from_hyper, estimator.from_known, estimator.hidden taken" in line
+    assert equal_parts(net, source) == {"g_a", "g_s", "enhancer", "h_a", "h_s", "z_prior"}
+    saved = torch.load(source, weights_only=True)["state_dict"]
+    for name in ("from_hyper", "from_known", "hidden"):
+        assert net.state_dict()[f"estimator.{name}.weight"].equal(saved[f"net.estimator.{name}.weight"])
+    assert net.estimator.preliminary.weight.equal(output)
+
+
+def test_no_variant_has_a_head_start(source: Path) -> None:
+    torch.manual_seed(5)
+    net = build_model(CONFIG)
+    before = {name: value.clone() for name, value in net.estimator.state_dict().items()}
+    initialise(net, str(source), "shared")
+    anew = [name for name in before if name.startswith(("preliminary", "mprm"))]
+    assert anew and all(net.estimator.state_dict()[name].equal(before[name]) for name in anew)
+
+
+@pytest.mark.parametrize("key", ["hyper_abs", "hyper_exp"])
+def test_entropy_models_share_nothing_that_works_differently(source: Path, key: str) -> None:
+    net = build_model({**CONFIG, key: True})
+    with pytest.raises(UserError, match=f"{key}=False there, True here; allowed: with stage.takes=shared one with"):
+        initialise(net, str(source), "shared")
+    initialise(net, str(source), "trunk")
+
+
 def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="init_from: .*none.ckpt: no such"):
         initialise(build_model(CONFIG), str(tmp_path / "none.ckpt"))

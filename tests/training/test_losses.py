@@ -78,3 +78,48 @@ def test_psnr_is_of_the_8_bit_picture() -> None:
     values = psnr(x, x_hat)
     assert values[0].item() == pytest.approx(100.0)
     assert values[1].item() == pytest.approx(20 * math.log10(255 / 155), abs=1e-4)
+
+
+def sampled(positions: int | str, distortion: str = "mse") -> RateDistortionLoss:
+    return RateDistortionLoss(0.2, distortion, "nats", positions)
+
+
+def uneven(images: int = 2) -> tuple[torch.Tensor, dict]:
+    """Images of 4 x 8 positions of y, each position with a rate of its own, that ask for a gradient."""
+    x = torch.full((images, 3, 64, 128), 0.25)
+    out = output(x, 0.0, 0.0, 1.5)
+    rates = -torch.arange(1.0, images * 2 * 32 + 1).view(images, 2, 4, 8) / 10
+    out["log_likelihoods"]["y"] = rates.requires_grad_()
+    return x, out
+
+
+def test_the_rate_of_drawn_positions_is_the_whole_on_average() -> None:
+    torch.manual_seed(0)
+    x, out = uneven()
+    whole = sampled("all")(out, x)
+    losses = torch.stack([sampled(8)(out, x).loss.detach() for _ in range(3000)])
+    assert losses.mean().item() == pytest.approx(whole.loss.item(), rel=0.01)
+    assert losses.std() > 0.01 * whole.loss
+    assert sampled(8)(out, x).bpp_y == whole.bpp_y
+
+
+def test_drawn_positions_are_whole_columns_of_channels_and_differ() -> None:
+    x, out = uneven()
+    y = out["log_likelihoods"]["y"]
+    (gradient,) = torch.autograd.grad(sampled(8)(out, x).loss, y)
+    chosen = gradient != 0
+    assert (chosen.flatten(2).sum(2) == 8).all()
+    assert torch.equal(chosen[:, 0], chosen[:, 1])
+    assert gradient[chosen].unique().numel() == 1
+    (again,) = torch.autograd.grad(sampled(8)(out, x).loss, y)
+    assert not torch.equal(again != 0, chosen)
+    assert not torch.equal(chosen[0], chosen[1])
+
+
+def test_all_positions_count_in_validation_and_where_there_are_fewer() -> None:
+    x, out = uneven()
+    whole = sampled("all")(out, x).loss
+    assert sampled(32)(out, x).loss == whole == sampled(1000)(out, x).loss
+    with torch.no_grad():
+        out["log_likelihoods"]["y"] = out["log_likelihoods"]["y"].detach()
+        assert sampled(3)(out, x).loss == whole

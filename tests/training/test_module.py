@@ -11,10 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from src.errors import UserError
 from src.models import build_model
-from src.training import callbacks, loggers
-from src.training.checkpoint_io import AtomicCheckpointIO, check_same_model, read_training_checkpoint
+from src.training import callbacks, loggers, pace
 from src.training.compression_module import CompressionModule, NonFiniteError
 from src.training.loggers import CsvLog
 from src.training.losses import RateDistortionLoss
@@ -74,41 +72,14 @@ def test_weights_that_are_not_finite_are_not_saved() -> None:
         trained.on_save_checkpoint({})
 
 
-def test_checkpoint_files_appear_whole(tmp_path: Path) -> None:
-    path = tmp_path / "checkpoints" / "last.ckpt"
-    state = {"model_config": {}, "state_dict": {}, "optimizer_states": [], "global_step": 3}
-    AtomicCheckpointIO().save_checkpoint(state, path)
-    assert AtomicCheckpointIO().load_checkpoint(path) == state
-    with pytest.raises(Exception, match="pickle"):
-        AtomicCheckpointIO().save_checkpoint({"bad": lambda: None}, path)
-    assert read_training_checkpoint(path) == state
-    assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
-
-
-def test_unusable_checkpoints(tmp_path: Path) -> None:
-    AtomicCheckpointIO().save_checkpoint({"state_dict": {}}, tmp_path / "weights.ckpt")
-    whole = tmp_path / "weights.ckpt"
-    (tmp_path / "cut.ckpt").write_bytes(whole.read_bytes()[:200])
-    (tmp_path / "text.ckpt").write_text("no checkpoint")
-    (tmp_path / "empty.ckpt").touch()
-    messages = {"none": "no such file", "weights": "no training state"}
-    messages |= dict.fromkeys(("cut", "text", "empty"), "cannot be opened")
-    for name, message in messages.items():
-        with pytest.raises(UserError, match=message):
-            read_training_checkpoint(tmp_path / f"{name}.ckpt")
-
-
-def test_another_model_is_named() -> None:
-    check_same_model({"model_config": TINY}, TINY, "a.ckpt")
-    with pytest.raises(UserError, match="another model: N=4 there, 8 here"):
-        check_same_model({"model_config": TINY}, {**TINY, "N": 8}, "a.ckpt")
-
-
 def test_csv_of_a_continued_run(tmp_path: Path) -> None:
     first = CsvLog(str(tmp_path))
+    first.keep_until(0)
     for step in range(4):
         first.log_metrics({"a": step}, step)
     first.save()
+    with (tmp_path / "metrics.csv").open("a") as file:
+        file.write("9,1")  # a row that the end of the process cut short
     second = CsvLog(str(tmp_path))
     second.keep_until(2)
     second.log_metrics({"a": 20, "b": 1}, 2)
@@ -119,10 +90,11 @@ def test_csv_of_a_continued_run(tmp_path: Path) -> None:
 
 def test_speed_counts_steps_but_not_validation(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr(callbacks.time, "monotonic", lambda: now)
+    for module in (callbacks, pace):
+        monkeypatch.setattr(module.time, "monotonic", lambda: now)
     logged: list[tuple[str, float]] = []
     pl_module: Any = SimpleNamespace(log=lambda name, value: logged.append((name, value)))
-    trainer: Any = SimpleNamespace(global_step=0, log_every_n_steps=4)
+    trainer: Any = SimpleNamespace(global_step=0, log_every_n_steps=4, max_steps=16)
     speed = callbacks.Speed()
     speed.on_train_start(trainer, pl_module)
     for step in range(1, 9):
@@ -133,7 +105,18 @@ def test_speed_counts_steps_but_not_validation(monkeypatch: pytest.MonkeyPatch) 
             speed.on_validation_start(trainer, pl_module)
             now += 60
             speed.on_validation_end(trainer, pl_module)
-    assert logged == [("steps_per_second", 2.0)] * 2
+    assert [value for name, value in logged if name == "steps_per_second"] == [2.0, 2.0]
+    # 2 s for 4 of 16 steps; then 64 s, with the validation, for 8 of them.
+    assert [value for name, value in logged if name == "hours_left"] == pytest.approx([6 / 3600, 64 / 3600])
+
+
+def test_a_run_that_starts_anew_has_a_new_log(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("a,step\n1,0\n")
+    log = CsvLog(str(tmp_path))
+    log.keep_until(0)
+    log.log_metrics({"b": 1}, 0)
+    log.save()
+    assert list(csv.DictReader((tmp_path / "metrics.csv").open())) == [{"b": "1", "step": "0"}]
 
 
 def test_wandb_records_offline_unless_logged_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

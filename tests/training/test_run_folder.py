@@ -87,5 +87,5 @@ def test_a_new_start_takes_the_mark_of_completion_away(saved: Path) -> None:
     cfg = run_folder.read_config(saved)
     cfg.ckpt_path = str(saved / "checkpoints" / "last.ckpt")
     assert OmegaConf.create((saved / "done.json").read_text()).step == 5
-    assert run_folder.prepare(saved, cfg) is None
+    assert run_folder.prepare(saved, cfg, cfg.ckpt_path) is None
     assert not (saved / "done.json").exists()

@@ -1,0 +1,1 @@
+"""Studies: each table and figure of the papers as a declared chain of training, measuring and analysis."""

@@ -1,0 +1,83 @@
+"""How far apart two systems are, and how sure that is: a 95 % interval over seeds and images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t as student
+
+CONFIDENCE = 0.95
+
+#: Measurements of one lambda, (seeds, images).
+Samples = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A mean difference with its interval.
+
+    Attributes:
+        mean, low, high: the difference and its 95 % interval, in the unit of the measurements.
+        seed_error, image_error: the two parts of its standard error; the first None where only one seed was trained.
+        degrees: of freedom of the interval (Welch and Satterthwaite).
+    """
+
+    mean: float
+    low: float
+    high: float
+    seed_error: float | None
+    image_error: float
+    degrees: float
+
+    @property
+    def sign(self) -> int:
+        """+1 or -1 where the interval excludes zero and seeds were repeated, else 0."""
+        if self.seed_error is None:
+            return 0
+        return 1 if self.low > 0 else -1 if self.high < 0 else 0
+
+
+def paired_effect(test: Sequence[Samples], anchor: Sequence[Samples], fixed_anchor: bool = False) -> Effect:
+    """Mean of test - anchor over lambdas, seeds and images.
+
+    Lambdas count alike and are fixed, seeds and images are samples. What chance seeds bring is estimated within each
+    lambda, from trainings that differ in nothing else, and pooled over lambdas; what the choice of images brings, from
+    the images' differences averaged over lambdas and seeds, so that an image's own difficulty drops out. The two
+    variances add up; the interval is Student's t with the degrees of freedom of Welch and Satterthwaite.
+
+    Args:
+        test, anchor: measurements of each lambda, in the same order and of the same images.
+        fixed_anchor: the anchor was not trained for this comparison (the common trunk): it has no chance of its own.
+    """
+    lambdas = len(test)
+    differences = np.mean([t.mean(0) - a.mean(0) for t, a in zip(test, anchor, strict=True)], axis=0)
+    mean, images = float(differences.mean()), differences.size
+    parts = [(float(differences.var(ddof=1)) / images, images - 1)] if images > 1 else []
+    image_error = float(np.sqrt(parts[0][0])) if parts else float("nan")
+    seed_parts = [_seed_variance(test, lambdas)]
+    if not fixed_anchor:
+        seed_parts.append(_seed_variance(anchor, lambdas))
+    known = [part for part in seed_parts if part is not None]
+    seed_error = float(np.sqrt(sum(variance for variance, _ in known))) if len(known) == len(seed_parts) else None
+    parts += known
+    total = sum(variance for variance, _ in parts)
+    if not parts or total == 0:
+        # One image (no sample), or equal measurements throughout (no chance at all).
+        half, degrees = (0.0 if parts else float("inf")), float("inf")
+    else:
+        degrees = total**2 / sum(variance**2 / freedom for variance, freedom in parts)
+        half = float(student.ppf(0.5 + CONFIDENCE / 2, degrees) * np.sqrt(total))
+    return Effect(mean, mean - half, mean + half, seed_error, image_error, degrees)
+
+
+def _seed_variance(samples: Sequence[Samples], lambdas: int) -> tuple[float, int] | None:
+    """Variance that the seeds bring into the mean over lambdas, and its degrees of freedom; None for single seeds."""
+    if any(len(one) < 2 for one in samples):
+        return None
+    means = [one.mean(1) for one in samples]
+    freedom = sum(len(one) - 1 for one in means)
+    pooled = sum(float(((one - one.mean()) ** 2).sum()) for one in means) / freedom
+    return pooled * sum(1 / len(one) for one in means) / lambdas**2, freedom

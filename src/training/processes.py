@@ -1,0 +1,105 @@
+"""One run of ``src.train`` as a process of its own, which does not outlive the one that started it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Collection, Mapping, Sequence
+from typing import IO, Any
+
+# Tells a process which one it is to end with.
+_PARENT = "JOINTIQ_PARENT_PID"
+_PR_SET_PDEATHSIG = 1
+
+#: Exit codes of a process that was stopped: by Ctrl-C, by SIGTERM.
+EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 128 + signal.SIGTERM
+
+
+def start_process(
+    overrides: Sequence[str],
+    folders: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    output: IO[str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start ``python -m src.train`` with ``overrides``.
+
+    Args:
+        folders: further config folders.
+        environment: all environment variables of the process; None: those of this one.
+        output: where it prints to, errors included; None: where this process does.
+    """
+    command = [sys.executable, "-m", "src.train"]
+    for folder in folders:
+        command += ["--config-dir", folder]
+    variables = {**(os.environ if environment is None else environment), _PARENT: str(os.getpid())}
+    errors = None if output is None else subprocess.STDOUT
+    return subprocess.Popen([*command, *overrides], env=variables, stdout=output, stderr=errors)
+
+
+def run_process(
+    overrides: Sequence[str], folders: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> int:
+    """Exit code of ``python -m src.train`` with ``overrides``; see :func:`start_process`.
+
+    Ctrl-C and SIGTERM reach the process as well; it is waited for while it saves.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C.
+    """
+    process = start_process(overrides, folders, environment)
+    with PassOnSigterm([process]):
+        try:
+            return exit_code(process.wait())
+        except KeyboardInterrupt:
+            process.wait()
+            raise
+
+
+def exit_code(code: int) -> int:
+    """The shell's form of a process's exit code: 128 + signal where a signal ended it."""
+    return code if code >= 0 else 128 - code
+
+
+class PassOnSigterm:
+    """While this context lasts, SIGTERM is passed on to ``processes`` and noted in ``received``."""
+
+    def __init__(self, processes: Collection[subprocess.Popen[bytes]]) -> None:
+        self.processes = processes
+        #: True once SIGTERM has come.
+        self.received = False
+        self._previous: Any = None
+
+    def __enter__(self) -> PassOnSigterm:
+        if threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(signal.SIGTERM, self._pass_on)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGTERM, self._previous)
+
+    def _pass_on(self, number: int, frame: object) -> None:
+        self.received = True
+        for process in self.processes:
+            process.terminate()
+
+
+def end_with_parent() -> None:
+    """Tie this process to the one that started it.
+
+    A job whose sweep is killed gets SIGTERM: it saves and ends. The further processes of a distributed run are killed
+    with the first one, without which they would wait for ever. Linux only; elsewhere nothing happens.
+    """
+    parent, number = os.environ.pop(_PARENT, None), signal.SIGTERM
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        parent, number = str(os.getppid()), signal.SIGKILL
+    if parent is None or not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+    if str(os.getppid()) != parent:  # it went before this process could ask for the signal
+        sys.exit(EXIT_TERMINATED)

@@ -1,0 +1,36 @@
+"""A small hybrid model whose latents and scales carry information, for the tests of its networks and of its coding."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from src.models import build_model
+from src.models.image_codec import to_tensor
+from src.models.lee2019 import Lee2019Hybrid
+from tests.conftest import Y_STD, Z_STD, photo
+
+CONFIG: dict[str, Any] = {"name": "lee2019_hybrid", "N": 8, "M1": 6, "M2": 5}
+
+
+def living_hybrid(seed: int = 0, **overrides: Any) -> Lee2019Hybrid:
+    """A random model in evaluation mode, scaled until it is busy."""
+    torch.manual_seed(seed)
+    model = build_model({**CONFIG, **overrides}).eval()
+    assert isinstance(model, Lee2019Hybrid)
+    x = to_tensor(photo(128, 160))
+    with torch.no_grad():
+        for last, name, spread in ((model.g_a.convs[-1], "y", Y_STD), (model.h_a.convs[-1], "z", Z_STD)):
+            scale = spread / model.analyse(x)[name].std()
+            last.weight.mul_(scale)
+            last.bias.mul_(scale)
+        model.z_prior.log_sigma.normal_(math.log(Z_STD), 0.3)
+        model.h_s.conv.bias[model.config["M1"] :] += math.log(Y_STD)
+        model.h_s.conv.weight.mul_(0.3)
+        model.estimator.preliminary.bias[-model.G * model.config["M1"] :] += math.log(Y_STD)
+        latents = model.latents(x)
+        assert (latents["y"].abs() > 1).float().mean() > 0.05
+        assert model.mixture_parameters(latents["y"], latents["z"]).std((-2, -1)).max() > 0.1
+    return model

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+
+import pytest
+import yaml
+from PIL import Image
+
+from src.errors import ConfigError, DataError
+from src.studies import training
+from src.studies.plan import read_study
+from src.studies.report import BEGIN, END, HEADER, NOT_RUN
+from src.studies.runner import Options, run_study
+from tests.studies.pretended import PretendedJobs
+
+SMALL = ["scale=demo", "model.N=6", "model.M=8"]
+STUDY = {
+    "title": "Mixture",
+    "source": "a paper",
+    "shows": "What a mixture is worth.",
+    "lmbda": [0.5],
+    "settings": SMALL,
+    "measure": ["val", "test"],
+    "decode": "one",
+    "values": [
+        {"name": "without GMM", "paper": 2.76, "unit": "%", "test": "single", "anchor": "mixture"},
+        {"name": "without GRDN", "paper": 8.61, "unit": "%", "test": "no_grdn", "anchor": "mixture"},
+    ],
+    "runs": {
+        "trunk": {"overrides": ["+experiment=lee2019"]},
+        "mixture": {"overrides": ["+experiment=lee2019_gmm", "stage=entropy"], "init_from": "trunk", "seeds": [0, 1]},
+        "single": {"overrides": ["+experiment=lee2019", "stage=entropy"], "init_from": "trunk", "seeds": [0, 1]},
+    },
+    "analyses": {"paired": {"quantity": "bits"}},
+    "scales": {"demo": {"note": "Tiny."}, "paper": {"note": "Big."}},
+}
+
+
+@pytest.fixture
+def place(tmp_path, picture, monkeypatch):
+    """A study, its images, and trainings that take no time."""
+    for name, seeds in {"train": (0, 1), "val": (2,), "kodak": (3, 4)}.items():
+        (tmp_path / name).mkdir()
+        for seed in seeds:
+            Image.fromarray(picture(64, 80, seed)).save(tmp_path / name / f"image{seed}.png")
+    (tmp_path / "experiments" / "mine").mkdir(parents=True)
+    (tmp_path / "experiments" / "mine" / "study.yaml").write_text(yaml.safe_dump(STUDY, sort_keys=False))
+    (tmp_path / "experiments" / "mine" / "README.md").write_text(f"# Mine\n\n{BEGIN}\n{END}\n\nEnd.\n")
+    jobs = PretendedJobs()
+    monkeypatch.setattr(training, "run_jobs", jobs)
+    folders = {key: (f"{tmp_path / name}",) for key, name in (("train", "train"), ("val", "val"), ("test", "kodak"))}
+    options = Options(**folders, results=tmp_path / "results")
+    return tmp_path, jobs, options
+
+
+def run(place, **changes):
+    folder, jobs, options = place
+    jobs.started.clear()
+    return run_study(read_study("mine", folder / "experiments"), "demo", replace(options, **changes))
+
+
+def test_a_study_trains_measures_and_reports_once(place):
+    folder, jobs, _ = place
+    assert run(place) == 0
+    assert len(jobs.started) == 1 + 2 + 2
+    results = folder / "experiments" / "mine" / "results" / "demo"
+    document = json.loads((results / "results.json").read_text())
+    by_name = {}
+    for row in document["table"]["rows"]:
+        by_name.setdefault(row[0], []).append(dict(zip(HEADER, row, strict=True)))
+    assert [row["measured on"].split(" (")[0] for row in by_name["without GMM"]][1] == "kodak"
+    for row in by_name["without GMM"]:
+        assert row["paper"] == "2.76 %" and row["scale"] == "demo" and row["verdict"]
+        assert row["trained on"].endswith("(2 images, " + row["trained on"][-9:])
+        assert row["steps"].count("+") == 1 and row["device"].startswith("CPU")
+    assert by_name["without GRDN"][0]["ours"] == NOT_RUN
+    ours = [one for one in document["ours"] if one["value"] == "without GMM"]
+    assert all(one["seeds"] == 2 and one["lambdas"] == 1 and one["low"] < one["mean"] < one["high"] for one in ours)
+    rows = list(csv.reader((results / "table.csv").open()))
+    assert rows[0] == list(HEADER) and len(rows) == 4
+    readme = (folder / "experiments" / "mine" / "README.md").read_text()
+    assert readme.startswith("# Mine") and readme.endswith("End.\n")
+    assert "without GMM" in readme and "Scale `paper`: not run." in readme and "results/demo/report.md" in readme
+    kept = [path for path in results.iterdir() if path.suffix != ".png"]
+    assert not any(str(folder) in path.read_text() for path in kept)
+    measured = {path: path.stat().st_mtime_ns for path in (folder / "results").rglob("measured/*.json")}
+    assert len(measured) == 5 * 2
+
+    assert run(place) == 0
+    assert jobs.started == []
+    assert {path: path.stat().st_mtime_ns for path in measured} == measured
+
+
+def test_a_failed_training_is_missing_and_made_up_for_by_the_same_command(place):
+    folder, jobs, _ = place
+    jobs.fails = 0
+    assert run(place) == 1
+    # Without their trunk the entropy models are not started.
+    assert len(jobs.started) == 1
+    report = (folder / "experiments" / "mine" / "results" / "demo" / "report.md").read_text()
+    assert "Not finished" in report and "trunk, lambda 0.5, seed 0" in report
+    jobs.fails = None
+    assert run(place) == 0
+    assert len(jobs.started) == 5
+
+
+def test_overrides_make_another_study_that_leaves_the_kept_results_alone(place):
+    folder, jobs, _ = place
+    assert run(place, overrides=("model.G=2",)) == 0
+    assert not (folder / "experiments" / "mine" / "results").exists()
+    assert (folder / "results" / "studies" / "mine" / "demo" / "results" / "results.json").is_file()
+    assert all("model.G=2" in overrides for overrides in jobs.started)
+
+
+def test_test_images_that_were_trained_on_and_missing_folders_are_refused(place):
+    folder, jobs, options = place
+    with pytest.raises(DataError, match="training set"):
+        run(place, test=(str(folder / "train"),))
+    with pytest.raises(ConfigError, match="--val"):
+        run(place, val=())
+    with pytest.raises(ConfigError, match="--test"):
+        run(place, test=())
+    with pytest.raises(ConfigError, match="SET=DIR"):
+        run(place, published=("kodak",))
+    assert jobs.started == []

@@ -1,0 +1,90 @@
+"""Two processes learn what one learns: gradients, patches, means over images; every parameter gets a gradient."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from src.data.patches import StepSampler
+from src.models import build_model
+from src.train import model_config
+from src.training.compression_module import CompressionModule
+from src.training.losses import RateDistortionLoss
+from src.training.schedules import constant
+from tests.training import tiny
+
+CONFIG: dict[str, Any] = {
+    "name": "jointiq", "N": 4, "M": 4, "scan": "wavefront",
+    "enhancer": {"name": "grdn", "grdbs": 1, "rdbs": 1, "convs": 1, "kernels": 4},
+}  # fmt: skip
+
+
+class Loss(nn.Module):
+    """The loss of the training as a module. Without noise, of which each process has its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.trained = CompressionModule(build_model(CONFIG), RateDistortionLoss(0.1), constant(), lr=1e-3)
+        self.trained.eval()
+
+    def forward(self, batch: Tensor) -> Tensor:
+        return self.trained.training_loss(batch, None)[0]
+
+
+def batch() -> Tensor:
+    return torch.rand(8, 3, 128, 128, generator=torch.Generator().manual_seed(1))
+
+
+def gradients(module: nn.Module) -> dict[str, Tensor]:
+    return {name: parameter.grad for name, parameter in module.named_parameters() if parameter.grad is not None}
+
+
+def one_of_two(rank: int, folder: str) -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    model = DistributedDataParallel(Loss(), find_unused_parameters=False)
+    numbers = next(iter(StepSampler(8, steps=1, rank=rank, world_size=2)))
+    model(batch()[numbers]).backward()
+    torch.save(gradients(model.module), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_times_four_is_one_times_eight(tmp_path: Path) -> None:
+    mp.start_processes(one_of_two, args=(str(tmp_path),), nprocs=2, start_method="fork")
+    model = Loss()
+    model(batch()).backward()
+    expected = gradients(model)
+    for rank in (0, 1):
+        found = torch.load(tmp_path / f"{rank}.pt")
+        assert found.keys() == expected.keys()
+        for name, value in found.items():
+            scale = expected[name].abs().max().item()
+            torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-4 * scale + 1e-12)
+
+
+EXPERIMENTS = ("jointiq", "ablation_no_grdn", "ablation_no_gc", "ablation_no_gc_mprm", "ablation_no_gmm")
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_parameter_of_every_variant_gets_a_gradient(experiment: str) -> None:
+    """So that find_unused_parameters may stay false."""
+    cfg = tiny.config(f"+experiment={experiment}", "scale=demo", "model.N=4", "model.M=4")
+    module = CompressionModule(build_model(model_config(cfg)), RateDistortionLoss(0.1), constant(), lr=1e-3)
+    module.training_loss(batch()[:1], None)[0].backward()
+    missing = [name for name, parameter in module.named_parameters() if parameter.grad is None]
+    assert missing == []
+
+
+def test_unused_parameters_are_not_looked_for() -> None:
+    for trainer in ("ddp", "ddp_cpu"):
+        assert tiny.config("scale=demo", f"trainer={trainer}").trainer.strategy == "ddp"

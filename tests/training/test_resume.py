@@ -1,0 +1,180 @@
+"""A training that is cut at any step and started again is the unbroken one, to the bit."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from src import train as entry
+from src.errors import ConfigError
+from src.training import resume
+from src.training.compression_module import CompressionModule
+from tests.training import tiny
+
+
+class Crash(Exception):
+    """Stands for the end of a process: nothing is saved, nothing is told to anyone."""
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    tiny.write_images(folder)
+    return folder
+
+
+@pytest.fixture
+def crash_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """``crash_at["step"] = n`` cuts the training before its step n; ``crash_at["seen"]`` holds the trained ones."""
+    step = CompressionModule.training_step
+    control: dict[str, Any] = {"step": None, "seen": []}
+
+    def watched(self: CompressionModule, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        if self.global_step == control["step"]:
+            raise Crash
+        control["seen"].append(self.global_step)
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(CompressionModule, "training_step", watched)
+    entry._quiet()
+    yield control
+
+
+def train(images: Path, folder: Path, *more: str) -> None:
+    entry.train(tiny.config(*tiny.overrides(images), f"paths.run_dir={folder}", *more))
+
+
+def assert_equal(one: Any, other: Any, at: str = "") -> None:
+    """Nested containers of tensors and plain values are the same."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), at
+        for key in one:
+            assert_equal(one[key], other[key], f"{at}/{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), at
+        for number, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_equal(a, b, f"{at}/{number}")
+    else:
+        assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other, at
+
+
+def test_a_cut_training_is_the_unbroken_one(images: Path, tmp_path: Path, crash_at: dict[str, Any]) -> None:
+    """Losses, data, noise, crops, optimizer, schedule, mean of the weights, log, best checkpoint, loop counters."""
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    first = tmp_path / "first"
+    train(images, first, "trainer.max_steps=1")
+    options = ("stage=crop", f"init_from={first}/checkpoints/last.ckpt", "optim.ema_decay=0.7", "trainer.max_steps=6")
+    crash_at["seen"].clear()
+    train(images, whole, *options)
+    assert crash_at["seen"] == [0, 1, 2, 3, 4, 5]
+    crash_at["seen"].clear()
+    for crash_at["step"] in (1, 3, 4, 5):  # before a checkpoint, after one, at one, after a validation
+        with pytest.raises(Crash):
+            train(images, part, *options)
+    crash_at["step"] = None
+    train(images, part, *options)
+    assert crash_at["seen"] == [0, *(0, 1, 2), *(2, 3), *(4,), *(4, 5)]
+    assert tiny.rows(part) == tiny.rows(whole) and len(tiny.rows(whole)) == 8
+    for name in ("last.ckpt", "last-1.ckpt", "best.ckpt"):
+        assert_equal(*(torch.load(run / "checkpoints" / name, weights_only=True) for run in (part, whole)))
+    assert not part.with_name("part.old1").exists()
+
+
+def test_noise_and_crops_differ_between_steps_and_processes() -> None:
+    from src.training.step_seed import step_seed
+
+    seeds = [step_seed(seed, step, process) for seed in (0, 1) for step in (0, 1, 7) for process in (0, 1)]
+    assert len(set(seeds)) == 12 and all(0 <= seed < 2**63 for seed in seeds)
+    assert step_seed(0, 7, 1) == seeds[5]
+
+
+def test_a_damaged_checkpoint_is_passed_over(
+    images: Path, tmp_path: Path, crash_at: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    crash_at["step"] = 5
+    with pytest.raises(Crash):
+        train(images, folder)
+    last = folder / "checkpoints" / "last.ckpt"
+    data = bytearray(last.read_bytes())
+    data[len(data) // 2] ^= 1
+    last.write_bytes(data)
+    crash_at["step"], crash_at["seen"] = None, []
+    capsys.readouterr()
+    train(images, folder)
+    assert crash_at["seen"] == [2, 3, 4, 5]
+    assert "warning: " in (output := capsys.readouterr().out) and "is damaged" in output
+    train(images, tmp_path / "whole")
+    assert tiny.rows(folder) == tiny.rows(tmp_path / "whole")
+
+
+def test_every_kind_of_damage_is_seen(images: Path, tmp_path: Path) -> None:
+    train(images, tmp_path, "trainer.max_steps=1")
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    whole = last.read_bytes()
+    assert resume.newest(tmp_path).checkpoint == str(last)
+    for damaged in (b"", whole[:1000], whole[:-1], b"no checkpoint"):
+        last.write_bytes(damaged)
+        start = resume.newest(tmp_path)
+        assert start.checkpoint is None and len(start.warnings) == 1
+
+
+def test_where_a_run_begins(
+    images: Path, tmp_path: Path, crash_at: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    train(images, folder)
+    texts = (*tiny.overrides(images), f"paths.run_dir={folder}")
+    assert resume.find_start(folder, tiny.config(*texts)).finished
+    assert resume.find_start(folder, tiny.config(*texts, "trainer.devices=2", "logger=wandb")).finished
+    assert resume.find_start(folder, tiny.config(*texts, "seed=1")) == resume.Start()
+    assert resume.find_start(folder, tiny.config(*texts, "init_from=x.ckpt")) == resume.Start()
+    assert resume.find_start(folder, tiny.config(*texts, "ckpt_path=x.ckpt")).checkpoint == "x.ckpt"
+    assert resume.find_start(folder, tiny.config(*texts, "resume=never")) == resume.Start()
+    with pytest.raises(ConfigError, match="one of auto, never"):
+        resume.find_start(folder, tiny.config(*texts, "resume=maybe"))
+    (folder / "done.json").unlink()
+    last = str(folder / "checkpoints" / "last.ckpt")
+    assert resume.find_start(folder, tiny.config(*texts)) == resume.Start(last)
+    # A cluster's job that is queued again goes on even so.
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert resume.find_start(folder, tiny.config(*texts, "resume=never")) == resume.Start(last)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_ten_kills(images: Path, tmp_path: Path) -> None:
+    """kill -9 at random moments, and the same command again each time."""
+    pace = ("callbacks.checkpoint.every_steps=5", "trainer.val_check_interval=15")
+    command = [sys.executable, "-W", "ignore", "-m", "src.train", *tiny.overrides(images, 120), *pace]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+    def start(folder: Path) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([*command, f"paths.run_dir={folder}"], cwd=tiny.ROOT, env=environment)
+
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    assert start(whole).wait() == 0
+    rng = random.Random(0)
+    last = part / "checkpoints" / "last.ckpt"
+    for _ in range(10):
+        process = start(part)
+        before = last.stat().st_mtime if last.is_file() else 0.0
+        while process.poll() is None and (not last.is_file() or last.stat().st_mtime == before):
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.5))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert start(part).wait() == 0
+    assert tiny.rows(part) == tiny.rows(whole)
+    assert all(map(torch.equal, tiny.weights(part).values(), tiny.weights(whole).values()))
+    assert sorted(path.name for path in last.parent.iterdir()) == ["best.ckpt", "last-1.ckpt", "last.ckpt"]

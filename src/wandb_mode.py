@@ -17,7 +17,7 @@ def is_offline() -> bool:
     WANDB_MODE decides where it is set (wandb itself reads it). Otherwise online takes a user who is logged in and a
     server that answers: without one wandb would wait for minutes and then fail.
     """
-    return "WANDB_MODE" not in os.environ and not (is_logged_in() and _answers())
+    return "WANDB_MODE" not in os.environ and not (is_logged_in() and answers())
 
 
 def is_logged_in() -> bool:
@@ -30,11 +30,7 @@ def is_logged_in() -> bool:
         return False
 
 
-def _server() -> SplitResult:
-    return urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
-
-
-def _answers() -> bool:
+def answers() -> bool:
     """Whether the server, or the proxy before it, accepts a connection."""
     server = _server()
     proxy = urllib.request.getproxies().get(server.scheme)
@@ -48,3 +44,7 @@ def _answers() -> bool:
     except OSError:
         return False
     return True
+
+
+def _server() -> SplitResult:
+    return urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))

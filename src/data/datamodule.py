@@ -77,9 +77,7 @@ class ImageData(lightning.LightningDataModule):
         assert trainer is not None
         return self.train_batches(trainer.max_steps, trainer.global_step, trainer.global_rank, trainer.world_size)
 
-    def train_batches(
-        self, steps: int, first_step: int = 0, rank: int = 0, world_size: int = 1
-    ) -> DataLoader[Tensor]:
+    def train_batches(self, steps: int, first_step: int = 0, rank: int = 0, world_size: int = 1) -> DataLoader[Tensor]:
         """The batches of steps ``first_step`` to ``steps`` - 1, as the share of process ``rank`` of ``world_size``."""
         assert self._train is not None
         sampler = StepSampler(self.batch_size, steps, first_step, rank, world_size)

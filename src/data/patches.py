@@ -137,9 +137,7 @@ class StepSampler(Sampler[list[int]]):
             yield list(range(first, first + share))
 
 
-def draw_square(
-    shape: tuple[int, ...], crop: int, min_zoom: float, rng: np.random.Generator
-) -> tuple[int, int, int]:
+def draw_square(shape: tuple[int, ...], crop: int, min_zoom: float, rng: np.random.Generator) -> tuple[int, int, int]:
     """A random square of an image of ``shape`` (height, width, ...), no side smaller than ``crop``: top, left, side.
 
     The side is crop / zoom, zoom uniform in [min_zoom, 1], or less where the image is too small for that.

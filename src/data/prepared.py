@@ -5,7 +5,7 @@ A folder of them holds
 * ``patches.npy``: all patches in one array of bytes, (patches, side, side, 3), opened as a memory map;
 * ``patches.csv``: for each patch its number, the image it is from, the square it shows there, and the SHA-256 of its
   pixels;
-* ``manifest.json``: the settings, and the SHA-256 of the pixels of every image, under the names that ``patches.csv`` uses.
+* ``manifest.json``: the settings, and the SHA-256 of the pixels of every image, by the names that ``patches.csv`` uses.
 
 One array rather than shards: a step reads a few patches at random places, and each is then one contiguous read at a
 known offset, without an index, without decoding, and without reading what surrounds it. All worker processes and all

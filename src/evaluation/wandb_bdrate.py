@@ -1,24 +1,26 @@
-"""The W&B run that closes a sweep: BD-rate tables, RD points and plots, under ``job_type=bdrate`` in the sweep's group."""
+"""The W&B run that closes a sweep: BD-rate tables, RD points and plots, as ``job_type=bdrate`` of the sweep's group."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any
 
 from src.errors import UserError
-from src.evaluation.bd_rate import METRICS
+from src.evaluation.bd_rate import METRICS, BDRate
 from src.evaluation.comparison import TABLE_2, Comparison
 from src.evaluation.rd import RDCurve
-from src.evaluation.wandb_tables import CHART, curve_rows, rd_chart
+from src.evaluation.wandb_tables import curve_rows, rd_chart
 from src.wandb_mode import is_offline
 
 JOB_TYPE = "bdrate"
+#: Chart of the curves that were compared; apart from that of the runs in training.
+CLOSING_CHART = f"{JOB_TYPE}/curve"
 PROJECT = "jointiq"
 #: Columns of the table of BD-rates: percent, dB, dB, share, counts.
-RATE_COLUMNS = ("anchor", "test", "metric", "method", "percent", "low", "high", "overlap", "anchor_points", "test_points")
+RATE_COLUMNS = tuple(field.name for field in fields(BDRate))
 #: Columns of the table laid out as the paper's Table 2: percent, by PSNR where no other metric is named.
 ABLATION_COLUMNS = ("study", "model", "paper", "ours", "ours_ms_ssim")
 
@@ -67,9 +69,10 @@ def log_comparison(
         "models": [curve.name for curve in models],
         "anchors": [curve.name for curve in anchors],
     }
-    names = {"project": project, "group": group, "job_type": JOB_TYPE, "name": f"{JOB_TYPE} {group}", "id": identity}
+    options |= {"project": project, "group": group, "job_type": JOB_TYPE, "name": f"{JOB_TYPE} {group}", "id": identity}
     try:
-        with wandb.init(dir=str(folder), config=values, **names, **options) as run:
+        quiet = wandb.Settings(quiet=True)
+        with wandb.init(dir=str(folder), config=values, settings=quiet, **options) as run:
             run.log(_contents(comparison, models, anchors))
             if comparison:
                 rates = ((f"{JOB_TYPE}/{rate.metric}/{rate.test} vs {rate.anchor}", rate) for rate in comparison.rates)
@@ -84,9 +87,9 @@ def _contents(comparison: Comparison | None, models: Sequence[RDCurve], anchors:
 
     from src.evaluation.plots import rd_figure
 
-    contents: dict[str, Any] = {CHART: rd_chart([*curve_rows("model", models), *curve_rows("anchor", anchors)])}
+    contents: dict[str, Any] = {CLOSING_CHART: rd_chart([*curve_rows("model", models), *curve_rows("anchor", anchors)])}
     if comparison and comparison.rates:
-        rows = [[asdict(rate)[key] for key in RATE_COLUMNS] for rate in comparison.rates]
+        rows = [list(astuple(rate)) for rate in comparison.rates]
         contents[f"{JOB_TYPE}/rates"] = wandb.Table(columns=list(RATE_COLUMNS), data=rows)
     if comparison and comparison.ablations:
         rows = _ablation_rows(comparison)

@@ -8,14 +8,18 @@ from typing import Any
 from src.evaluation.metrics import ms_ssim_db
 from src.evaluation.rd import MS_SSIM, PSNR, RDCurve
 
-#: Key of the chart that every run logs; W&B keeps its table under ``TABLE``.
+#: Key of the chart that every training run logs.
 CHART = "rd/curve"
-TABLE = f"{CHART}_table"
-#: Columns of that table: rate in bits per pixel, PSNR in dB, MS-SSIM linear and in dB. ``kind`` is "model" or "anchor",
-#: ``point`` what made the point (a lambda, a quality setting), ``step`` the optimizer step of a model in training.
+#: Columns of the table behind a chart: rate in bits per pixel, PSNR in dB, MS-SSIM linear and in dB. ``kind`` is
+#: "model" or "anchor", ``point`` what made it (a lambda, a quality setting), ``step`` a model's optimizer step.
 COLUMNS = ("curve", "kind", "point", "step", "bpp", "psnr", "ms_ssim", "ms_ssim_db")
 
 Row = list[Any]
+
+
+def table_of(chart: str) -> str:
+    """Key under which W&B keeps the table behind a chart."""
+    return f"{chart}_table"
 
 
 def rd_row(

@@ -50,6 +50,8 @@ class GlobalContext(nn.Module):
         self.transform = nn.Conv2d(M, M, 1)
         self.psi = nn.Parameter(torch.zeros(M, K + 1, 2 * K + 1))
 
+    # Compilers cannot follow the cached functions of the size, and hardly gain in what is left.
+    @torch.compiler.disable
     def forward(self, y_hat: Tensor) -> Tensor:
         with torch.autocast(y_hat.device.type, enabled=False):
             y_bar = self.transform(y_hat.float())

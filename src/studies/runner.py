@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.errors import ConfigError
+from src.errors import ConfigError, UserError
 from src.evaluation.anchor_codecs import find_codecs
 from src.evaluation.anchor_programs import PROGRAMS
 from src.evaluation.anchor_run import run_anchors
@@ -112,7 +112,7 @@ def run_study(study: Study, scale_name: str, options: Options) -> int:
     """Run a study at a scale and write its results; 1 if a training failed (its numbers are then missing).
 
     Raises:
-        UserError: a value, image or checkpoint that cannot be used.
+        UserError: a value, image or checkpoint that cannot be used, or not one training could be finished.
         KeyboardInterrupt: stopped; the same command goes on.
     """
     scale = study.at(scale_name)
@@ -122,8 +122,10 @@ def run_study(study: Study, scale_name: str, options: Options) -> int:
     data = study_data(scale, options)
     jobs = study_trainings(scale, data, options)
     work = options.work / study.name / scale.name
-    unfinished = train(jobs, options.jobs, work / "jobs")
-    finished = [one for one in (job.finished() for job in jobs) if one]
+    trained = train(jobs, options.jobs, work / "jobs")
+    finished = [one for one in trained if one]
+    if jobs and not finished:
+        raise UserError(f"{study.name}: none of its {len(jobs)} trainings could be finished; their messages are above")
 
     def rows_of(one: Trained, images: ImageSet) -> Path:
         return row_file(one, images, _decode(one.run, scale))
@@ -155,7 +157,11 @@ def run_study(study: Study, scale_name: str, options: Options) -> int:
     findings = Findings()
     for name, settings in scale.analyses:
         findings.add(get_analysis(name)(context, settings))
-    problems = [f"{one.run.name}, lambda {one.lmbda:g}, seed {one.seed}" for one in unfinished]
+    problems = [
+        f"{job.run.name}, lambda {job.lmbda:g}, seed {job.seed}"
+        for job, one in zip(jobs, trained, strict=True)
+        if not one
+    ]
     where = device_text(device)
     files = write_results(study, scale, findings, data.train, where, output, problems)
     if output == study.folder / "results" / scale.name:

@@ -21,7 +21,8 @@ class Effect:
 
     Attributes:
         mean, low, high: the difference and its 95 % interval, in the unit of the measurements.
-        seed_error, image_error: the two parts of its standard error; the first None where only one seed was trained.
+            Infinite with a single image.
+        seed_error, image_error: the two parts of its standard error; None for a single seed, or image.
         degrees: of freedom of the interval (Welch and Satterthwaite).
     """
 
@@ -29,7 +30,7 @@ class Effect:
     low: float
     high: float
     seed_error: float | None
-    image_error: float
+    image_error: float | None
     degrees: float
 
     @property
@@ -56,7 +57,7 @@ def paired_effect(test: Sequence[Samples], anchor: Sequence[Samples], fixed_anch
     differences = np.mean([t.mean(0) - a.mean(0) for t, a in zip(test, anchor, strict=True)], axis=0)
     mean, images = float(differences.mean()), differences.size
     parts = [(float(differences.var(ddof=1)) / images, images - 1)] if images > 1 else []
-    image_error = float(np.sqrt(parts[0][0])) if parts else float("nan")
+    image_error = float(np.sqrt(parts[0][0])) if parts else None
     seed_parts = [_seed_variance(test, lambdas)]
     if not fixed_anchor:
         seed_parts.append(_seed_variance(anchor, lambdas))
@@ -64,9 +65,9 @@ def paired_effect(test: Sequence[Samples], anchor: Sequence[Samples], fixed_anch
     seed_error = float(np.sqrt(sum(variance for variance, _ in known))) if len(known) == len(seed_parts) else None
     parts += known
     total = sum(variance for variance, _ in parts)
-    if not parts or total == 0:
-        # One image (no sample), or equal measurements throughout (no chance at all).
-        half, degrees = (0.0 if parts else float("inf")), float("inf")
+    if image_error is None or total == 0:
+        # One image is no sample; equal measurements throughout know no chance at all.
+        half, degrees = (0.0 if image_error is not None else float("inf")), float("inf")
     else:
         degrees = total**2 / sum(variance**2 / freedom for variance, freedom in parts)
         half = float(student.ppf(0.5 + CONFIDENCE / 2, degrees) * np.sqrt(total))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from src.errors import UserError
 from src.studies.context import Trained
 from src.studies.plan import Run, Scale
 from src.training.jobs import CONFIGS, Job, run_jobs
+from src.training.processes import EXIT_TERMINATED
 from src.training.run_folder import CHECKPOINT, override
 
 Key = tuple[str, float, int]
@@ -39,11 +41,8 @@ class Training:
             raise UserError(f"{self.run.name}: wrong configuration; python -m src.train {' '.join(self.job.overrides)}")
         return self.job.folder
 
-    def finished(self) -> Trained | None:
-        """The finished training; None where it is not finished."""
-        if not self.job.is_finished():
-            return None
-        source = self.source.finished() if self.source else None
+    def trained(self, source: Trained | None) -> Trained:
+        """What the finished training left; ``source`` is what the one it starts from left."""
         return Trained(self.run, self.lmbda, self.seed, self.folder, source)
 
 
@@ -79,24 +78,29 @@ def _training(run: Run, lmbda: float, seed: int, common: Sequence[str], made: Ma
     return Training(run, lmbda, seed, job, source)
 
 
-def train(jobs: Sequence[Training], at_once: int, record: Path) -> list[Training]:
+def train(jobs: Sequence[Training], at_once: int, record: Path) -> list[Trained | None]:
     """Train what is not finished, ``at_once`` at a time; a training whose source failed is not started.
 
     Args:
         record: folder for what the jobs print and how they ended.
 
     Returns:
-        The trainings that are not finished.
+        What each training left; None for one that is not finished.
 
     Raises:
-        KeyboardInterrupt: stopped; started jobs have saved.
+        KeyboardInterrupt: Ctrl-C; started jobs have saved.
+        SystemExit: the same by SIGTERM.
     """
+    made: dict[int, Trained] = {}
     for number, wave in enumerate(_waves(jobs)):
-        ready = [one for one in wave if one.source is None or one.source.job.is_finished()]
-        open_jobs = [one.job for one in ready if not one.job.is_finished()]
-        if open_jobs:
-            run_jobs(open_jobs, at_once, record=record / f"wave{number}")
-    return [one for one in jobs if not one.job.is_finished()]
+        ready = [one for one in wave if one.source is None or id(one.source) in made]
+        waiting = [one for one in ready if not one.job.is_finished()]
+        results = run_jobs([one.job for one in waiting], at_once, record=record / f"wave{number}") if waiting else []
+        if any(result.code in (None, EXIT_TERMINATED) for result in results):
+            sys.exit(EXIT_TERMINATED)
+        failed = {id(one) for one, result in zip(waiting, results, strict=True) if result.code != 0}
+        made |= {id(one): one.trained(made.get(id(one.source))) for one in ready if id(one) not in failed}
+    return [made.get(id(one)) for one in jobs]
 
 
 def _waves(jobs: Sequence[Training]) -> Iterator[list[Training]]:

@@ -75,21 +75,26 @@ class CompressionModule(lightning.LightningModule):
         """Loss of a batch of patches, (B, 3, H, W) in [0, 1]."""
         size = (batch.shape[-2], batch.shape[-1])
         crops = None if self.crop is None else Crops.random(len(batch), size, self.crop)
-        loss, x_hat, rates = self.training_loss(batch, crops)
+        loss, x_hat, parts = self.training_loss(batch, crops)
         target = batch if crops is None else crops.pixels(batch)
-        values = {"train/loss": loss.detach(), **{f"train/{key}": value for key, value in rates.items()}}
+        values = {f"train/{key}": value for key, value in parts.items()}
         values["train/psnr"] = psnr(target, x_hat.detach().float()).mean()
         values["lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.log_dict(values, batch_size=batch.shape[0])
         return loss
 
     def training_loss(self, batch: Tensor, crops: Crops | None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Loss (scalar, with its gradient), final output (of the crops, where there are any), and rates to log."""
+        """Loss (scalar, with its gradient), final output (of the crops, where there are any), and values to log."""
         output = self.net(batch) if crops is None else self.net(batch, cut=crops.pixels)
         with torch.autocast(self.device.type, enabled=False):
             terms = self.criterion(output, batch, crops)
-            loss = terms.loss + self.net.aux_loss()
-        return loss, output["x_hat"], {"bpp": terms.bpp, "bpp_y": terms.bpp_y, "bpp_z": terms.bpp_z}
+            values = {"loss": terms.loss.detach(), "bpp": terms.bpp, "bpp_y": terms.bpp_y, "bpp_z": terms.bpp_z}
+            loss = terms.loss
+            if self._trainable(quantiles=True):
+                # Trained along by a loss of its own scale; it is no part of what is compared.
+                aux_loss = self.net.aux_loss()
+                loss, values["aux_loss"] = loss + aux_loss, aux_loss.detach()
+        return loss, output["x_hat"], values
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> dict[str, Any]:
         """One whole image a batch, (1, 3, H, W); every image counts the same in the means. Returns the net's output."""
@@ -193,12 +198,12 @@ class EnhancementModule(CompressionModule):
     def training_loss(self, batch: Tensor, crops: Crops | None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """As in :class:`CompressionModule`, without rates: they do not change."""
         with torch.no_grad():
-            y = self.net.analyse(batch)["y"]
+            latents = self.net.latents(batch)
         size = (batch.shape[-2], batch.shape[-1])
-        x_hat, _ = self.net.reconstruct(torch.round(y), size, None if crops is None else crops.pixels)
+        x_hat, _ = self.net.reconstruct_from(latents, size, None if crops is None else crops.pixels)
         with torch.autocast(self.device.type, enabled=False):
             loss = self.criterion.distortion_term(x_hat, batch if crops is None else crops.pixels(batch))
-        return loss, x_hat, {}
+        return loss, x_hat, {"loss": loss.detach()}
 
 
 def _plain(value: Any) -> Any:

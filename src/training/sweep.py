@@ -23,6 +23,7 @@ from src.errors import EXIT_USER_ERROR, ConfigError, UserError
 from src.training.jobs import Job, note_job, run_jobs
 from src.training.processes import EXIT_TERMINATED, run_process
 from src.training.status import read_sweep, status_table
+from src.training.sweep_curves import close_sweep
 
 _LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
@@ -76,6 +77,7 @@ class Queue:
             )
         finally:
             status_table(read_sweep(record)).print()
+        close_sweep(record)
         if any(result.failed for result in results):
             return 1
         return 0 if all(result.code == 0 for result in results) else EXIT_TERMINATED
@@ -174,6 +176,7 @@ def _summarise(record: Path) -> int:
     """Print how the jobs of a sweep stand; its exit code."""
     runs = read_sweep(record)
     status_table(runs).print()
+    close_sweep(record)
     return int(any(run.state != "done" for run in runs))
 
 

@@ -45,7 +45,7 @@ def pretend(job: Job) -> None:
     with torch.no_grad():
         # Not all systems have it; where it is, latents are then not all zero, and a smaller lambda has larger ones.
         if hasattr(net, "g_a") and hasattr(net.g_a, "convs"):
-            net.g_a.convs[-1].weight.mul_(30 / (1 + 10 * cfg.lmbda))
+            net.g_a.convs[-1].weight.mul_(200 / (1 + 10 * cfg.lmbda))
     if cfg.init_from is not None:
         trunk = load_model(cfg.init_from).state_dict()
         kept = {key: value for key, value in trunk.items() if key.startswith(("g_a.", "g_s."))}

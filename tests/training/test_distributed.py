@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from src.data import build_data
 from src.data.patches import StepSampler
 from src.models import build_model
 from src.train import model_config
@@ -83,6 +85,17 @@ def test_every_parameter_of_every_variant_gets_a_gradient(experiment: str) -> No
     module.training_loss(batch()[:1], None)[0].backward()
     missing = [name for name, parameter in module.named_parameters() if parameter.grad is None]
     assert missing == []
+
+
+def test_every_process_validates_every_image_once(tmp_path: Path) -> None:
+    tiny.write_images(tmp_path)
+    cfg = tiny.config(*tiny.overrides(tmp_path))
+    data = build_data(cfg.data, seed=0)
+    data.setup("fit")
+    data.trainer = SimpleNamespace(world_size=2, global_rank=1, global_step=0, max_steps=3)  # type: ignore[assignment]
+    assert [tuple(image.shape[2:]) for image in data.val_dataloader()] == [(65, 70), (66, 64)]
+    numbers = list(data.train_dataloader().batch_sampler)  # type: ignore[arg-type]
+    assert numbers == [[1], [3], [5]]
 
 
 def test_unused_parameters_are_not_looked_for() -> None:

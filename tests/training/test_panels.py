@@ -1,4 +1,4 @@
-"""Pictures for W&B: five of them, of the right size and content, when they are due."""
+"""Pictures for W&B: of the right size and content, one for each latent's bits, when they are due."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 
 from src.errors import ConfigError
 from src.training.panels import ImagePanels, panels
+
+MODULE: Any = SimpleNamespace(net=None)
 
 
 def output(x: torch.Tensor) -> dict[str, Any]:
@@ -27,13 +30,43 @@ def output(x: torch.Tensor) -> dict[str, Any]:
 def test_pictures_show_what_they_say() -> None:
     x = torch.full((1, 3, 70, 90), 100 / 255)
     pictures = panels(x, output(x), side=384)
-    assert [caption.split()[0].rstrip(",") for caption in pictures] == ["original", "I", "Q", "error", "bits"]
-    original, mid, final, error, bits = pictures.values()
+    words = [caption.split(",")[0] for caption in pictures]
+    assert words == ["original", "I", "Q", "error of Q", "bits of y", "bits of z"]
+    original, mid, final, error, bits, none = pictures.values()
     assert all(picture.shape == (70, 90, 3) and picture.dtype == np.uint8 for picture in pictures.values())
     assert (original == 100).all() and (mid == 0).all() and (final == 104).all() and (error == 32).all()
     assert (bits[:16, 80:] == 255).all() and bits.sum() == 255 * 16 * 10 * 3
+    assert none.sum() == 0
     captions = " ".join(pictures)
-    assert "Q, 36.09 dB" in captions and "white = 35 a position" in captions and "0.005 bpp" in captions
+    assert "Q, 36.09 dB" in captions and "bits of y, 0.005 bpp; white = 34.6 a position" in captions
+
+
+@pytest.mark.parametrize(
+    ("side", "latents"),
+    [((70, 90), {"y": 16}), ((70, 90), {"y": 16, "h1": 64, "h2": 32}), ((1, 9), {"y": 16, "z": 64})],
+)
+def test_every_latent_has_a_map_in_the_place_of_its_bits(side: tuple[int, int], latents: dict[str, int]) -> None:
+    x = torch.rand(1, 3, *side)
+    costs = {name: torch.zeros(1, 2, -(-side[0] // step), -(-side[1] // step)) for name, step in latents.items()}
+    for cost in costs.values():
+        cost[..., -1, -1] = -1.0  # all bits at the bottom right
+    shown = panels(x, {"x_hat": x, "x_mid": x, "log_likelihoods": costs}, side=384)
+    maps = {caption.split(",")[0].removeprefix("bits of "): picture for caption, picture in list(shown.items())[4:]}
+    assert list(maps) == list(latents)
+    for name, step in latents.items():
+        bright = maps[name][..., 0] == 255
+        top, left = (step * ((length - 1) // step) for length in side)
+        assert bright[top:, left:].all() and bright.sum() == (side[0] - top) * (side[1] - left)
+
+
+def test_maps_of_images_padded_on_both_sides_are_in_place() -> None:
+    x = torch.rand(1, 3, 72, 64)  # padded to 128 rows, 28 of them above
+    costs = torch.zeros(1, 1, 8, 4)
+    costs[..., 2, :] = -1.0  # rows 32 to 47 of the padded image
+    output = {"x_hat": x, "x_mid": x, "log_likelihoods": {"y": costs}}
+    *_, bits = panels(x, output, side=384, centred=True).values()
+    rows = (bits[..., 0] == 255).all(1).nonzero()[0]
+    assert rows.tolist() == list(range(4, 20))
 
 
 def test_large_pictures_are_scaled_down() -> None:
@@ -55,12 +88,16 @@ def test_pictures_are_logged_when_due() -> None:
     x = torch.rand(1, 3, 48, 48)
     for step in range(10, 80, 10):
         trainer: Any = SimpleNamespace(
-            global_step=step, max_steps=70, is_global_zero=True, loggers=[recorder, SimpleNamespace()]
+            global_step=step,
+            max_steps=70,
+            is_global_zero=True,
+            loggers=[recorder, SimpleNamespace()],
+            state=SimpleNamespace(fn=TrainerFn.FITTING),
         )
         for index in range(3):
-            callback.on_validation_batch_end(trainer, None, output(x), x, index)  # type: ignore[arg-type]
-        callback.on_validation_epoch_end(trainer, None)  # type: ignore[arg-type]
-    expected = [(f"val/image_{index}", step - 1, 5) for step in (10, 40, 70) for index in (0, 1)]
+            callback.on_validation_batch_end(trainer, MODULE, output(x), x, index)
+        callback.on_validation_epoch_end(trainer, MODULE)
+    expected = [(f"val/image_{index}", step - 1, 6) for step in (10, 40, 70) for index in (0, 1)]
     assert recorder.seen == expected
 
 
@@ -68,7 +105,7 @@ def test_other_processes_log_nothing() -> None:
     recorder = Recorder()
     trainer: Any = SimpleNamespace(global_step=1, max_steps=1, is_global_zero=False, loggers=[recorder])
     x = torch.rand(1, 3, 48, 48)
-    ImagePanels().on_validation_batch_end(trainer, None, output(x), x, 0)  # type: ignore[arg-type]
+    ImagePanels().on_validation_batch_end(trainer, MODULE, output(x), x, 0)
     assert recorder.seen == []
 
 

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import struct
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from src import train as entry
 from src.errors import run_cli
 from src.training.loggers import wandb_identity
+from tests.wandb_files import read, table
 
 ROOT = Path(entry.__file__).resolve().parents[1]
 TINY = (
@@ -25,65 +22,19 @@ TINY = (
 )  # fmt: skip
 
 
-@dataclass
-class Recorded:
-    """What a run's file holds."""
-
-    id: str = ""
-    group: str = ""
-    name: str = ""
-    config: dict[str, Any] = field(default_factory=dict)
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    finished: bool = False
-
-
-def records(path: Path) -> Iterator[Any]:
-    """Records of a ``.wandb`` file: LevelDB's log format (blocks of 32 KiB) of W&B's protocol buffers.
-
-    wandb itself has no public reader any more (its last one left with the Python service).
-    """
-    from wandb.proto import wandb_internal_pb2
-
-    data, position, parts = path.read_bytes(), 7, b""
-    while position + 7 <= len(data):
-        if (left := 32768 - position % 32768) < 7:
-            position += left
-            continue
-        _, length, kind = struct.unpack_from("<IHB", data, position)
-        if kind == 0:
-            break
-        parts += data[position + 7 : position + 7 + length]
-        position += 7 + length
-        if kind in (1, 4):  # whole, or the last part
-            yield wandb_internal_pb2.Record.FromString(parts)
-            parts = b""
-
-
-def read(folder: Path) -> list[Recorded]:
-    """The offline runs in a run's folder, oldest first."""
-    runs = []
-    for path in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
-        recorded = Recorded()
-        for record in records(path):
-            kind = record.WhichOneof("record_type")
-            if kind == "run":
-                recorded.id, recorded.group = record.run.run_id, record.run.run_group
-                recorded.name = record.run.display_name
-                recorded.config |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
-            elif kind == "history":
-                items = record.history.item
-                recorded.rows.append({".".join(i.nested_key) or i.key: json.loads(i.value_json) for i in items})
-            elif kind == "exit":
-                recorded.finished = record.exit.exit_code == 0
-        runs.append(recorded)
-    return runs
-
-
 @pytest.fixture(autouse=True)
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_RUN_GROUP"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+
+
+def anchors(folder: Path, points: int = 4) -> Path:
+    rates = [0.5 * 2**i for i in range(points)]
+    results = {"bpp": rates, "psnr-rgb": [20 + 3 * i for i in range(points)]}
+    folder.mkdir()
+    (folder / "jpeg.json").write_text(json.dumps({"name": "JPEG", "results": results}))
+    return folder
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *overrides: str) -> int:
@@ -95,7 +46,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *overrides: str) -> int:
 
 def test_a_run_and_its_continuation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "jointiq" / "one"
-    where = (f"paths.results={tmp_path}", f"paths.run_dir={folder}")
+    where = (f"paths.results={tmp_path}", f"paths.run_dir={folder}", f"logger.wandb.anchors={anchors(tmp_path / 'a')}")
     monkeypatch.setenv("WANDB_RUN_GROUP", "study")
     assert run(monkeypatch, *TINY, *where) == 0
     (first,) = read(folder)
@@ -108,11 +59,25 @@ def test_a_run_and_its_continuation(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     losses = [row["train/loss"] for row in first.rows if "train/loss" in row]
     assert len(losses) == 2 and all(loss > 0 for loss in losses)
     (row,) = (row for row in first.rows if "val/image_0.captions" in row)
-    assert row["val/image_0.count"] == 5 and row["val/image_0.captions"][0] == "original"
+    captions = row["val/image_0.captions"]
+    assert captions[0] == "original" and [text.split(",")[0] for text in captions[4:]] == ["bits of y", "bits of z"]
     (means,) = (row for row in first.rows if "val/psnr" in row)
     assert row["trainer/global_step"] == means["trainer/global_step"]
     media = list(folder.glob("wandb/offline-run-*/files/media/images/val/*.png"))
-    assert len(media) == 5 and sum(path.stat().st_size for path in media) < 1_000_000
+    assert len(media) == 6 and sum(path.stat().st_size for path in media) < 1_000_000
+
+    (psi,) = (row for row in first.rows if "psi.captions" in row)
+    assert [text.split(":")[0] for text in psi["psi.captions"]] == [f"channel {i}" for i in range(4)]
+    (chart,) = (row for row in first.rows if "rd/curve_table.path" in row)
+    assert chart["trainer/global_step"] == psi["trainer/global_step"] == means["trainer/global_step"]
+    point, *behind = table(folder, chart["rd/curve_table.path"])
+    assert (point["curve"], point["kind"], point["point"], point["step"]) == ("jointiq", "model", "0.03", 2)
+    values = [means[f"val/{key}"] for key in ("bpp", "psnr", "ms_ssim")]
+    assert [point[key] for key in ("bpp", "psnr", "ms_ssim")] == pytest.approx(values)
+    assert [(row["curve"], row["kind"], row["bpp"], row["psnr"]) for row in behind][:2] == [
+        ("JPEG", "anchor", 0.5, 20),
+        ("JPEG", "anchor", 1.0, 23),
+    ]
 
     last = folder / "checkpoints" / "last.ckpt"
     assert run(monkeypatch, *TINY, *where, "trainer.max_steps=3", f"ckpt_path={last}") == 0
@@ -131,9 +96,18 @@ def test_ids_are_those_of_folders(tmp_path: Path) -> None:
     assert wandb_identity(tmp_path / "elsewhere", tmp_path / "results")["name"] == "elsewhere"
 
 
+def test_anchors_that_are_not_there_are_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = (f"paths.results={tmp_path}", f"logger.wandb.anchors={tmp_path / 'none'}")
+    assert run(monkeypatch, *TINY, *where) == 2
+    assert "no such file or folder of RD files" in capsys.readouterr().err.splitlines()[-1]
+
+
 @pytest.mark.slow
 def test_jobs_of_a_sweep_are_runs_of_one_group(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "src.train", "-m", *TINY, "lmbda=0.5,0.06", f"paths.results={tmp_path}"]
+    where = (f"paths.results={tmp_path}", f"logger.wandb.anchors={anchors(tmp_path / 'a')}")
+    command = [sys.executable, "-m", "src.train", "-m", *TINY, "lmbda=0.5,0.06", *where]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stderr
@@ -143,3 +117,6 @@ def test_jobs_of_a_sweep_are_runs_of_one_group(tmp_path: Path) -> None:
     assert {each.group for (each,) in runs} == {sweep.name}
     assert len({each.id for (each,) in runs}) == 2
     assert {each.config["lmbda"] for (each,) in runs} == {0.5, 0.06}
+    (closing,) = read(sweep)
+    assert closing.finished and closing.group == sweep.name and closing.job == "bdrate"
+    assert json.loads((sweep / "curves" / "jointiq.json").read_text())["parameter"] == ["0.5", "0.06"]

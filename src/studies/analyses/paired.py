@@ -6,6 +6,7 @@ bits. So one number a lambda and image remains, and the chance of training shows
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -87,6 +88,8 @@ def _shown(value: float, quantity: str) -> float:
 
 def _text(effect: Effect, quantity: str, unit: bool = True) -> str:
     _, name, digits = QUANTITIES[quantity]
+    if not math.isfinite(effect.low):
+        return f"{number(_shown(effect.mean, quantity), digits, sign=True)}{f' {name}' if unit else ''} (one image)"
     mean_, low, high = (number(_shown(x, quantity), digits, sign=True) for x in (effect.mean, effect.low, effect.high))
     return f"{mean_}{f' {name}' if unit else ''} ({low} to {high})"
 
@@ -104,13 +107,14 @@ def _ours(
 ) -> Ours:
     test, anchor = str(value.details["test"]), str(value.details["anchor"])
     effect = effects[None]
-    numbers = {key: _shown(getattr(effect, key), quantity) for key in ("mean", "low", "high")} | {
+    found = {key: _shown(getattr(effect, key), quantity) for key in ("mean", "low", "high")}
+    numbers: dict[str, Any] = {key: x if math.isfinite(x) else None for key, x in found.items()} | {
         "unit": QUANTITIES[quantity][1],
         "lambdas": len(effects) - 1,
         "seeds": len({one.seed for one in context.of(test)}),
         "seed_error": effect.seed_error,
         "image_error": effect.image_error,
-        "degrees_of_freedom": effect.degrees,
+        "degrees_of_freedom": effect.degrees if math.isfinite(effect.degrees) else None,
     }
     if quantity == "bits":
         numbers["bd_rate_percent"] = _bd_rate(context, images, test, anchor)
@@ -184,6 +188,7 @@ def _figure(context: Context, images: ImageSet, lines: Lines, quantity: str) -> 
     labels = [f"lambda {lmbda:g}" for lmbda in lambdas] + ["all"]
     for i, (value, effects) in enumerate(lines):
         found = [(x, effects[key]) for x, key in enumerate((*lambdas, None)) if key in effects]
+        found = [(x, effect) for x, effect in found if math.isfinite(effect.low)]
         shown = [[_shown(v, quantity) for v in (e.mean, e.low, e.high)] for _, e in found]
         middle = [mean_ for mean_, _, _ in shown]
         bars = [[mean_ - low for mean_, low, _ in shown], [high - mean_ for mean_, _, high in shown]]

@@ -1,0 +1,82 @@
+"""``python -m src.dashboard``: what it would send, without sending it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from src.dashboard import main
+from src.errors import UserError
+from src.evaluation.wandb_chart import rd_chart_spec
+from src.evaluation.wandb_tables import COLUMNS
+
+
+@pytest.fixture(autouse=True)
+def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("WANDB_MODE", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+
+
+def printed(capsys: pytest.CaptureFixture[str], *options: str) -> dict[str, Any]:
+    pytest.importorskip("wandb_workspaces")
+    assert main(["--entity", "team", "--print", *options]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def sections(view: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    return {s["name"]: s["panels"] for s in view["spec"]["section"]["panelBankConfig"]["sections"]}
+
+
+def test_a_workspace_has_all_sections(capsys: pytest.CaptureFixture[str]) -> None:
+    view = printed(capsys, "--project", "codec")
+    assert (view["entity"], view["project"]) == ("team", "codec")
+    names = list(sections(view))
+    assert names == ["Rate-distortion", "Training", "Pictures", "Rate", "Health", "BD-rate"]
+    text = json.dumps(view)
+    for key in ("train/loss", "val/bpp_y", "val/bpp_z", "val/image_0", "psi", "bdrate/rates", "bdrate/rd_psnr"):
+        assert json.dumps(key)[1:-1] in text, key
+
+
+def test_curves_read_the_tables_that_runs_log(capsys: pytest.CaptureFixture[str]) -> None:
+    panels = sections(printed(capsys))
+    charts = [panel["config"] for panel in panels["Rate-distortion"] if panel["viewType"] == "Vega2"]
+    assert [chart["fieldSettings"]["y"] for chart in charts] == ["psnr", "ms_ssim_db"]
+    spec = json.dumps(rd_chart_spec())
+    for chart in charts:
+        (query,) = chart["userQuery"]["queryFields"]
+        tables = [field["args"] for field in query["fields"] if field["name"] == "summaryTable"]
+        assert tables == [[{"name": "tableKey", "value": "rd/curve_table"}]]
+        assert set(chart["fieldSettings"].values()) <= set(COLUMNS)
+        for kind, names in (("field", chart["fieldSettings"]), ("string", chart["stringSettings"])):
+            assert {f"${{{kind}:{name}}}" for name in names} <= set(_placeholders(spec))
+    named = {f"${{field:{name}}}" for name in charts[0]["fieldSettings"]}
+    named |= {f"${{string:{name}}}" for name in charts[0]["stringSettings"]}
+    assert set(_placeholders(spec)) == named
+
+
+def _placeholders(text: str) -> list[str]:
+    return [part.split("}")[0].join(("${", "}")) for part in text.split("${")[1:]]
+
+
+def test_a_group_is_a_filter(capsys: pytest.CaptureFixture[str]) -> None:
+    (runs,) = printed(capsys, "--group", "sweep7")["spec"]["section"]["runSets"]
+    assert "sweep7" in json.dumps(runs["filters"]) and '"group"' in json.dumps(runs["filters"])
+    (everything,) = printed(capsys)["spec"]["section"]["runSets"]
+    assert "sweep7" not in json.dumps(everything)
+
+
+def test_without_login_it_says_so() -> None:
+    pytest.importorskip("wandb_workspaces")
+    with pytest.raises(UserError, match="wandb login"):
+        main(["--entity", "team"])
+
+
+def test_without_the_package_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb_workspaces.expr", None)
+    with pytest.raises(UserError, match="pip install wandb-workspaces"):
+        main(["--entity", "team", "--print"])

@@ -1,0 +1,59 @@
+"""Every experiment that is shipped trains, and what it has trained codes images to files and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+
+from src.data.images import write_png
+from src.models.base import LearnedCodec
+from src.models.checkpoint import load_model
+from src.models.image_codec import decode_image, encode_image, same_latents
+from src.train import CONFIGS, train
+from src.training.run_folder import CHECKPOINT
+
+EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
+# Of those that train in several stages, the one that trains everything in one.
+STAGES = {"jointiq_full": "joint", "cascade_separate": "joint", "coarse_to_fine": "c2f_end"}
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory, picture) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    for index in range(2):
+        write_png(folder / "train" / f"{index}.png", picture(132, 140, seed=index))
+    write_png(folder / "val" / "0.png", picture(70, 50, seed=5))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(images: Path, tmp_path_factory: pytest.TempPathFactory):
+    def run(experiment: str) -> LearnedCodec:
+        folder = tmp_path_factory.mktemp(experiment)
+        overrides = [f"+experiment={experiment}", "scale=demo", "trainer=cpu", "trainer.max_steps=2"]
+        overrides += ["data=folder", f"data.train_dir={images / 'train'}", f"data.val_dir={images / 'val'}"]
+        overrides += [f"paths.run_dir={folder}", "callbacks.progress.style=off"]
+        if experiment in STAGES:
+            overrides.append(f"stage={STAGES[experiment]}")
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            train(compose("train", overrides=overrides))
+        return load_model(folder / CHECKPOINT)
+
+    return run
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_trains_and_codes(experiment: str, trained, picture) -> None:
+    model = trained(experiment)
+    for size in ((1, 1), (50, 77)):
+        image = picture(*size)
+        encoded = encode_image(model, image)
+        decoded = decode_image(model, encoded.data)
+        assert same_latents(encoded, decoded)
+        assert decoded.image.shape == image.shape and decoded.x_mid.shape == image.shape
+        assert np.isfinite(list(encoded.estimated_bits.values())).all()
+        # Beside the coder's own states: eight bytes a segment, and more where a segment is cut in parts.
+        assert 8 * encoded.payload_bytes <= 1.05 * sum(encoded.estimated_bits.values()) + 8 * 8 * 8

@@ -23,6 +23,10 @@ SEED ?= 1
 RESULTS ?=
 ANCHORS ?=
 METHOD ?=
+REPORT_IMAGES ?=
+NAME ?=
+SCALE ?= pilot
+ARGS ?=
 
 # One thread per test process: xdist already keeps every core busy, and sums stay the same on every machine size.
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 WANDB_MODE=disabled \
@@ -99,6 +103,15 @@ fuzz: $(INSTALLED) ## decode COUNT=10000 damaged files (SEED=1): each a clean er
 bdrate: $(INSTALLED) ## BD-rate tables, also the paper's Table 2: [RESULTS=DIR] [ANCHORS=DIR] [METHOD=pchip]
 	@$(PY) -m src.bdrate $(if $(RESULTS),--results $(RESULTS)) $(if $(ANCHORS),--anchors $(ANCHORS)) \
 		$(if $(METHOD),--method $(METHOD))
+
+.PHONY: report
+report: $(INSTALLED) ## one HTML page of results: [RESULTS=DIR] [ANCHORS=DIR] [METHOD=pchip] [REPORT_IMAGES=DIR]
+	@$(PY) -m src.report $(if $(RESULTS),$(RESULTS),results) $(if $(ANCHORS),--anchors $(ANCHORS)) \
+		$(if $(METHOD),--method $(METHOD)) $(if $(REPORT_IMAGES),--images $(REPORT_IMAGES))
+
+.PHONY: study
+study: $(INSTALLED) ## a table or figure of the papers again: NAME=table2 [SCALE=pilot] [ARGS="--train DIR --val DIR"]
+	@$(PY) -m src.study $(NAME) $(if $(NAME),--scale $(SCALE) $(ARGS))
 
 .PHONY: clean
 clean: ## remove caches and build files

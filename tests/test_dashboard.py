@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -13,6 +17,8 @@ from src.dashboard import main
 from src.errors import UserError
 from src.evaluation.wandb_chart import rd_chart_spec
 from src.evaluation.wandb_tables import COLUMNS
+
+pytestmark = pytest.mark.filterwarnings("ignore:Pydantic V1 style:DeprecationWarning")
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +74,64 @@ def test_a_group_is_a_filter(capsys: pytest.CaptureFixture[str]) -> None:
     assert "sweep7" in json.dumps(runs["filters"]) and '"group"' in json.dumps(runs["filters"])
     (everything,) = printed(capsys)["spec"]["section"]["runSets"]
     assert "sweep7" not in json.dumps(everything)
+
+
+class GraphQL(BaseHTTPRequestHandler):
+    """Takes what a logged-in user saves, as W&B's server would."""
+
+    received: ClassVar[dict[str, dict[str, Any]]] = {}
+
+    def do_POST(self) -> None:
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])) or b'{"query": "nothing ( )"}')
+        self.received[request["query"].split()[1].split("(")[0]] = request.get("variables") or {}
+        data = {
+            "viewer": {"id": "1", "username": "me", "entity": "team", "teams": {"edges": []}},
+            "createCustomChart": {"chart": {"id": "chart"}},
+            "upsertView": {"view": {"id": "view", "name": "nw-saved-v"}, "inserted": True},
+        }
+        answer = json.dumps({"data": data}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, dict[str, Any]]]:
+    GraphQL.received.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), GraphQL) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{http.server_port}")
+        monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+        yield GraphQL.received
+        http.shutdown()
+
+
+def test_a_logged_in_user_saves_chart_and_workspace(
+    server: dict[str, dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("wandb_workspaces")
+    assert main(["--entity", "team", "--group", "sweep7"]) == 0
+    chart, view = server["CreateCustomChart"], server["UpsertView2"]
+    assert (chart["entity"], chart["chartName"]) == ("team", "jointiq-rd-curve")
+    assert json.loads(chart["spec"]) == rd_chart_spec()
+    assert (view["entityName"], view["projectName"], view["displayName"]) == ("team", "jointiq", "jointiq: sweep7")
+    assert "team/jointiq-rd-curve" in view["spec"]
+    assert "/team/jointiq?nw=saved" in capsys.readouterr().out
+
+
+def test_a_server_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb_workspaces")
+    monkeypatch.setattr("src.dashboard.answers", lambda: False)
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    with pytest.raises(UserError, match="does not answer"):
+        main(["--entity", "team"])
 
 
 def test_without_login_it_says_so() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def records(path: Path) -> Iterator[Any]:
             position += left
             continue
         _, length, kind = struct.unpack_from("<IHB", data, position)
-        if kind == 0:
+        if kind == 0 or position + 7 + length > len(data):
             break
         parts += data[position + 7 : position + 7 + length]
         position += 7 + length
@@ -48,25 +49,33 @@ def records(path: Path) -> Iterator[Any]:
 
 def read(folder: Path) -> list[Recorded]:
     """The offline runs in a run's folder, oldest first."""
-    runs = []
-    for path in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
-        recorded = Recorded()
-        for record in records(path):
-            kind = record.WhichOneof("record_type")
-            if kind == "run":
-                recorded.id, recorded.group = record.run.run_id, record.run.run_group
-                recorded.name, recorded.job = record.run.display_name, record.run.job_type
-                recorded.config |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
-            elif kind == "history":
-                items = record.history.item
-                recorded.rows.append({".".join(i.nested_key) or i.key: json.loads(i.value_json) for i in items})
-            elif kind == "summary":
-                items = record.summary.update
-                recorded.summary |= {".".join(i.nested_key) or i.key: json.loads(i.value_json) for i in items}
-            elif kind == "exit":
-                recorded.finished = record.exit.exit_code == 0
-        runs.append(recorded)
-    return runs
+    return [_read(path) for path in sorted(folder.glob("wandb/offline-run-*/*.wandb"))]
+
+
+def _read(path: Path) -> Recorded:
+    # wandb's service writes the last of a file some moments after a run's `finish` has returned.
+    deadline = time.monotonic() + 20
+    while not any(record.WhichOneof("record_type") == "exit" for record in records(path)):
+        assert time.monotonic() < deadline, f"{path} has no end"
+        time.sleep(0.1)
+    recorded = Recorded()
+    for record in records(path):
+        kind = record.WhichOneof("record_type")
+        if kind == "run":
+            recorded.id, recorded.group = record.run.run_id, record.run.run_group
+            recorded.name, recorded.job = record.run.display_name, record.run.job_type
+            recorded.config |= _values(record.run.config.update)
+        elif kind == "history":
+            recorded.rows.append(_values(record.history.item))
+        elif kind == "summary":
+            recorded.summary |= _values(record.summary.update)
+        elif kind == "exit":
+            recorded.finished = record.exit.exit_code == 0
+    return recorded
+
+
+def _values(items: Iterable[Any]) -> dict[str, Any]:
+    return {".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in items}
 
 
 def table(folder: Path, path: str) -> list[dict[str, Any]]:

@@ -56,7 +56,7 @@ def build_workspace(entity: str, project: str, group: str | None = None) -> Any:
     sections.insert(2, ("Pictures", _pictures(reports)))
     sections.append(("BD-rate", _bd_rates(reports, entity)))
     runs = workspaces.RunsetSettings(
-        filters=[expressions.Metric("Group") == group] if group else [],
+        filters=expressions.And(expressions.Metric("Group") == group) if group else "",
         pinned_columns=list(COLUMNS),
     )
     return workspaces.Workspace(

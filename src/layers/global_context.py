@@ -14,6 +14,7 @@ channel) and the one in linear time (:mod:`src.layers.causal_sums`), which the e
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.bitstream.scan import Run, Scan
@@ -82,26 +83,32 @@ class GlobalContext(nn.Module):
         """Sums of w, w^2, w v, w v^2 over the known positions, through one weight matrix a channel."""
         batch, channels, height, width = values.shape
         index, known = pair_index(self.scan, self.K, height, width)
-        matrix = weights.flatten(1)[:, index.to(values.device)] * known.to(values.device)
+        # A further entry, zero, stands for what is not known. Of all gathers index_select has the fastest gradient.
+        entries = F.pad(weights.flatten(1), (0, 1))
+        index = torch.where(known, index, entries.shape[1] - 1).flatten().to(values.device)
+        matrix = entries.index_select(1, index).view(channels, height * width, height * width)
         flat = values.flatten(2).permute(1, 2, 0)
         moments = torch.cat([flat, flat.square()], 2)
         first, second = torch.bmm(matrix, moments).permute(2, 0, 1).unflatten(2, (height, width)).split(batch)
-        # Where nothing is known the sum is zero and so is c'''; the 1 only keeps the division defined.
-        total = matrix.sum(-1).view(1, channels, height, width)
-        total = torch.where(total > 0, total, torch.ones_like(total))
-        return total, matrix.square().sum(-1).view_as(total), first, second
+        return *self._totals(weights.flatten(1), height, width), first, second
 
     def _linear(self, weights: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The same sums in time linear in the number of positions, in float64; not differentiable."""
         _, _, height, width = values.shape
         weights = weights.double().flatten(1)
-        counts = self._known(height, width, values.device).double()
-        total, total_squares = ((counts @ w.T).T.reshape(1, -1, height, width) for w in (weights, weights.square()))
+        total, total_squares = self._totals(weights, height, width)
         moments = torch.cat([values, values.square()], 1).double().permute(0, 2, 3, 1)
         weights = weights.repeat(2, 1).T.contiguous()
         sums = torch.stack([CausalSums.of_grid(self.scan, self.K, weights, image) for image in moments])
         first, second = sums.permute(0, 3, 1, 2).chunk(2, 1)
-        return torch.where(total > 0, total, torch.ones_like(total)), total_squares, first, second
+        return total, total_squares, first, second
+
+    def _totals(self, weights: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Sums of w and w^2 over the positions known to each, (1, M, height, width), from weights (M, taps)."""
+        counts = self._known(height, width, weights.device).to(weights.dtype)
+        total, total_squares = ((counts @ w.T).T.reshape(1, -1, height, width) for w in (weights, weights.square()))
+        # Where nothing is known the sum is zero and so is c'''; the 1 only keeps the division defined.
+        return torch.where(total > 0, total, torch.ones_like(total)), total_squares
 
 
 # Integers of the exact twin: weights of 16 bits, values y_bar of 15 bits (steps of 1/64, range +-256). The sum of

@@ -19,6 +19,7 @@ from src.errors import DataError, UserError
 from src.training import loggers
 from src.training.callbacks import WeightMean
 from src.training.checkpoint_io import AtomicCheckpointIO
+from src.training.compiled import Compile
 from src.training.compression_module import NonFiniteError
 from src.training.monitors import FiniteLoss
 from src.training.status_file import StatusFile
@@ -41,6 +42,8 @@ def build_trainer(cfg: DictConfig, stop: StopOnSignal) -> lightning.Trainer:
     callbacks = [_instantiate("callbacks", callback) for callback in cfg.callbacks.values()]
     if cfg.optim.ema_decay is not None:
         callbacks.insert(0, WeightMean(cfg.optim.ema_decay))
+    if cfg.optim.get("compile"):
+        callbacks.append(Compile(cfg.optim.compile))
     try:
         return lightning.Trainer(
             **arguments,

@@ -29,6 +29,7 @@ from src.files import write_text
 # What decides where and how conveniently a run runs, not what it learns.
 _NOT_HASHED = ("paths", "logger", "callbacks", "ckpt_path", "rerun", "resume", "sweep", "rates", "scale")
 _NOT_HASHED_TRAINER = ("accelerator", "devices", "strategy", "num_nodes")
+_NOT_HASHED_OPTIM = ("compile",)
 _NOT_HASHED_DATA = ("num_workers", "preload_mb", "at_paper_scale")
 
 CONFIG = "config.yaml"
@@ -49,7 +50,8 @@ def run_key(cfg: DictConfig) -> str:
         for key, node in cfg.items()
         if key not in _NOT_HASHED
     }
-    for group, keys in (("trainer", _NOT_HASHED_TRAINER), ("data", _NOT_HASHED_DATA)):
+    skipped = {"trainer": _NOT_HASHED_TRAINER, "optim": _NOT_HASHED_OPTIM, "data": _NOT_HASHED_DATA}
+    for group, keys in skipped.items():
         parts[group] = {key: value for key, value in parts[group].items() if key not in keys}
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:8]
     return f"lmbda{cfg.lmbda:g}_seed{cfg.seed}_{digest}"

@@ -15,6 +15,7 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 
 from src.data import DATA_SETS
 from src.errors import ConfigError, UserError
+from src.training.compiled import COMPILE_MODES
 from src.training.crops import LATENT
 from src.training.losses import ALL_POSITIONS, DISTORTIONS, MIN_SIDE, RATE_UNITS
 from src.training.resolvers import rate_rows
@@ -105,6 +106,8 @@ def _check_optimizer(cfg: DictConfig) -> None:
     if cfg.optim.ema_decay is not None:
         between = "a number between 0 and 1, both excluded, or null for no mean"
         _check_number(cfg, "optim.ema_decay", lambda value: 0 < value < 1, between)
+    if cfg.optim.get("compile", False) not in COMPILE_MODES:
+        raise ConfigError("optim.compile", cfg.optim.compile, COMPILE_MODES)
     _check_choice(cfg, "optim.schedule", SCHEDULES)
     _check_whole(cfg, "optim.halvings", 1)
     _check_whole(cfg, "optim.decay_steps", 1)

@@ -126,20 +126,28 @@ def test_a_sweep_that_is_killed_again_and_again(tmp_path: Path) -> None:
     """One of its jobs fails; the others are skipped, continued or started, and end as in an unbroken sweep."""
     tiny.write_images(tmp_path)
     pace = ("callbacks.checkpoint.every_steps=5", "trainer.val_check_interval=15")
-    common = ("-m", *tiny.overrides(tmp_path, 60), *pace, "lmbda=0.5,1.5,0.06")
+    common = ("-m", *tiny.overrides(tmp_path, 100), *pace, "lmbda=0.5,1.5,0.06")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
     def start(results: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-W", "ignore", "-m", "src.train", *common, f"paths.results={tmp_path / results}"]
         return subprocess.Popen(command, cwd=tiny.ROOT, env=environment)
 
+    def saved() -> float:
+        return max((path.stat().st_mtime for path in tmp_path.glob("part/runs/*/*/checkpoints/last.ckpt")), default=0.0)
+
     assert start("whole").wait() == 1
     rng = random.Random(1)
+    kills = 0
     for _ in range(10):
-        process = start("part")
-        time.sleep(rng.uniform(5, 15))
+        process, before = start("part"), saved()
+        while process.poll() is None and saved() == before:
+            time.sleep(0.02)
+        time.sleep(rng.uniform(0, 0.5))
+        kills += process.poll() is None
         process.kill()
         process.wait()
+    assert kills >= 5
     assert start("part").wait() == 1
     runs = [sorted((tmp_path / results / "runs" / "jointiq").iterdir()) for results in ("whole", "part")]
     assert [run.name for run in runs[0]] == [run.name for run in runs[1]] and len(runs[0]) == 2

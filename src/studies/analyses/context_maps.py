@@ -6,17 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from src.bitstream.scan import SCANS, Scan
+from src.evaluation.context_weights import effective_positions, weight_maps
 from src.evaluation.plots import new_figure, save
 from src.evaluation.tables import Table, number
-from src.layers.causal_sums import pair_index, tap_is_known
+from src.layers.causal_sums import pair_index
 from src.layers.context import ABOVE, LEFT, WindowLinear
-from src.layers.global_context import GlobalContext
 from src.models.checkpoint import load_model
 from src.models.jointiq import JointIQNet
 from src.studies.context import Context, Findings, Ours, steps_text
@@ -90,26 +89,6 @@ def regions(scan: Scan, K: int) -> NDArray[np.integer]:
         kinds[row - ABOVE + drow, column - LEFT + dcolumn] = 3
     kinds[row, column] = 4
     return kinds
-
-
-def weight_maps(module: GlobalContext) -> NDArray[np.floating]:
-    """softmax(psi) over the known offsets of each channel, (M, K + 1, 2K + 1); NaN where nothing is ever known.
-
-    Rows from K and more above (first) to the current row (last).
-    """
-    known = tap_is_known(module.scan, module.K)
-    psi = module.psi.detach().cpu().double().masked_fill(~known, -torch.inf)
-    weights = torch.softmax(psi.flatten(1), 1).view_as(psi).masked_fill(~known, torch.nan)
-    maps: NDArray[np.floating] = weights.flip(1).numpy()
-    return maps
-
-
-def effective_positions(maps: NDArray[np.floating]) -> NDArray[np.floating]:
-    """exp(entropy) of the weights of each channel: 1 where one position has all, their number where all are equal."""
-    weights = np.nan_to_num(maps).reshape(len(maps), -1)
-    entropy = -(weights * np.log(np.where(weights > 0, weights, 1))).sum(1)
-    spread: NDArray[np.floating] = np.exp(entropy)
-    return spread
 
 
 def _regions(context: Context, K: int) -> Any:

@@ -9,11 +9,11 @@ from safetensors.torch import save_file
 
 from src import export
 from src.errors import UserError
+from src.models.base import bits
 from src.models.checkpoint import load_model
 from src.models.export import read_metadata, write_export
 from src.models.fingerprint import fingerprint
 from src.models.image_codec import decode_image, encode_image, to_tensor
-from src.models.base import bits
 
 GRDN = {"name": "grdn", "grdbs": 1, "rdbs": 1, "convs": 1, "kernels": 4}
 VARIANTS = [

@@ -43,15 +43,13 @@ class Mode:
     @contextlib.contextmanager
     def rounding(self) -> Iterator[None]:
         """The context of the whole step."""
-        switches = (torch.backends.cuda.matmul, torch.backends.cudnn)
-        before = [switch.allow_tf32 for switch in switches]
+        products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+        before = products.allow_tf32, convolutions.allow_tf32
         try:
-            for switch in switches:
-                switch.allow_tf32 = self.tf32
+            products.allow_tf32 = convolutions.allow_tf32 = self.tf32
             yield
         finally:
-            for switch, value in zip(switches, before, strict=True):
-                switch.allow_tf32 = value
+            products.allow_tf32, convolutions.allow_tf32 = before
 
 
 MODES = {

@@ -25,7 +25,7 @@ class Compile(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compile; the work itself is done at the first step."""
-        pl_module.net.compile(mode=self.mode, backend=self.backend)  # type: ignore[operator, union-attr]
+        pl_module.net.compile(mode=self.mode, backend=self.backend)  # type: ignore[union-attr]
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the compiled code aside."""

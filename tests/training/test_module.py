@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from src.models import build_model
-from src.training import callbacks, loggers, pace
+from src.training import callbacks, pace
 from src.training.compression_module import CompressionModule, NonFiniteError
 from src.training.loggers import CsvLog
 from src.training.losses import RateDistortionLoss
@@ -117,16 +117,3 @@ def test_a_run_that_starts_anew_has_a_new_log(tmp_path: Path) -> None:
     log.log_metrics({"b": 1}, 0)
     log.save()
     assert list(csv.DictReader((tmp_path / "metrics.csv").open())) == [{"b": "1", "step": "0"}]
-
-
-def test_wandb_records_offline_unless_logged_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    assert not loggers._is_logged_in()
-    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password key\n")
-    assert loggers._is_logged_in()
-    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
-    assert not loggers._is_logged_in()
-    monkeypatch.setenv("WANDB_API_KEY", "key")
-    assert loggers._is_logged_in()

@@ -1,0 +1,56 @@
+"""GDN is CompressAI's in every form: with gradients, without, and under autocast."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from compressai.layers import GDN as CompressAIGDN
+
+from src.layers.gdn import GDN
+
+
+def layers(inverse: bool) -> tuple[GDN, CompressAIGDN]:
+    torch.manual_seed(0)
+    ours, theirs = GDN(6, inverse=inverse), CompressAIGDN(6, inverse=inverse)
+    ours.gamma.data += 0.1 * torch.rand(6, 6)
+    theirs.load_state_dict(ours.state_dict())
+    return ours, theirs
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("inverse", [False, True])
+def test_value_and_gradients_are_compressais(inverse: bool, memory_format: torch.memory_format) -> None:
+    results = []
+    x = torch.randn(2, 6, 5, 7)
+    for layer in layers(inverse):
+        seen = x.to(memory_format=memory_format).requires_grad_()
+        y = layer(seen)
+        (y * torch.arange(7.0)).sum().backward()
+        results.append((y.detach(), seen.grad, layer.beta.grad, layer.gamma.grad))
+    for ours, theirs in zip(*results, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+def test_gradients_are_the_numerical_ones(inverse: bool) -> None:
+    layer = layers(inverse)[0].double()
+    x = torch.randn(2, 6, 3, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(layer, (x,))
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+def test_without_gradients_the_values_are_the_same(inverse: bool) -> None:
+    ours, theirs = layers(inverse)
+    x = torch.randn(2, 6, 5, 7)
+    with torch.no_grad():
+        assert torch.allclose(ours(x.clone()), theirs(x), atol=1e-6)
+
+
+def test_under_autocast_it_trains() -> None:
+    ours, theirs = layers(False)
+    x = torch.randn(2, 6, 5, 7)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y, expected = ours(x), theirs(x)
+    assert torch.equal(y, expected)
+    y.float().sum().backward()
+    assert ours.gamma.grad is not None and ours.gamma.grad.dtype == torch.float32

@@ -1,0 +1,75 @@
+"""What makes training fast on a GPU: bf16 around a float32 entropy model, channels_last, fused Adam, pinning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from src.data.datamodule import ImageData
+from src.models import build_model
+from src.training.compression_module import CompressionModule
+from src.training.losses import RateDistortionLoss
+from src.training.schedules import constant
+from tests.training import tiny
+
+
+def module() -> CompressionModule:
+    torch.manual_seed(0)
+    net = build_model({"name": "jointiq", "N": 8, "M": 8, "enhancer": None})
+    return CompressionModule(net, RateDistortionLoss(0.1), constant(), lr=1e-3).train()
+
+
+def test_under_bf16_the_entropy_model_and_the_loss_stay_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    trained, x = module(), torch.rand(2, 3, 128, 128)
+    seen: dict[str, torch.dtype] = {}
+
+    def note(name: str) -> None:
+        part = trained.net.get_submodule(name)
+        part.register_forward_hook(lambda _module, _inputs, output: seen.update({name: output.dtype}))
+
+    for name in ("g_a", "global_context", "z_prior"):
+        note(name)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = trained.net(x)
+        loss, _, _ = trained.training_loss(x, None)
+    assert seen == {"g_a": torch.bfloat16, "global_context": torch.float32, "z_prior": torch.float32}
+    assert {value.dtype for value in output["log_likelihoods"].values()} == {torch.float32}
+    assert loss.dtype == torch.float32
+    loss.backward()
+    for name, parameter in trained.net.named_parameters():
+        assert parameter.dtype == parameter.grad.dtype == torch.float32, name
+        assert torch.isfinite(parameter.grad).all(), name
+
+
+def test_bf16_changes_the_loss_by_rounding_only() -> None:
+    trained, x = module(), torch.rand(2, 3, 128, 128)
+    losses = []
+    for enabled in (False, True):
+        torch.manual_seed(1)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            losses.append(trained.training_loss(x, None)[0].item())
+    assert losses[1] == pytest.approx(losses[0], rel=0.01)
+
+
+def test_convolutions_are_channels_last() -> None:
+    net = module().net
+    for part in (net.g_a.convs, net.g_s.deconvs, net.h_a.convs):
+        for layer in part:
+            assert layer.weight.is_contiguous(memory_format=torch.channels_last)
+    y = net.g_a(torch.rand(2, 3, 64, 64).to(memory_format=torch.channels_last))
+    assert y.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_adam_is_fused_and_batches_are_pinned_on_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert not module().configure_optimizers()["optimizer"].defaults["fused"]
+    monkeypatch.setattr(CompressionModule, "device", torch.device("cuda"))
+    assert module().configure_optimizers()["optimizer"].defaults["fused"]
+    monkeypatch.undo()
+    tiny.write_images(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    data = ImageData(sorted((tmp_path / "train").glob("*.png")), [], batch_size=2, crop=32)
+    data.setup("fit")
+    loader = data.train_batches(steps=1)
+    assert loader.pin_memory and loader.num_workers > 0 and loader.persistent_workers

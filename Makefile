@@ -95,6 +95,10 @@ format: $(INSTALLED) ## let ruff format the code and fix what it can
 bench: $(INSTALLED) ## time the codec beside CompressAI's mbt2018 -> results/bench/codec.json
 	@$(PY) -m src.bench
 
+.PHONY: bench-train
+bench-train: $(INSTALLED) ## time a training step beside CompressAI's mbt2018 -> results/bench/train.json
+	@$(PY) -m src.bench.train --data-steps 20
+
 .PHONY: fuzz
 fuzz: $(INSTALLED) ## decode COUNT=10000 damaged files (SEED=1): each a clean error or the exact latents
 	@$(PY) -m src.fuzz --count $(COUNT) --seed $(SEED)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from src.data.images import list_images, read_image
+from src.data.images import list_images, pixel_hash, read_image
 from src.data.sample import sample_images
 from src.errors import ConfigError, DataError
 from src.evaluation.progress import progress_bar
@@ -148,12 +148,7 @@ def _hashes(paths: Sequence[Path], cache: Path) -> list[str]:
         with progress_bar() as progress:
             task = progress.add_task("look at images", total=len(new), note="")
             for i in new:
-                known[keys[i]] = _pixel_hash(paths[i])
+                known[keys[i]] = pixel_hash(read_image(paths[i]))
                 progress.advance(task)
         write_text(file, json.dumps(known) + "\n")
     return [known[key] for key in keys]
-
-
-def _pixel_hash(path: Path) -> str:
-    image = read_image(path)
-    return hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).hexdigest()

@@ -9,7 +9,7 @@ from typing import Any
 from src.errors import ConfigError, DataError
 from src.evaluation.bd_rate import METRICS, BDRate, bd_rate
 from src.evaluation.plots import rd_plot
-from src.evaluation.rd import RDCurve
+from src.evaluation.rd import RDCurve, write_rd
 from src.evaluation.tables import bd_table, number, rd_table
 from src.studies.context import Context, Findings, Ours, steps_text
 from src.studies.image_sets import ImageSet
@@ -38,6 +38,9 @@ def analyse(context: Context, options: Mapping[str, Any]) -> Findings:
     )
     for images in context.sets:
         ours = _systems(context, images, options.get("join", {}))
+        for name, curve in ours.items():
+            # For `make bdrate` and `src.report`, which read a results folder.
+            write_rd(context.work / "curves" / images.slug / f"{name}.json", curve)
         codecs = {curve.about.get("codec", curve.name): curve for curve in _codecs(context, images, options)}
         published = context.published.get(images.name, {})
         curves = {**published, **codecs, **ours}

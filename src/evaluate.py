@@ -10,7 +10,7 @@ from omegaconf import DictConfig, ListConfig
 
 from src.data import test_images
 from src.errors import ConfigError, run_cli
-from src.evaluation.evaluation_run import Done, evaluate_checkpoints
+from src.evaluation.evaluation_run import Done, evaluate_checkpoints, with_complexity
 from src.evaluation.pictures import PictureFolder
 from src.evaluation.pool import worker_count
 from src.evaluation.progress import progress_bar
@@ -18,6 +18,8 @@ from src.evaluation.rd import write_rd
 from src.evaluation.tables import rd_table
 from src.runtime import pick_device, set_threads
 
+#: Timed runs by the key ``complexity``; None counts nothing.
+COMPLEXITY = {"none": None, "count": 0, "measure": 3}
 CONFIGS = Path(__file__).resolve().parents[1] / "conf"
 
 
@@ -59,6 +61,9 @@ def evaluate(cfg: DictConfig) -> int:
     rows = output.parent / ".rows" / output.stem if cfg.resume else None
     if not isinstance(cfg.threads, int | None):
         raise ConfigError("threads", cfg.threads, "null or a whole number from 1 up")
+    if cfg.complexity not in COMPLEXITY:
+        raise ConfigError("complexity", cfg.complexity, COMPLEXITY)
+    repeats = COMPLEXITY[cfg.complexity]
     device, workers = pick_device(str(cfg.device)), worker_count(cfg.workers)
     set_threads(cfg.threads)
     images = test_images(cfg.data)
@@ -77,6 +82,11 @@ def evaluate(cfg: DictConfig) -> int:
             checkpoints, images, cfg.name or output.stem, cfg.description or "", str(device), advance, workers, rows,
             pictures,
         )  # fmt: skip
+        if repeats is not None:
+            counting = progress.add_task("complexity", total=len(checkpoints), note="")
+            curve = with_complexity(
+                curve, str(device), repeats, lambda note: progress.update(counting, advance=1, note=note)
+            )
     written = write_rd(output, curve)
     rd_table(curve).print()
     if reused:

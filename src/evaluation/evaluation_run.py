@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from src.data.images import named_images, read_image
 from src.errors import DataError, UserError
+from src.evaluation.complexity import complexity
 from src.evaluation.evaluator import evaluate_image
 from src.evaluation.metrics import Image
 from src.evaluation.pictures import PICTURE, PictureFolder
@@ -103,6 +104,31 @@ def evaluate_checkpoints(
     curve = curve_from_rows(name, points, description)
     problems = [{"checkpoint": one.job.checkpoint, "image": one.job.name, "problem": one.problem} for one in failed]
     return curve.with_about({**curve.about, "failed": problems}) if problems else curve
+
+
+def with_complexity(curve: RDCurve, device: str, repeats: int, step: Callable[[str], object]) -> RDCurve:
+    """The same curve with what each checkpoint costs for an image of 768x512 (:mod:`src.evaluation.complexity`).
+
+    The whole model's numbers become columns of the results; those of its parts go to ``about["complexity"]``.
+
+    Args:
+        curve: of :func:`evaluate_checkpoints`.
+        device: where the networks run.
+        repeats: timed runs of encoder and decoder; 0 counts parameters and multiplications only.
+        step: hears what comes next (a progress bar's tick).
+    """
+    costs = []
+    for checkpoint in curve.parameter:
+        step(Path(checkpoint).name)
+        costs.append(complexity(_model(checkpoint, device), repeats=repeats))
+    columns: dict[str, list[Any]] = {}
+    for cost in costs:
+        for key, value in cost.columns().items():
+            columns.setdefault(key, []).append(value)
+    # Seconds an image are there already, as means over the images that were coded.
+    new = {key: tuple(values) for key, values in columns.items() if key not in curve.results and None not in values}
+    details = {str(at): cost.as_dict() for at, cost in zip(curve.parameter, costs, strict=True)}
+    return replace(curve, results={**curve.results, **new}, about={**curve.about, "complexity": details})
 
 
 def run_job(job: Job) -> Done:

@@ -10,10 +10,11 @@ import torch
 from src.data.images import read_image, write_png
 from src.errors import DataError, UserError
 from src.evaluation import evaluation_run, evaluator
-from src.evaluation.evaluation_run import evaluate_checkpoints
+from src.evaluation.evaluation_run import evaluate_checkpoints, with_complexity
 from src.evaluation.pictures import PictureFolder, picture_path
 from src.evaluation.rd import read_rd, write_rd
 from src.models import build_model
+from src.models.checkpoint import load_model
 
 
 @pytest.fixture
@@ -117,3 +118,14 @@ def test_workers_find_what_one_process_finds(images, checkpoints) -> None:
     alone = evaluate_checkpoints(checkpoints, images, "ours")
     together = evaluate_checkpoints(checkpoints, images, "ours", workers=2)
     assert without_times(together) == without_times(alone)
+
+
+def test_costs_become_columns(images, checkpoints) -> None:
+    curve = evaluate_checkpoints(checkpoints, images[:1], "ours")
+    counted = with_complexity(curve, "cpu", 0, lambda note: None)
+    parameters = sum(p.numel() for p in load_model(checkpoints[0]).parameters())
+    assert counted.results["parameters"] == (parameters,) * 2 and "encoding_memory" not in counted.results
+    assert counted.results["encoding_time"] == curve.results["encoding_time"]
+    parts = counted.about["complexity"][checkpoints[0]]["parts"]
+    assert {"g_a", "g_s", "estimator"} <= set(parts)
+    assert sum(part["parameters"] for part in parts.values()) == parameters

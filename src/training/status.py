@@ -140,7 +140,8 @@ def status_table(runs: Sequence[RunStatus]) -> Table:
     counts = [f"{sum(run.state == state for run in runs)} {state}" for state in STATES]
     counts = [text for text in counts if not text.startswith("0 ")]
     header = ("run", "state", "step", "of", "bpp", "PSNR", "left", "note")
-    table = Table(f"{len(runs)} runs: {', '.join(counts)}", header, 2)
+    many = "run" if len(runs) == 1 else "runs"
+    table = Table(f"{len(runs)} {many}: {', '.join(counts)}", header, 2)
     common = set.intersection(*(set(run.name.split()) for run in runs)) if len(runs) > 1 else set()
     for run in runs:
         name = " ".join(word for word in run.name.split() if word not in common) or run.name

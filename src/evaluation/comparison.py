@@ -90,8 +90,11 @@ def _is_rd(path: Path) -> bool:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    results = document.get("results", document) if isinstance(document, dict) else None
-    return isinstance(results, dict) and "bpp" in results
+    if not isinstance(document, dict):
+        return False
+    results = document.get("results")
+    # Without that key a lone number is no curve: the status of a run has a bpp, too.
+    return "bpp" in results if isinstance(results, dict) else isinstance(document.get("bpp"), list)
 
 
 def _distinct(files: list[CurveFile]) -> list[CurveFile]:

@@ -42,6 +42,7 @@ def results(tmp_path: Path) -> Path:
     write(folder / "study" / "ablation_no_grdn.json", 0.55)
     write(folder / "study" / "ablation_no_gmm.json", 0.51)
     (folder / "study" / "done.json").write_text('{"steps": 3}')
+    (folder / "study" / "status.json").write_text('{"step": 3, "bpp": 0.2, "seconds_left": null}')
     write(folder / ".hidden" / "old.json", 9.0)
     return folder
 

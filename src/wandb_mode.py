@@ -14,10 +14,12 @@ _SECONDS = 3.0
 def is_offline() -> bool:
     """Whether a run is to be recorded offline, where its configuration does not say.
 
-    WANDB_MODE decides where it is set (wandb itself reads it). Otherwise online takes a user who is logged in and a
+    WANDB_MODE decides where it is set. Otherwise online takes a user who is logged in and a
     server that answers: without one wandb would wait for minutes and then fail.
     """
-    return "WANDB_MODE" not in os.environ and not (is_logged_in() and answers())
+    mode = os.environ.get("WANDB_MODE")
+    # wandb reads the variable itself, but only once a process: "offline" has to be said again to a second run in it.
+    return mode in ("offline", "dryrun") if mode else not (is_logged_in() and answers())
 
 
 def is_logged_in() -> bool:

@@ -63,3 +63,6 @@ def test_behind_a_proxy_the_proxy_has_to_answer(monkeypatch: pytest.MonkeyPatch,
 def test_what_the_user_sets_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "online")
     assert not is_offline()
+    for mode, offline in (("offline", True), ("dryrun", True), ("disabled", False)):
+        monkeypatch.setenv("WANDB_MODE", mode)
+        assert is_offline() is offline

@@ -51,7 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and run the study."""
     given = _parser().parse_intermixed_args(arguments)
     if given.name is None:
-        print("studies:", *study_names(), sep="\n  ")
+        print("studies:")
+        for name in study_names():
+            study = read_study(name)
+            print(f"  {name:10s} {study.title} ({', '.join(study.scales)})")
         return 0
     if given.jobs < 1:
         raise ConfigError("--jobs", given.jobs, "a whole number from 1 up")

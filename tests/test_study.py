@@ -9,7 +9,9 @@ from src.study import main
 
 def test_without_a_name_the_studies_are_listed(capsys):
     assert main([]) == 0
-    assert capsys.readouterr().out.split()[1:] == study_names()
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert [line.split()[0] for line in lines] == study_names()
+    assert all(line.endswith(")") and "paper" in line for line in lines)
 
 
 def test_wrong_names_scales_and_numbers_are_user_errors():

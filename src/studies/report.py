@@ -21,6 +21,7 @@ from src.training.run_folder import provenance
 
 NOT_RUN = "not run"
 RESULTS = "results.json"
+DEMO = "demo"
 HEADER = ("", "paper", "ours", "verdict", "scale", "trained on", "measured on", "steps", "device")
 BEGIN, END = "<!-- results: written by src.study -->", "<!-- end of results -->"
 
@@ -78,8 +79,10 @@ def main_rows(scale: Scale, findings: Findings, trained_on: str, device: str) ->
         paper = f"{value.paper:g} {value.unit}".strip() if isinstance(value.paper, int | float) else value.paper
         found = [one for one in findings.ours if one.value == value.name]
         for one in found:
+            # A demo shows that a study runs, and nothing about the method.
+            verdict = NOTHING if scale.name == DEMO else one.verdict
             rows.append(
-                [value.name, paper, one.text, one.verdict, scale.name, trained_on, one.measured_on, one.steps, device]
+                [value.name, paper, one.text, verdict, scale.name, trained_on, one.measured_on, one.steps, device]
             )
         if not found:
             rows.append([value.name, paper, NOT_RUN, NOTHING, scale.name, NOTHING, NOTHING, NOTHING, NOTHING])

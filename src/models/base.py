@@ -119,6 +119,12 @@ class LearnedCodec(CompressionModel, ABC):
         """
         return self.reconstruct(latents["y"], size, cut)
 
+    def enhanced(self, mid: Tensor, cut: Cut | None) -> tuple[Tensor, Tensor]:
+        """What :meth:`reconstruct` returns, from g_s's output ``mid``, (B, 3, H, W), about [-1, 1]."""
+        seen = mid if cut is None else cut(mid)
+        out = seen if self.enhancer is None else self.enhancer(seen)
+        return (out + 1) / 2, (mid + 1) / 2
+
     @abstractmethod
     def log_likelihoods(self, latents: Latents) -> Latents:
         """Float log-likelihoods, in nats, of the latents of :meth:`latents`: what a file's size is held against."""

@@ -178,10 +178,7 @@ class JointIQNet(ExactCodec):
 
     def reconstruct(self, y_hat: Tensor, size: Size, cut: Cut | None = None) -> tuple[Tensor, Tensor]:
         """As in :class:`src.models.base.LearnedCodec`."""
-        mid = self.g_s(y_hat, size)
-        seen = mid if cut is None else cut(mid)
-        out = seen if self.enhancer is None else self.enhancer(seen)
-        return (out + 1) / 2, (mid + 1) / 2
+        return self.enhanced(self.g_s(y_hat, size), cut)
 
     def log_likelihoods(self, latents: Latents) -> Latents:
         """As in :class:`src.models.base.LearnedCodec`."""

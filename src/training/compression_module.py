@@ -63,6 +63,8 @@ class CompressionModule(lightning.LightningModule):
         self.name = name
         #: Optimizer step after which the last validation ran; -1 before the first.
         self.validated_at = -1
+        #: Whether CompressAI's auxiliary loss trains something.
+        self.has_quantiles = bool(self._trainable(quantiles=True))
         self._sums: dict[str, list[Tensor]] = defaultdict(list)
 
     # ---- steps
@@ -90,7 +92,7 @@ class CompressionModule(lightning.LightningModule):
             terms = self.criterion(output, batch, crops)
             values = {"loss": terms.loss.detach(), "bpp": terms.bpp, "bpp_y": terms.bpp_y, "bpp_z": terms.bpp_z}
             loss = terms.loss
-            if self._trainable(quantiles=True):
+            if self.has_quantiles:
                 # Trained along by a loss of its own scale; it is no part of what is compared.
                 aux_loss = self.net.aux_loss()
                 loss, values["aux_loss"] = loss + aux_loss, aux_loss.detach()

@@ -179,9 +179,7 @@ class CoarseToFine(ExactCodec):
         mid = self.g_s(y_hat, size)
         if self.aggregation is not None:
             mid = self.aggregation(mid, features["y"], features["h2"], size)
-        seen = mid if cut is None else cut(mid)
-        out = seen if self.enhancer is None else self.enhancer(seen)
-        return (out + 1) / 2, (mid + 1) / 2
+        return self.enhanced(mid, cut)
 
     def analyse(self, x: Tensor) -> Latents:
         """As in :class:`src.models.base.LearnedCodec`."""

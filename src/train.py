@@ -26,12 +26,13 @@ from src.training.entropy_module import EntropyModule
 from src.training.initialise import initialise
 from src.training.latent_data import LatentData
 from src.training.losses import RateDistortionLoss
+from src.training.pca_start import PIXELS, start_from_components
 from src.training.processes import end_with_parent
 from src.training.run_lock import RunLock
 from src.training.schedules import build_schedule
 from src.training.status_file import note_failure
 from src.training.stop import StopOnSignal
-from src.training.validation import refuse_long_trial, validate
+from src.training.validation import PCA, refuse_long_trial, validate
 
 CONFIGS = Path(__file__).resolve().parents[1] / "conf"
 
@@ -81,6 +82,8 @@ def _train(cfg: DictConfig, folder: Path, start: str | None, lock: RunLock) -> N
         check_same_model(checkpoint, net.config, start)
         check_same_averaging(checkpoint, cfg.optim.ema_decay is not None, start)
         first_step = checkpoint["global_step"]
+    elif cfg.init_from == PCA:
+        taken = start_from_components(net, images.first_patches(PIXELS), cfg.lmbda)
     elif cfg.init_from is not None:
         taken = initialise(net, cfg.init_from, cfg.stage.get("takes", "model"))
     module = MODULES[cfg.stage.trains](

@@ -93,6 +93,12 @@ class ImageData(lightning.LightningDataModule):
         assert self._train is not None
         return self._train.count
 
+    def first_patches(self, pixels: int) -> Tensor:
+        """The first patches that will be trained on, of ``pixels`` together, 8 at least; (B, 3, crop, crop) uint8."""
+        assert self._train is not None
+        count = max(8, pixels // self._train.crop**2)
+        return torch.stack([self._train[number] for number in range(count)])
+
     def train_image(self, index: int) -> NDArray[np.uint8]:
         """Training image number ``index``, whole, (height, width, 3)."""
         assert self._train is not None

@@ -22,7 +22,7 @@ from src.files import atomic_path
 from src.training import resume, run_folder
 from src.training.processes import EXIT_INTERRUPTED, EXIT_TERMINATED, run_process
 from src.training.run_folder import CHECKPOINT, DONE, override
-from src.training.validation import refuse_long_trial, validate
+from src.training.validation import PCA, refuse_long_trial, validate
 
 # What the chain decides itself for each stage.
 _OWN_KEYS = ("stage", "init_from", "ckpt_path", "rerun", "resume", "paths.run_dir")
@@ -63,9 +63,9 @@ def run_chain(cfg: DictConfig, overrides: Sequence[str], config_dirs: Sequence[s
         # The long first stage is not to be trained for a mistake in the last one.
         validate(stage.cfg)
         refuse_long_trial(stage.cfg)
-    if cfg.init_from is not None and not Path(cfg.init_from).is_file():
+    if cfg.init_from not in (None, PCA) and not Path(cfg.init_from).is_file():
         raise UserError(
-            f"init_from={cfg.init_from}: no such file; allowed: a checkpoint to take the first stage's place"
+            f"init_from={cfg.init_from}: no such file; allowed: a checkpoint to take the first stage's place, or {PCA}"
         )
     _describe(folder, cfg)
     trained = OmegaConf.select(cfg, "resume") == "never"
@@ -104,7 +104,7 @@ def _composed(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> list[S
     stages = []
     start = cfg.init_from
     links = list(enumerate(cfg.stage.chain, start=1))
-    for number, link in links if start is None else links[1:]:
+    for number, link in links if start in (None, PCA) else links[1:]:
         kept = [text for text in overrides if _key(text) not in (*_OWN_KEYS, *link)]
         at = folder / f"{number}_{link.stage}"
         own: dict[str, Any] = {**link, "paths.run_dir": at, **({} if start is None else {"init_from": start})}
@@ -120,7 +120,7 @@ def _repeated(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> list[S
     kept = [text for text in overrides if _key(text) not in _OWN_KEYS]
     for number, link in enumerate(cfg.stage.chain, start=1):
         name = f"{number}_{link.stage}"
-        if number == 1 and cfg.init_from is not None:
+        if number == 1 and cfg.init_from not in (None, PCA):
             continue
         start = stages[-1].folder / CHECKPOINT if stages else cfg.init_from
         own: dict[str, Any] = {"paths.run_dir": folder / name, **({} if start is None else {"init_from": start})}

@@ -24,6 +24,9 @@ from src.training.schedules import SCHEDULES
 #: Keys that a row of the rate table fills, unless the scale or the user does.
 RATE_POINT_KEYS = ("model.N", "model.M", "model.M1", "model.M2", "trainer.max_steps", "optim.lr")
 
+#: The value of ``init_from`` that names no file: :mod:`src.training.pca_start`.
+PCA = "pca"
+
 #: Below this crop the global context sees (next to) no position with enough known ones, and learns nothing.
 MIN_CROP_GLOBAL_CONTEXT = 128
 
@@ -151,8 +154,8 @@ def _check_stage(cfg: DictConfig) -> None:
         if cfg.ckpt_path is not None:
             raise ConfigError("ckpt_path", cfg.ckpt_path, "null with stage=all: the same command again goes on")
         return
-    if stage.trains != "all" and cfg.init_from is None and cfg.ckpt_path is None:
-        raise ConfigError("init_from", None, f"the checkpoint of a trained model, with stage={stage.name}")
+    if stage.trains != "all" and cfg.init_from in (None, PCA) and cfg.ckpt_path is None:
+        raise ConfigError("init_from", cfg.init_from, f"the checkpoint of a trained model, with stage={stage.name}")
     if (stage.trains == "enhancer" or stage.crop is not None) and cfg.enhancer.name is None:
         raise ConfigError("enhancer.name", None, f"an enhancer, with stage={stage.name}")
     if stage.trains == "entropy":

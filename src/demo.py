@@ -18,7 +18,7 @@ from src.errors import ConfigError, UserError, run_cli
 from src.evaluation import demo_report as report
 from src.evaluation.progress import progress_bar
 from src.models.checkpoint import load_model
-from src.training.run_folder import override
+from src.training.command_line import override
 
 #: A low rate: after minutes of training a model is furthest ahead of JPEG there.
 LMBDA = 0.6

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+
 import torch
 
 from src.errors import ConfigError
+
+# Parameters of mallopt in glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def pick_device(name: str) -> torch.device:
@@ -34,3 +40,16 @@ def set_threads(count: int | None) -> None:
     if count < 1:
         raise ConfigError("threads", count, "a whole number from 1 up")
     torch.set_num_threads(count)
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what is freed, for the next tensor of that size, where it can be told so (glibc).
+
+    By default it hands large blocks back to the system at once, and each new one has to be mapped page by page. On a
+    CPU that was half of the time of a training step with feature maps of 100 MB. The process stays as large as it once
+    was.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, -1)

@@ -18,16 +18,20 @@ from omegaconf import DictConfig, OmegaConf
 from src.data import build_data
 from src.errors import UserError, run_cli
 from src.models import build_model
-from src.training import loggers, resolvers, resume, run_folder, stages, sweep
+from src.runtime import keep_freed_memory
+from src.training import loggers, resolvers, resume, run_folder, run_name, stages, sweep
 from src.training.assemble import build_trainer, one_line_errors, start_loggers
 from src.training.checkpoint_io import check_same_averaging, check_same_model, read_training_checkpoint
+from src.training.command_line import command
 from src.training.compression_module import CompressionModule, EnhancementModule
 from src.training.entropy_module import EntropyModule
 from src.training.initialise import initialise
 from src.training.latent_data import LatentData
+from src.training.layout import set_training_layout
 from src.training.losses import RateDistortionLoss
 from src.training.pca_start import PIXELS, start_from_components
 from src.training.processes import end_with_parent
+from src.training.rerun import again
 from src.training.run_lock import RunLock
 from src.training.schedules import build_schedule
 from src.training.status_file import note_failure
@@ -54,7 +58,7 @@ def train(cfg: DictConfig) -> Path:
     """
     validate(cfg)
     refuse_long_trial(cfg)
-    folder = run_folder.run_folder(cfg)
+    folder = run_name.run_folder(cfg)
     lock = RunLock(folder)
     try:
         if _is_first_process() and folder.is_dir():
@@ -101,6 +105,10 @@ def _train(cfg: DictConfig, folder: Path, start: str | None, lock: RunLock) -> N
     cfg.paths.run_dir = str(folder)
     stop = StopOnSignal()
     trainer = build_trainer(cfg, stop)
+    device = trainer.strategy.root_device
+    set_training_layout(net, device, cfg.trainer.precision)
+    if device.type == "cpu":
+        keep_freed_memory()
     _open_folder(cfg, folder, start, lock)
     _announce(cfg, folder, net, first_step, taken)
     last = folder / run_folder.CHECKPOINT
@@ -170,7 +178,7 @@ def _announce(cfg: DictConfig, folder: Path, net: Any, first_step: int, taken: s
 @rank_zero_only
 def _finish(folder: Path, step: int) -> None:
     run_folder.mark_done(folder, step)
-    _say(f"again, from its own configuration: {run_folder.command(rerun=folder)}")
+    _say(f"again, from its own configuration: {command(rerun=folder)}")
 
 
 @rank_zero_only
@@ -220,7 +228,7 @@ def _run(settings: HydraConf, cfg: DictConfig) -> None:
     overrides = list(settings.overrides.task)
     if cfg.rerun is not None:
         overrides = [text for text in overrides if not text.startswith("rerun=")]
-        cfg = run_folder.again(cfg.rerun, overrides)
+        cfg = again(cfg.rerun, overrides)
     if cfg.stage.get("chain") is not None:
         stages.run_chain(cfg, overrides, sweep.config_dirs(settings))
     else:

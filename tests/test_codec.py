@@ -12,9 +12,11 @@ from PIL import Image
 
 from src import codec
 from src.errors import run_cli
+from src.models import shipped
 from src.models.export import write_export
 from src.models.fingerprint import fingerprint
 from src.models.image_codec import to_image, to_tensor
+from tests.shipped_folder import make_folder
 
 ROOT = Path(__file__).parents[1]
 
@@ -228,6 +230,118 @@ def test_wrong_arguments(run, checkpoint, coded, tmp_path):
     assert run("encode", tmp_path / "empty", tmp_path / "x", *options)[0] == 2
     assert run("decode", tmp_path / "empty", tmp_path / "x", *options)[0] == 2
     assert run("nonsense")[0] == 2
+
+
+# --- models that come with the repository -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def weights(living, monkeypatch, tmp_path):
+    """A shipped folder of three models."""
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path / "weights")
+    return make_folder(tmp_path / "weights", {1: living(seed=1), 2: living(seed=2), 3: living()})
+
+
+@pytest.fixture
+def no_weights(monkeypatch, tmp_path):
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path / "weights")
+
+
+def written_by(path):
+    return path.read_bytes()[4:8]
+
+
+def test_without_a_checkpoint(run, weights, living, picture, tmp_path):
+    image = picture(50, 77)
+    Image.fromarray(image).save(tmp_path / "in.png")
+    for options, seed in (((), 0), (("--quality", "3"), 0), (("--quality", "1"), 1)):
+        assert run("encode", tmp_path / "in.png", tmp_path / "out.jiq", *options)[0] == 0
+        assert written_by(tmp_path / "out.jiq") == fingerprint(living(seed=seed))[:4]
+        assert run("decode", tmp_path / "out.jiq", tmp_path / "out.png")[0] == 0
+        expected = own_reconstruction(living(seed=seed), image)
+        assert np.array_equal(np.asarray(Image.open(tmp_path / "out.png")), expected)
+        code, out, _ = run("verify", tmp_path / "in.png", *options)
+        assert code == 0 and f"{(tmp_path / 'out.jiq').stat().st_size} bytes" in out
+    assert f"default: {shipped.DEFAULT_QUALITY}" in run("encode", "--help")[1]
+
+
+def test_a_folder_of_files_of_several_models(run, weights, living, checkpoint, picture, monkeypatch, tmp_path):
+    image = picture(33, 29)
+    Image.fromarray(image).save(tmp_path / "in.png")
+    for name, quality in (("a", 1), ("b", 2), ("c", 1), ("d", 2)):
+        run("encode", tmp_path / "in.png", tmp_path / "coded" / f"{name}.jiq", "--quality", quality)
+    write_export(living(seed=5), tmp_path / "foreign.safetensors")
+    options = ("--checkpoint", tmp_path / "foreign.safetensors")
+    run("encode", tmp_path / "in.png", tmp_path / "coded" / "foreign.jiq", *options)
+    (tmp_path / "coded" / "damaged.jiq").write_bytes(b"JIQ")
+
+    loaded = []
+    load = shipped.load_shipped
+    monkeypatch.setattr(
+        shipped, "load_shipped", lambda model, device: loaded.append(model.quality) or load(model, device)
+    )
+    code, out, err = run("decode", tmp_path / "coded", tmp_path / "decoded")
+    assert code == 2 and "4 of 6 files done, 2 failed" in out
+    assert loaded == [1, 2]
+    assert "foreign.jiq" in err and "damaged.jiq" in err and "Traceback" not in err
+    for name, seed in (("a", 1), ("b", 2), ("c", 1), ("d", 2)):
+        decoded = np.asarray(Image.open(tmp_path / "decoded" / f"{name}.png"))
+        assert np.array_equal(decoded, own_reconstruction(living(seed=seed), image))
+
+
+def test_a_file_of_another_model(run, weights, living, picture, tmp_path):
+    Image.fromarray(picture(33, 29)).save(tmp_path / "in.png")
+    write_export(living(seed=5), tmp_path / "foreign.safetensors")
+    run("encode", tmp_path / "in.png", tmp_path / "in.jiq", "--checkpoint", tmp_path / "foreign.safetensors")
+    code, _, err = run("decode", tmp_path / "in.jiq", tmp_path / "out.png")
+    assert code == 2 and one_line(err) and "none of the shipped ones" in err and "--checkpoint" in err
+    assert fingerprint(living(seed=5))[:4].hex() in err and not (tmp_path / "out.png").exists()
+    options = ("--checkpoint", tmp_path / "foreign.safetensors")
+    assert run("decode", tmp_path / "in.jiq", tmp_path / "out.png", *options)[0] == 0
+
+
+def test_info_names_a_shipped_model(run, weights, living, picture, tmp_path):
+    Image.fromarray(picture(33, 29)).save(tmp_path / "in.png")
+    run("encode", tmp_path / "in.png", tmp_path / "in.jiq", "--quality", "2")
+    assert "q2 (--quality 2)" in run("info", tmp_path / "in.jiq")[1]
+    (weights / "index.json").write_text("{")
+    code, out, _ = run("info", tmp_path / "in.jiq")
+    assert code == 0 and "damaged" in out
+    (weights / "index.json").unlink()
+    code, out, _ = run("info", tmp_path / "in.jiq")
+    assert code == 0 and "shipped model      none" in out
+
+
+def test_shipped_weights_that_cannot_be_used(run, weights, picture, tmp_path):
+    Image.fromarray(picture(33, 29)).save(tmp_path / "in.png")
+    run("encode", tmp_path / "in.png", tmp_path / "in.jiq", "--quality", "2")
+    path = weights / "q2.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\0\0")
+    for command in (["encode", tmp_path / "in.png", tmp_path / "new.jiq", "--quality", "2"],
+                    ["verify", tmp_path / "in.png", "--quality", "2"],
+                    ["decode", tmp_path / "in.jiq", tmp_path / "new.png"]):  # fmt: skip
+        code, _, err = run(*command)
+        assert code == 2 and one_line(err) and "q2.safetensors is damaged" in err
+    code, _, err = run("encode", tmp_path / "in.png", tmp_path / "new.jiq", "--quality", "4")
+    assert code == 2 and one_line(err) and "--quality=4 is not allowed; allowed: one of 1, 2, 3" in err
+    assert not (tmp_path / "new.jiq").exists() and not (tmp_path / "new.png").exists()
+
+
+def test_nothing_shipped(run, no_weights, coded, tmp_path):
+    for options in ((), ("--quality", "2")):
+        code, _, err = run("encode", tmp_path / "in.png", tmp_path / "new.jiq", *options)
+        assert code == 2 and one_line(err) and "no trained models are shipped" in err and "--checkpoint" in err
+    code, _, err = run("decode", coded, tmp_path / "out.png")
+    assert code == 2 and one_line(err) and "no trained models are shipped" in err and "--checkpoint" in err
+
+
+def test_checkpoint_or_quality(run, weights, checkpoint, coded, tmp_path):
+    both = ("--checkpoint", checkpoint, "--quality", "1")
+    for command in (["encode", tmp_path / "in.png", tmp_path / "new.jiq"], ["verify", tmp_path / "in.png"]):
+        code, _, err = run(*command, *both)
+        assert code == 2 and "not allowed with argument" in err
+    assert run("decode", coded, tmp_path / "new.png", "--quality", "1")[0] == 2
+    assert not (tmp_path / "new.jiq").exists() and not (tmp_path / "new.png").exists()
 
 
 WRITER = """

@@ -34,7 +34,7 @@ from src.models import build_model
 from src.studies.plan import read_study, study_names
 from src.studies.training import trainings
 from src.train import CONFIGS, model_config
-from src.training.run_folder import override
+from src.training.command_line import override
 
 #: Passes' worth of multiplications of a network that learns, and of one that is frozen.
 LEARNING, FROZEN = 3, 1

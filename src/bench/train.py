@@ -30,7 +30,7 @@ from src.evaluation.progress import progress_bar
 from src.evaluation.stopwatch import Moment, processor_name
 from src.evaluation.tables import Table, number
 from src.files import write_text
-from src.runtime import pick_device, set_threads
+from src.runtime import keep_freed_memory, pick_device, set_threads
 
 #: Steps a second, ours / mbt2018, without enhancer in float32 on a CPU: at least.
 GOAL = 0.9
@@ -154,6 +154,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     device = pick_device(options.device)
     set_threads(options.threads)
     gpu = device.type == "cuda"
+    if not gpu:
+        keep_freed_memory()  # as src.train does; for both
     modes = options.modes or (list(MODES) if gpu else ["fp32"])
     steps, warm_up = options.steps or (20 if gpu else 1), 1
     generator = torch.Generator().manual_seed(0)

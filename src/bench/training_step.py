@@ -14,6 +14,7 @@ from torch import Tensor
 
 from src.models import build_model
 from src.training.compression_module import CompressionModule
+from src.training.layout import set_training_layout
 from src.training.losses import RateDistortionLoss
 from src.training.schedules import constant
 
@@ -74,6 +75,7 @@ class OurStep:
     def __init__(self, config: Mapping[str, Any], device: torch.device, mode: Mode) -> None:
         torch.manual_seed(0)
         net = build_model(config)
+        set_training_layout(net, device, "bf16-mixed" if mode.bf16 else "32-true")
         module = CompressionModule(net, RateDistortionLoss(LMBDA), constant(), lr=LEARNING_RATE)
         self.module = module.to(device).train()
         self.optimizer = self.module.configure_optimizers()["optimizer"]

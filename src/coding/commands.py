@@ -13,12 +13,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from src.bitstream.container import VERSION, Container
 from src.bitstream.scan import scan_name
+from src.coding.models import DecoderModels, encoder_model
 from src.data.images import list_images, read_image, write_png
-from src.errors import EXIT_USER_ERROR, BitstreamError, DataError, UserError
+from src.errors import EXIT_USER_ERROR, BitstreamError, DataError, ModelError, UserError
 from src.files import write_bytes
 from src.models.base import LearnedCodec
-from src.models.checkpoint import load_model
 from src.models.image_codec import Encoded, decode_image, encode_image, same_latents
+from src.models.shipped import of_fingerprint
 from src.runtime import pick_device, set_threads
 
 CODED, PICTURE = ".jiq", ".png"
@@ -27,7 +28,7 @@ CODED, PICTURE = ".jiq", ".png"
 def encode(arguments: Namespace) -> int:
     """Images to ``.jiq`` files."""
     jobs = plan(arguments.input, arguments.output, CODED, lambda folder: list_images(folder))
-    model = _model(arguments)
+    model = _encoder(arguments)
     totals = {"bytes": 0, "pixels": 0}
 
     def one(source: Path, target: Path) -> str:
@@ -50,11 +51,13 @@ def encode(arguments: Namespace) -> int:
 def decode(arguments: Namespace) -> int:
     """``.jiq`` files to PNG."""
     jobs = plan(arguments.input, arguments.output, PICTURE, _list_coded)
-    model = _model(arguments)
+    set_threads(arguments.threads)
+    models = DecoderModels(arguments.checkpoint, pick_device(arguments.device))
 
     def one(source: Path, target: Path) -> str:
         with _about(source):
-            decoded = decode_image(model, _read_file(source))
+            data = _read_file(source)
+            decoded = decode_image(models.of(data), data)
         write_png(target, decoded.image)
         height, width, _ = decoded.image.shape
         return f"{source} -> {target}: {width}x{height}, {decoded.seconds:.2f} s"
@@ -66,7 +69,7 @@ def verify(arguments: Namespace) -> int:
     """Encode and decode in memory; the latents and the picture must come back as the encoder had them."""
     path = Path(arguments.input)
     jobs = [(image, image) for image in (list_images(path) if path.is_dir() else [path])]
-    model = _model(arguments)
+    model = _encoder(arguments)
 
     def one(source: Path, _target: Path) -> str:
         image = read_image(source)
@@ -104,6 +107,7 @@ def info(arguments: Namespace) -> int:
         "file": f"{arguments.input}, {len(data)} bytes, {8 * len(data) / pixels:.4f} bpp, checksum correct",
         "format version": VERSION,
         "model fingerprint": container.fingerprint.hex(),
+        "shipped model": _shipped_name(container.fingerprint),
         "image": f"{container.width}x{container.height} pixels",
         "scan": scan_name(container.scan),
         "segment z": f"{len(container.z)} bytes",
@@ -114,6 +118,15 @@ def info(arguments: Namespace) -> int:
     for key, value in rows.items():
         print(f"{key:18} {value}")
     return 0
+
+
+def _shipped_name(start: bytes) -> str:
+    """The shipped model whose fingerprint starts so; what a header says does not depend on the shipped models."""
+    try:
+        model = of_fingerprint(start)
+    except ModelError as error:
+        return f"unknown ({error})"
+    return "none" if model is None else f"{model.name} (--quality {model.quality})"
 
 
 def plan(source: str, target: str, suffix: str, list_folder: Callable[[Path], list[Path]]) -> list[tuple[Path, Path]]:
@@ -143,7 +156,7 @@ def _about(source: str | Path) -> Iterator[None]:
     """Put the file's path before a message about what is in it."""
     try:
         yield
-    except (BitstreamError, DataError) as error:
+    except (BitstreamError, DataError, ModelError) as error:
         text = str(error)
         raise type(error)(text if text.startswith(str(source)) else f"{source}: {text}") from error
 
@@ -162,9 +175,9 @@ def _read_file(path: Path) -> bytes:
         raise DataError(f"{path}: {error.strerror or error}") from error
 
 
-def _model(arguments: Namespace) -> LearnedCodec:
+def _encoder(arguments: Namespace) -> LearnedCodec:
     set_threads(arguments.threads)
-    return load_model(arguments.checkpoint, pick_device(arguments.device))
+    return encoder_model(arguments.checkpoint, arguments.quality, pick_device(arguments.device))
 
 
 def _run_all(jobs: list[tuple[Path, Path]], one: Callable[[Path, Path], str], label: str) -> int:

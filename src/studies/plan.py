@@ -13,7 +13,7 @@ from src.errors import ConfigError, UserError
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 FILE = "study.yaml"
-SCALES = ("paper", "pilot", "demo")
+SCALES = ("paper", "gpu", "pilot", "demo")
 #: What a scale is measured on: the validation images, or the test sets.
 SETS = ("val", "test")
 #: Which files are decoded again: all of them, or one of each model and set (where the bits alone are of interest).

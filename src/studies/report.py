@@ -17,7 +17,7 @@ from src.files import write_text
 from src.studies.context import Findings
 from src.studies.image_sets import ImageSet
 from src.studies.plan import Scale, Study
-from src.training.run_folder import provenance
+from src.training.provenance import provenance
 
 NOT_RUN = "not run"
 RESULTS = "results.json"
@@ -124,7 +124,7 @@ def write_readme(study: Study) -> Path | None:
 
 def _all_scales(study: Study) -> str:
     parts = []
-    for scale in (name for name in ("pilot", "demo", "paper") if name in study.scales):
+    for scale in (name for name in ("gpu", "pilot", "demo", "paper") if name in study.scales):
         folder = Path("results") / scale
         if not (study.folder / folder / RESULTS).is_file():
             parts.append(f"Scale `{scale}`: {NOT_RUN}.\n")

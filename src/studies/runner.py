@@ -21,7 +21,7 @@ from src.studies.measuring import Task, measure, row_file
 from src.studies.plan import Run, Scale, Study
 from src.studies.report import device_text, main_rows, main_table, write_readme, write_results
 from src.studies.training import Training, train, trainings
-from src.training.run_folder import override
+from src.training.command_line import override
 
 
 @dataclass(frozen=True)

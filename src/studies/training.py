@@ -13,9 +13,10 @@ from hydra.errors import HydraException
 from src.errors import UserError
 from src.studies.context import Trained
 from src.studies.plan import Run, Scale
+from src.training.command_line import override
 from src.training.jobs import CONFIGS, Job, run_jobs
 from src.training.processes import EXIT_TERMINATED
-from src.training.run_folder import CHECKPOINT, override
+from src.training.run_folder import CHECKPOINT
 
 Key = tuple[str, float, int]
 

@@ -21,8 +21,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from src.evaluation.progress import progress_bar
 from src.files import write_text
-from src.training import resolvers, run_folder
+from src.training import resolvers
 from src.training.processes import EXIT_INTERRUPTED, EXIT_TERMINATED, PassOnSigterm, exit_code, start_process
+from src.training.rerun import again
+from src.training.run_folder import is_finished
+from src.training.run_name import run_folder
 
 CONFIGS = Path(__file__).resolve().parents[2] / "conf"
 
@@ -55,9 +58,9 @@ class Job:
         if cfg is None:
             cfg = _compose(overrides)
         if cfg.rerun is not None:
-            cfg = run_folder.again(cfg.rerun, [text for text in overrides if not text.startswith("rerun=")])
+            cfg = again(cfg.rerun, [text for text in overrides if not text.startswith("rerun=")])
         try:
-            folder = run_folder.run_folder(cfg)
+            folder = run_folder(cfg)
         except (OmegaConfBaseException, ValueError, TypeError):
             folder = None
         return cls(tuple(overrides), cfg, folder)
@@ -65,7 +68,7 @@ class Job:
     def is_finished(self) -> bool:
         """Whether the run's folder holds a finished run of this configuration, and it is not to be trained anew."""
         anew = OmegaConf.select(self.cfg, "resume") == "never" or self.cfg.ckpt_path is not None
-        return self.folder is not None and not anew and run_folder.is_finished(self.folder, self.cfg)
+        return self.folder is not None and not anew and is_finished(self.folder, self.cfg)
 
 
 @dataclass(frozen=True)

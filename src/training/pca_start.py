@@ -61,14 +61,15 @@ def start_from_components(net: CompressionModel, patches: Tensor, lmbda: float) 
     with torch.no_grad():
         features = 2 * (patches.float() / 255) - 1
         for conv, gdn, deconv, gain in zip(g_a.convs, g_a.gdns, reversed(g_s.deconvs), gains, strict=True):
+            assert isinstance(conv, nn.Conv2d) and isinstance(deconv, nn.ConvTranspose2d)
             _set(conv, deconv, features, gain)
             features = gdn(conv(features))
     return f"g_a and g_s start from the principal components of {len(patches)} training patches"
 
 
-def _set(conv: nn.Module, deconv: nn.Module, features: Tensor, gain: float) -> None:
+def _set(conv: nn.Conv2d, deconv: nn.ConvTranspose2d, features: Tensor, gain: float) -> None:
     """Start a layer of g_a from the components of ``features``, and the layer of g_s that undoes it."""
-    weight, bias, undoing, its_bias = conv.weight, conv.bias, deconv.weight, deconv.bias
+    weight, undoing = conv.weight, deconv.weight
     components = _components(features, len(weight))
     count = len(components)
     weight[:count] *= _RANDOM
@@ -76,8 +77,9 @@ def _set(conv: nn.Module, deconv: nn.Module, features: Tensor, gain: float) -> N
     weight[:count, :, _BLOCK, _BLOCK] += gain * components
     undoing *= _RANDOM * min(1, _GAIN / gain)
     undoing[:count, :, _BLOCK, _BLOCK] += components / gain
-    for values in (bias, its_bias):
-        values.zero_()
+    for bias in (conv.bias, deconv.bias):
+        assert bias is not None
+        bias.zero_()
 
 
 def _components(features: Tensor, most: int) -> Tensor:

@@ -1,36 +1,20 @@
-"""A run's folder: its name, what is written into it besides the training, what is never written over, and how to run it
-again."""
+"""A run's folder: what is written into it besides the training, what is never written over, and whose run it holds."""
 
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
-import platform
-import re
-import shlex
-import subprocess
-import sys
-from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import OverrideType
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from src.errors import UserError
 from src.files import write_text
-
-# What decides where and how conveniently a run runs, not what it learns.
-_NOT_HASHED = ("paths", "logger", "callbacks", "ckpt_path", "rerun", "resume", "sweep", "rates", "scale")
-_NOT_HASHED_TRAINER = ("accelerator", "devices", "strategy", "num_nodes")
-_NOT_HASHED_OPTIM = ("compile",)
-_NOT_HASHED_DATA = ("num_workers", "preload_mb", "at_paper_scale")
+from src.training.provenance import provenance
+from src.training.run_name import run_key
 
 CONFIG = "config.yaml"
 #: Exists once the run has trained all it was to train.
@@ -39,29 +23,6 @@ CHECKPOINT = Path("checkpoints") / "last.ckpt"
 
 # Stands for the run's folder while a configuration is resolved.
 _HERE = "\0run"
-
-_PACKAGES = ("torch", "lightning", "compressai", "hydra-core", "omegaconf", "numpy", "torchvision", "pytorch-msssim")
-
-
-def run_key(cfg: DictConfig) -> str:
-    """``lmbdaL_seedS_HASH``: the same for the same resolved configuration, whatever machine it runs on."""
-    parts: dict[str, Any] = {
-        str(key): OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-        for key, node in cfg.items()
-        if key not in _NOT_HASHED
-    }
-    skipped = {"trainer": _NOT_HASHED_TRAINER, "optim": _NOT_HASHED_OPTIM, "data": _NOT_HASHED_DATA}
-    for group, keys in skipped.items():
-        parts[group] = {key: value for key, value in parts[group].items() if key not in keys}
-    digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:8]
-    return f"lmbda{cfg.lmbda:g}_seed{cfg.seed}_{digest}"
-
-
-def run_folder(cfg: DictConfig) -> Path:
-    """``paths.run_dir`` where it is given, else ``RESULTS/runs/EXPERIMENT/KEY``."""
-    if cfg.paths.run_dir is not None:
-        return Path(cfg.paths.run_dir)
-    return Path(cfg.paths.results) / "runs" / cfg.experiment_name / run_key(cfg)
 
 
 def prepare(folder: Path, cfg: DictConfig, checkpoint: str | None) -> Path | None:
@@ -80,7 +41,7 @@ def prepare(folder: Path, cfg: DictConfig, checkpoint: str | None) -> Path | Non
         UserError: the files cannot be written.
     """
     moved = None
-    if (folder / "checkpoints").exists() and not _is_inside(folder, checkpoint):
+    if (folder / "checkpoints").exists() and not is_inside(folder, checkpoint):
         number = 1
         while folder.with_name(f"{folder.name}.old{number}").exists():
             number += 1
@@ -176,54 +137,8 @@ def read_config(folder: str | Path) -> DictConfig:
     return loaded
 
 
-def again(folder: str | Path, overrides: Sequence[str]) -> DictConfig:
-    """The configuration that repeats the run in ``folder``, in a folder beside it, ``FOLDER.rerun``.
-
-    Args:
-        overrides: ``key=value`` as typed, for single values of the saved configuration; they win.
-
-    Raises:
-        UserError: no configuration there, or an override that is not of that kind.
-    """
-    cfg = read_config(folder)
-    continued = _is_inside(Path(cfg.paths.run_dir), cfg.ckpt_path)
-    if "resume" not in cfg:
-        OmegaConf.update(cfg, "resume", "auto", force_add=True)
-    cfg.paths.run_dir = str(Path(folder).with_name(f"{Path(folder).resolve().name}.rerun"))
-    cfg.rerun = str(folder)
-    if continued:
-        cfg.ckpt_path = None
-    for text in overrides:
-        try:
-            override = OverridesParser.create().parse_override(text)
-        except HydraException as error:
-            raise UserError(f"{text}: {str(error).splitlines()[0]}") from error
-        key = override.key_or_group
-        known = OmegaConf.select(cfg, key, default=_HERE, throw_on_resolution_failure=False)
-        plain = override.type == OverrideType.CHANGE and not override.is_sweep_override()
-        if known == _HERE or OmegaConf.is_dict(known) or not plain:
-            raise UserError(
-                f"{text} does not go with rerun=; allowed: KEY=VALUE for a value of {Path(folder) / CONFIG}"
-            )
-        OmegaConf.update(cfg, key, override.value())
-    return cfg
-
-
-def command(**values: object) -> str:
-    """The command line ``python -m src.train key=value ...``, quoted for a shell and for Hydra."""
-    return shlex.join(["python", "-m", "src.train", *(override(key, value) for key, value in values.items())])
-
-
-def override(key: str, value: object) -> str:
-    """``key=value`` for Hydra's command line, the value quoted where it has to be."""
-    text = str(value)
-    if not re.fullmatch(r"[\w./+:%@-]+", text):
-        # In Hydra's quotes a backslash is itself, unless it stands before a quote.
-        text = "'" + re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + (found[2] and "\\'"), text) + "'"
-    return f"{key}={text}"
-
-
-def _is_inside(folder: Path, checkpoint: str | None) -> bool:
+def is_inside(folder: Path, checkpoint: str | None) -> bool:
+    """Whether the file ``checkpoint`` is somewhere in ``folder``."""
     return checkpoint is not None and folder.resolve() in Path(checkpoint).resolve().parents
 
 
@@ -233,36 +148,3 @@ def _replace(value: Any, by: str) -> Any:
     if isinstance(value, list):
         return [_replace(item, by) for item in value]
     return value.replace(_HERE, by) if isinstance(value, str) else value
-
-
-def provenance() -> dict[str, Any]:
-    """Command line, git revision and package versions of this process."""
-    return {
-        "command": ["python", "-m", "src.train", *sys.argv[1:]],
-        "git": _git_revision(),
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _PACKAGES},
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _git_revision() -> dict[str, Any]:
-    """Commit of the source tree and whether it has uncommitted changes; nulls outside a git repository."""
-    root = Path(__file__).resolve().parents[2]
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, timeout=10)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    revision = git("rev-parse", "HEAD")
-    changes = None if revision is None else git("status", "--porcelain")
-    return {"revision": revision, "uncommitted_changes": None if changes is None else bool(changes)}

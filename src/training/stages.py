@@ -19,9 +19,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.errors import UserError
 from src.files import atomic_path
-from src.training import resume, run_folder
+from src.training import resume, run_folder, run_name
+from src.training.command_line import command, override
 from src.training.processes import EXIT_INTERRUPTED, EXIT_TERMINATED, run_process
-from src.training.run_folder import CHECKPOINT, DONE, override
+from src.training.rerun import again
+from src.training.run_folder import CHECKPOINT, DONE
 from src.training.validation import PCA, refuse_long_trial, validate
 
 # What the chain decides itself for each stage.
@@ -56,8 +58,7 @@ def run_chain(cfg: DictConfig, overrides: Sequence[str], config_dirs: Sequence[s
         KeyboardInterrupt: a stage was stopped with Ctrl-C.
     """
     validate(cfg)
-    folder = run_folder.run_folder(cfg)
-    plan = _composed if cfg.rerun is None else _repeated
+    folder = run_name.run_folder(cfg)
     stages = plan(cfg, folder, overrides)
     for stage in stages:
         # The long first stage is not to be trained for a mistake in the last one.
@@ -100,6 +101,14 @@ def _run(overrides: Sequence[str], config_dirs: Sequence[str]) -> int:
         return EXIT_INTERRUPTED
 
 
+def plan(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> list[Stage]:
+    """The stages of a run in ``folder``, each with what is typed for it and what that comes to.
+
+    Without the first one where ``init_from`` names a checkpoint, which takes its place.
+    """
+    return (_composed if cfg.rerun is None else _repeated)(cfg, folder, overrides)
+
+
 def _composed(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> list[Stage]:
     stages = []
     start = cfg.init_from
@@ -126,7 +135,7 @@ def _repeated(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> list[S
         own: dict[str, Any] = {"paths.run_dir": folder / name, **({} if start is None else {"init_from": start})}
         earlier = Path(cfg.rerun) / name
         told = [*kept, *_texts(own)]
-        stages.append(Stage(folder / name, (override("rerun", earlier), *told), run_folder.again(earlier, told)))
+        stages.append(Stage(folder / name, (override("rerun", earlier), *told), again(earlier, told)))
     return stages
 
 
@@ -151,7 +160,7 @@ def _finish(folder: Path, last: Path) -> None:
         shutil.copyfile(last / CHECKPOINT, temporary)
     run_folder.mark_done(folder, run_folder.done_step(last))
     _say(f"trained all stages: {folder / CHECKPOINT}")
-    _say(f"again, from its own configurations: {run_folder.command(rerun=folder)}")
+    _say(f"again, from its own configurations: {command(rerun=folder)}")
 
 
 @rank_zero_only

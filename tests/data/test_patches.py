@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from src.data import build_data, split_images
 from src.data.images import write_png
@@ -99,6 +103,24 @@ def test_folders_have_to_be_given(folder: Path) -> None:
     assert len(split_images(settings, "train")) == 2
     with pytest.raises(ConfigError, match=r"data\.val_dir=None"):
         split_images(settings, "val")
+
+
+@pytest.mark.parametrize("made", [list, OmegaConf.create])
+def test_several_folders_are_one_set(folder: Path, made: Callable[[list[str]], Any]) -> None:
+    places = {name: str(folder / name) for name in ("a", "b", "empty", "none")}
+    for name, images in (("a", ["1.png"]), ("b", ["1.png", "2.png"]), ("empty", [])):
+        (folder / name).mkdir()
+        for image in images:
+            shutil.copy(folder / image, folder / name)
+    settings = {"name": "folder", "pattern": "**/*"}
+    both = {**settings, "train_dir": made([places["b"], places["a"], places["b"]])}
+    expected = ["b/1.png", "b/2.png", "a/1.png"]  # in the order given, and no file twice
+    assert split_images(both, "train") == [folder / name for name in expected]
+    for wrong, message in (("none", "no such folder"), ("empty", "0 images match")):
+        with pytest.raises(DataError, match=rf"^{places[wrong]}: {message}"):
+            split_images({**settings, "test_dir": made([places["a"], places[wrong]])}, "test")
+    with pytest.raises(ConfigError, match=r"data\.val_dir=\[\] "):
+        split_images({**settings, "val_dir": made([])}, "val")
 
 
 def test_unreadable_validation_images_are_found_at_once(folder: Path, tmp_path: Path) -> None:

@@ -65,8 +65,9 @@ def test_processes_and_continued_runs_share_the_batches_of_one(folder: Path, tmp
 def test_validation_images_are_a_folder(folder: Path, tmp_path: Path) -> None:
     data = {"name": "prepared", "train_dir": str(folder), "val_dir": str(tmp_path / "images"), "pattern": "**/*"}
     assert [path.name for path in split_images(data, "val")] == ["a.png"]
-    with pytest.raises(ConfigError, match=r"data\.train_dir=None .*src\.data\.prepare"):
-        build_data({**data, **KEYS, "train_dir": None}, seed=0)
+    for wrong in (None, [str(folder), str(folder)]):
+        with pytest.raises(ConfigError, match=r"data\.train_dir=.* one folder, .*src\.data\.prepare"):
+            build_data({**data, **KEYS, "train_dir": wrong}, seed=0)
 
 
 def test_unusable_folders(folder: Path, tmp_path: Path) -> None:

@@ -1,0 +1,61 @@
+"""Which model codes a file: the one of ``--checkpoint``, or one that comes with the repository."""
+
+from __future__ import annotations
+
+import torch
+
+from src.bitstream.container import Container
+from src.errors import BitstreamError
+from src.models import shipped
+from src.models.base import LearnedCodec
+from src.models.checkpoint import load_model
+from src.models.shipped import ShippedModel
+
+
+def encoder_model(checkpoint: str | None, quality: int | None, device: torch.device) -> LearnedCodec:
+    """The model to encode with: of the checkpoint, or else the shipped one of the quality (None: the default).
+
+    Raises:
+        UserError: there is no such model, or it cannot be used.
+    """
+    if checkpoint is not None:
+        return load_model(checkpoint, device)
+    return shipped.load_shipped(shipped.of_quality(quality), device)
+
+
+class DecoderModels:
+    """The models that files are decoded with: of the checkpoint, or else the shipped one that each file names.
+
+    Every model is loaded once, the checkpoint's at the start.
+
+    Raises:
+        UserError: the checkpoint cannot be used.
+    """
+
+    def __init__(self, checkpoint: str | None, device: torch.device) -> None:
+        self._device = device
+        self._given = None if checkpoint is None else load_model(checkpoint, device)
+        self._loaded: dict[bytes, LearnedCodec] = {}
+
+    def of(self, data: bytes) -> LearnedCodec:
+        """The model for a whole ``.jiq`` file.
+
+        Raises:
+            BitstreamError: the file is damaged, or was written by a model that is not shipped.
+            ModelError: the shipped models cannot be used.
+        """
+        if self._given is not None:
+            return self._given
+        start = Container.unpack(data).fingerprint
+        if start not in self._loaded:
+            self._loaded[start] = shipped.load_shipped(_named(start), self._device)
+        return self._loaded[start]
+
+
+def _named(start: bytes) -> ShippedModel:
+    found = shipped.of_fingerprint(start)
+    if found is not None:
+        return found
+    names = ", ".join(f"{model.name} {model.fingerprint[: len(start)].hex()}" for model in shipped.shipped_models())
+    among = f"none of the shipped ones ({names})" if names else f"not at hand: {shipped.none_shipped()}"
+    raise BitstreamError(f"the file was written by the model {start.hex()}, {among}; name its model with --checkpoint")

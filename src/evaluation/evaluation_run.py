@@ -1,7 +1,7 @@
 """Checkpoints over many images: in parallel, resumable, one bad image does not end it.
 
-The row of a finished image goes to ``ROWS/HASH.json``, where HASH is of the pixels, of the model's fingerprint and of
-the device. A repeated run takes it from there; another model, image or device is another file.
+The row of a finished image goes to ``ROWS/HASH.json``, where HASH is of the pixels, of the model's weights and of the
+device. A repeated run takes it from there; another model, image or device is another file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from src.evaluation.rd import RDCurve, Row, curve_from_rows
 from src.files import write_text
 from src.models.base import LearnedCodec
 from src.models.checkpoint import load_model
-from src.models.fingerprint import fingerprint
+from src.models.fingerprint import weights_digest
 
 #: Raised when the rows themselves change, so that old ones are not taken for new.
 ROWS_VERSION = 1
@@ -135,7 +135,7 @@ def run_job(job: Job) -> Done:
     """Evaluate the job's image, unless an earlier run did; never raises for one bad image."""
     try:
         model, image = _model(job.checkpoint, job.device), read_image(job.path)
-        file = None if job.rows is None else job.rows / f"{_digest(job, model, image)}.json"
+        file = None if job.rows is None else job.rows / f"{_digest(job, image)}.json"
         row = None if file is None else _finished(file, job)
         if row is not None:
             return Done(job, row, reused=True)
@@ -153,8 +153,12 @@ def run_job(job: Job) -> Done:
 
 
 def _model(checkpoint: str, device: str) -> LearnedCodec:
+    return _load(checkpoint, device, _written(checkpoint))
+
+
+def _written(checkpoint: str) -> int:
     path = Path(checkpoint)
-    return _load(checkpoint, device, path.stat().st_mtime_ns if path.is_file() else 0)
+    return path.stat().st_mtime_ns if path.is_file() else 0
 
 
 @lru_cache(maxsize=1)
@@ -163,13 +167,19 @@ def _load(checkpoint: str, device: str, _written: int) -> LearnedCodec:
     return load_model(checkpoint, device=device)
 
 
+@lru_cache(maxsize=1)
+def _weights(checkpoint: str, device: str, written: int) -> str:
+    return weights_digest(_load(checkpoint, device, written))
+
+
 def _row(done: Done) -> Row:
     assert done.row is not None
     return done.row
 
 
-def _digest(job: Job, model: LearnedCodec, image: Image) -> str:
-    made_by = {"model": fingerprint(model).hex(), "device": job.device, "rows": ROWS_VERSION, "shape": image.shape}
+def _digest(job: Job, image: Image) -> str:
+    weights = _weights(job.checkpoint, job.device, _written(job.checkpoint))
+    made_by = {"model": weights, "device": job.device, "rows": ROWS_VERSION, "shape": image.shape}
     digest = hashlib.sha256(json.dumps(made_by, sort_keys=True).encode())
     digest.update(image.tobytes())
     return digest.hexdigest()[:32]

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.conf import HydraConf
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from lightning.fabric.plugins.environments import SLURMEnvironment
@@ -26,6 +30,8 @@ from src.training.status import read_sweep, status_table
 from src.training.sweep_curves import close_sweep
 
 _LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+# The sweeper that comes with Hydra: every combination of the values, the last key changing fastest.
+_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 
 def is_sweep(hydra: HydraConf) -> bool:
@@ -84,15 +90,42 @@ class Queue:
 
 
 class NoteSweep(Callback):
-    """Hydra's hook that tells the process in which a sweep was typed that another launcher has run it."""
+    """Hydra's hook in the process in which a sweep was typed, around what another launcher does with it."""
 
     #: Folders of the sweeps that other launchers have run.
     ended: list[Path] = []  # noqa: RUF012  shared on purpose: Hydra makes the object
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Note all jobs as waiting (in a cluster's queue it may be long until they start), and say where they stand."""
+        if config.hydra.launcher["_target_"] == _LAUNCHER or config.hydra.sweeper["_target_"] != _SWEEPER:
+            return
+        try:
+            jobs = [Job.of(overrides) for overrides in _listed(config.hydra.overrides.task)]
+        except (HydraException, UserError):
+            return  # the launcher comes upon the same, and says so
+        record = Path(config.hydra.sweep.dir)
+        for earlier in (record / "jobs").glob("*.*"):
+            earlier.unlink()
+        for number, job in enumerate(jobs):
+            note_job(record, number, job.overrides, job.folder, None)
+        print(f"{len(jobs)} jobs; how they stand: python -m src.status {record}", flush=True)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Note the sweep's folder."""
         if config.hydra.launcher["_target_"] != _LAUNCHER:
             self.ended.append(Path(config.hydra.sweep.dir))
+
+
+def _listed(overrides: Sequence[str]) -> list[tuple[str, ...]]:
+    """What is typed for each job of a sweep, in the order of Hydra's own sweeper."""
+    parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+    values: dict[str, list[str]] = {}
+    for override in parser.parse_overrides(list(overrides)):
+        several = override.is_sweep_override()
+        texts = override.sweep_string_iterator() if several else [override.get_value_element_as_str()]
+        key = override.get_key_element()
+        values[key] = [f"{key}={text}" for text in texts]
+    return list(product(*values.values()))
 
 
 def run_elsewhere(hydra: HydraConf, cfg: DictConfig, run_here: Callable[[], None]) -> int:

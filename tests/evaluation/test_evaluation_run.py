@@ -58,6 +58,11 @@ def test_a_repeated_run_evaluates_only_what_is_missing(tmp_path, images, checkpo
     torch.save(build_model({"name": "jointiq", "N": 8, "M": 8, "enhancer": None}).state_dict(), checkpoints[0])
     evaluate_checkpoints(checkpoints[:1], images, "ours", rows=rows)
     assert len(coded) == 5  # another model under the same name
+    state = torch.load(checkpoints[0], weights_only=True)
+    state["g_a.convs.0.bias"] += 1
+    torch.save(state, checkpoints[0])
+    evaluate_checkpoints(checkpoints[:1], images, "ours", rows=rows)
+    assert len(coded) == 8  # another encoder of the same decoder
 
 
 def test_damaged_rows_and_lost_latents_are_evaluated_again(tmp_path, images, checkpoints, monkeypatch) -> None:

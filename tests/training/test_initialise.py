@@ -10,8 +10,12 @@ import torch
 
 from src.errors import UserError
 from src.models import build_model
+from src.models.checkpoint import load_model
 from src.models.export import write_export
 from src.training.initialise import initialise
+from tests.training import tiny
+from tests.training.tiny import weights
+from tests.training.typed import last, own, run
 
 LIGHT = {"name": "grdn", "grdbs": 1, "rdbs": 1, "convs": 1, "kernels": 4}
 CONFIG: dict[str, Any] = {"name": "jointiq", "N": 4, "M": 4, "scan": "raster", "enhancer": LIGHT}
@@ -132,3 +136,16 @@ def test_entropy_models_share_nothing_that_works_differently(source: Path, key: 
 def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="init_from: .*none.ckpt: no such"):
         initialise(build_model(CONFIG), str(tmp_path / "none.ckpt"))
+
+
+def test_fine_tuning_for_ms_ssim(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tiny.write_images(tmp_path)
+    mse, tuned = tmp_path / "mse", tmp_path / "tuned"
+    assert run(monkeypatch, *own(tmp_path), f"paths.run_dir={mse}") == 0
+    options = ("distortion=ms_ssim", f"init_from={last(mse)}", "optim.lr=1e-9")
+    assert run(monkeypatch, *own(tmp_path), *options, f"paths.run_dir={tuned}") == 0
+    checkpoint = torch.load(last(tuned), weights_only=True)
+    assert (checkpoint["distortion"], checkpoint["global_step"]) == ("ms_ssim", 2)
+    for key, value in weights(mse).items():
+        torch.testing.assert_close(weights(tuned)[key], value, rtol=1e-4, atol=1e-6)
+    assert load_model(last(tuned)).config == load_model(last(mse)).config

@@ -5,11 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from src.errors import UserError
 from src.training import run_folder
 from src.training.rerun import again
 from tests.training import tiny
+from tests.training.tiny import weights
+from tests.training.typed import error_line, losses, own, run
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    tiny.write_images(folder)
+    return folder
 
 
 @pytest.fixture
@@ -38,3 +48,32 @@ def test_again_starts_a_continued_run_anew(saved: Path) -> None:
 def test_again_takes_single_values_only(saved: Path, override: str) -> None:
     with pytest.raises(UserError):
         again(saved, [override])
+
+
+def test_the_same_seed_gives_the_same_losses_and_so_does_the_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("trainer.max_steps=3", "distortion=ms_ssim", "optim.ema_decay=0.5")
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        assert run(monkeypatch, *own(images), *options, f"seed={seed}", f"paths.run_dir={tmp_path / name}") == 0
+    assert losses(tmp_path / "a") == losses(tmp_path / "b") != losses(tmp_path / "c")
+    assert all(map(torch.equal, weights(tmp_path / "a").values(), weights(tmp_path / "b").values()))
+
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if f"rerun={tmp_path / 'a'}" in line)
+    command = line.partition(": ")[2].split()
+    assert command[:3] == ["python", "-m", "src.train"]
+    assert run(monkeypatch, *command[3:]) == 0
+    repeated = tmp_path / "a.rerun"
+    assert losses(repeated) == losses(tmp_path / "a") and len(losses(repeated)) == 3
+    assert all(map(torch.equal, weights(tmp_path / "a").values(), weights(repeated).values()))
+    assert (tmp_path / "a" / "done.json").is_file()
+
+    assert run(monkeypatch, f"rerun={repeated}", "trainer.max_steps=1", f"paths.run_dir={tmp_path / 'short'}") == 0
+    assert losses(tmp_path / "short") == {0: losses(repeated)[0]}
+
+
+def test_mistakes_with_rerun_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, f"rerun={tmp_path}") == 2
+    assert f"rerun={tmp_path}: no config.yaml" in error_line(capsys)

@@ -130,7 +130,7 @@ class CompressionModule(lightning.LightningModule):
         if quantiles := self._trainable(quantiles=True):
             groups.append({"params": quantiles, "lr": self.aux_lr})
             factors.append(lambda step: 1.0)
-        optimizer = torch.optim.Adam(groups, fused=True if self.device.type == "cuda" else None)
+        optimizer = torch.optim.Adam(groups, fused=True)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import hydra
 import lightning
+import torch
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.utilities import rank_zero_only
@@ -105,10 +106,7 @@ def _train(cfg: DictConfig, folder: Path, start: str | None, lock: RunLock) -> N
     cfg.paths.run_dir = str(folder)
     stop = StopOnSignal()
     trainer = build_trainer(cfg, stop)
-    device = trainer.strategy.root_device
-    set_training_layout(net, device, cfg.trainer.precision)
-    if device.type == "cpu":
-        keep_freed_memory()
+    set_training_layout(net, trainer.strategy.root_device, cfg.trainer.precision)
     _open_folder(cfg, folder, start, lock)
     _announce(cfg, folder, net, first_step, taken)
     last = folder / run_folder.CHECKPOINT
@@ -219,7 +217,10 @@ def main() -> int:
             run_cli(_reraise)
         return 0
 
-    job()
+    try:
+        job()
+    except Exception as error:
+        sweep.lost_job(error)
     return queue.run()
 
 
@@ -232,6 +233,8 @@ def _run(settings: HydraConf, cfg: DictConfig) -> None:
     if cfg.stage.get("chain") is not None:
         stages.run_chain(cfg, overrides, sweep.config_dirs(settings))
     else:
+        if not torch.cuda.is_available():
+            keep_freed_memory()
         train(cfg)
 
 

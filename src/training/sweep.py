@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -32,6 +33,8 @@ from src.training.sweep_curves import close_sweep
 _LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 # The sweeper that comes with Hydra: every combination of the values, the last key changing fastest.
 _SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+
+_POLL_SECONDS = 5.0
 
 
 def is_sweep(hydra: HydraConf) -> bool:
@@ -92,8 +95,9 @@ class Queue:
 class NoteSweep(Callback):
     """Hydra's hook in the process in which a sweep was typed, around what another launcher does with it."""
 
-    #: Folders of the sweeps that other launchers have run.
-    ended: list[Path] = []  # noqa: RUF012  shared on purpose: Hydra makes the object
+    #: Folders of sweeps that another launcher has been given, and of those that it has run.
+    begun: list[Path] = []  # noqa: RUF012  shared on purpose: Hydra makes the object
+    ended: list[Path] = []  # noqa: RUF012
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Note all jobs as waiting (in a cluster's queue it may be long until they start), and say where they stand."""
@@ -109,11 +113,34 @@ class NoteSweep(Callback):
         for number, job in enumerate(jobs):
             note_job(record, number, job.overrides, job.folder, None)
         print(f"{len(jobs)} jobs; how they stand: python -m src.status {record}", flush=True)
+        self.begun.append(record)
+        # From here on an exception is a launcher's, and comes to lost_job instead of being printed by Hydra.
+        os.environ.setdefault("HYDRA_FULL_ERROR", "1")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Note the sweep's folder."""
+        self.begun.clear()
         if config.hydra.launcher["_target_"] != _LAUNCHER:
             self.ended.append(Path(config.hydra.sweep.dir))
+
+
+def lost_job(error: Exception) -> None:
+    """Say that a job has ended without a result (its node failed, it was cancelled), and wait for those that train.
+
+    Args:
+        error: what the launcher raised.
+
+    Raises:
+        Exception: ``error``, if there is no such sweep.
+    """
+    if not NoteSweep.begun:
+        raise error
+    record = NoteSweep.begun.pop()
+    message = " ".join(str(error).splitlines()[:2])
+    print(f"error: {message}; other jobs go on, the same command tries this one again", file=sys.stderr, flush=True)
+    while any(run.state == "running" for run in read_sweep(record)):
+        time.sleep(_POLL_SECONDS)
+    NoteSweep.ended.append(record)
 
 
 def _listed(overrides: Sequence[str]) -> list[tuple[str, ...]]:

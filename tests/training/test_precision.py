@@ -1,4 +1,4 @@
-"""What makes training fast on a GPU: bf16 around a float32 entropy model, channels_last, fused Adam, pinning."""
+"""What makes training fast: bf16 around a float32 entropy model, channels_last, fused Adam, pinning."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from src.data.datamodule import ImageData
 from src.models import build_model
 from src.training.compression_module import CompressionModule
+from src.training.layout import set_training_layout
 from src.training.losses import RateDistortionLoss
 from src.training.schedules import constant
 from tests.training import tiny
@@ -62,11 +63,22 @@ def test_convolutions_are_channels_last() -> None:
     assert y.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_adam_is_fused_and_batches_are_pinned_on_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert not module().configure_optimizers()["optimizer"].defaults["fused"]
-    monkeypatch.setattr(CompressionModule, "device", torch.device("cuda"))
+def test_in_float32_on_a_cpu_they_train_in_planes() -> None:
+    for device, precision, planes in (
+        ("cpu", "32-true", True),
+        ("cpu", "bf16-mixed", False),
+        ("cuda", "32-true", False),
+    ):
+        net = module().net
+        set_training_layout(net, torch.device(device), precision)
+        assert net.g_a.convs[1].weight.is_contiguous() is planes
+
+
+def test_adam_is_fused() -> None:
     assert module().configure_optimizers()["optimizer"].defaults["fused"]
-    monkeypatch.undo()
+
+
+def test_batches_are_pinned_on_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     tiny.write_images(tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     data = ImageData(sorted((tmp_path / "train").glob("*.png")), [], batch_size=2, crop=32)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from src.training import processes
+from src.training import sweep as sweeps
+from src.training.run_folder import mark_done
+from src.training.run_lock import RunLock
 from src.training.status import read_sweep
 from tests.training import tiny
 from tests.training.typed import own, rows, run, start
@@ -49,27 +54,72 @@ def test_every_job_of_a_sweep_is_a_process(
     assert run(monkeypatch, "-m", *job, "lmbda=0.06,0.03") == 0
 
 
-def test_jobs_of_another_launcher_are_waiting_until_they_start(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def submitit_local(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[list[list[str]]], None]], None]:
+    """``submitit_local(launch)``: instead of starting jobs, call ``launch`` with the overrides of each."""
     launchers = pytest.importorskip("hydra_plugins.hydra_submitit_launcher.submitit_launcher")
-    handed_over: list[Any] = []
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "")
+    monkeypatch.delenv("HYDRA_FULL_ERROR")  # what the sweep sets goes with the test
 
-    def launch(self: Any, job_overrides: Any, initial_job_idx: int) -> list[Any]:
+    def install(launch: Callable[[list[list[str]]], None]) -> None:
+        def instead(self: Any, job_overrides: Any, initial_job_idx: int) -> list[Any]:
+            launch([list(overrides) for overrides in job_overrides])
+            return []
+
+        monkeypatch.setattr(launchers.LocalLauncher, "launch", instead)
+
+    return install
+
+
+def test_jobs_of_another_launcher_are_waiting_until_they_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], submitit_local: Any
+) -> None:
+    handed_over: list[list[str]] = []
+
+    def launch(jobs: list[list[str]]) -> None:
         assert [one.state for one in read_sweep(tmp_path)] == ["waiting"] * 4
         assert f"4 jobs; how they stand: python -m src.status {tmp_path}" in capsys.readouterr().out
-        handed_over.extend(job_overrides)
-        return []
+        handed_over.extend(jobs)
 
-    monkeypatch.setattr(launchers.LocalLauncher, "launch", launch)
+    submitit_local(launch)
     sweep = ("hydra/launcher=submitit_local", f"hydra.sweep.dir={tmp_path}", f"paths.results={tmp_path / 'r'}")
     (tmp_path / "jobs").mkdir()
     (tmp_path / "jobs" / "7.json").write_text("of another sweep")
     assert run(monkeypatch, "-m", "+experiment=jointiq,lee2019", "seed=range(2)", "data=folder", *sweep) == 1
     noted = [json.loads((tmp_path / "jobs" / f"{number}.json").read_text()) for number in range(4)]
-    assert [note["overrides"] for note in noted] == [list(overrides) for overrides in handed_over]
+    assert [note["overrides"] for note in noted] == handed_over
     assert [Path(note["folder"]).parent.name for note in noted] == ["jointiq", "jointiq", "lee2019", "lee2019"]
     assert "4 runs: 4 waiting" in capsys.readouterr().out
+
+
+def test_a_job_that_another_launcher_loses_is_one_line_and_the_others_are_waited_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], submitit_local: Any
+) -> None:
+    monkeypatch.setattr(sweeps, "_POLL_SECONDS", 0.1)
+    locks: list[RunLock] = []
+    folder = Path()
+
+    def launch(jobs: list[list[str]]) -> None:
+        nonlocal folder
+        folder = Path(json.loads((tmp_path / "jobs" / "1.json").read_text())["folder"])
+        folder.mkdir(parents=True)
+        locks.append(RunLock(folder))
+        locks[0].acquire()
+        threading.Timer(0.5, end).start()
+        raise RuntimeError("Job 17 with path P\nhas not produced any output\nand a long story")
+
+    def end() -> None:
+        mark_done(folder, 3)
+        locks.pop().release()
+
+    submitit_local(launch)
+    sweep = ("hydra/launcher=submitit_local", f"hydra.sweep.dir={tmp_path}", f"paths.results={tmp_path / 'r'}")
+    assert run(monkeypatch, "-m", "+experiment=jointiq", "lmbda=0.5,0.06", *sweep) == 1
+    told = capsys.readouterr()
+    assert told.err.splitlines() == [
+        "error: Job 17 with path P has not produced any output; other jobs go on, the same command tries this one again"
+    ]
+    assert not locks and "2 runs: 1 done, 1 waiting" in told.out
 
 
 @pytest.mark.slow

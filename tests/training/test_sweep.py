@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,7 @@ import pytest
 
 from src.training import processes
 from src.training import sweep as sweeps
-from src.training.run_folder import mark_done
-from src.training.run_lock import RunLock
-from src.training.status import read_sweep
+from src.training.status import RunStatus, read_sweep
 from tests.training import tiny
 from tests.training.typed import own, rows, run, start
 
@@ -95,23 +92,17 @@ def test_jobs_of_another_launcher_are_waiting_until_they_start(
 def test_a_job_that_another_launcher_loses_is_one_line_and_the_others_are_waited_for(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], submitit_local: Any
 ) -> None:
-    monkeypatch.setattr(sweeps, "_POLL_SECONDS", 0.1)
-    locks: list[RunLock] = []
-    folder = Path()
+    states = iter(["running", "running", "done"])
 
     def launch(jobs: list[list[str]]) -> None:
-        nonlocal folder
-        folder = Path(json.loads((tmp_path / "jobs" / "1.json").read_text())["folder"])
-        folder.mkdir(parents=True)
-        locks.append(RunLock(folder))
-        locks[0].acquire()
-        threading.Timer(0.5, end).start()
         raise RuntimeError("Job 17 with path P\nhas not produced any output\nand a long story")
 
-    def end() -> None:
-        mark_done(folder, 3)
-        locks.pop().release()
+    def read(record: Path) -> list[RunStatus]:
+        assert record == tmp_path
+        return [RunStatus("lost", "waiting"), RunStatus("other", next(states, "done"))]
 
+    monkeypatch.setattr(sweeps, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(sweeps, "read_sweep", read)
     submitit_local(launch)
     sweep = ("hydra/launcher=submitit_local", f"hydra.sweep.dir={tmp_path}", f"paths.results={tmp_path / 'r'}")
     assert run(monkeypatch, "-m", "+experiment=jointiq", "lmbda=0.5,0.06", *sweep) == 1
@@ -119,7 +110,7 @@ def test_a_job_that_another_launcher_loses_is_one_line_and_the_others_are_waited
     assert told.err.splitlines() == [
         "error: Job 17 with path P has not produced any output; other jobs go on, the same command tries this one again"
     ]
-    assert not locks and "2 runs: 1 done, 1 waiting" in told.out
+    assert next(states, None) is None and "2 runs: 1 done, 1 waiting" in told.out
 
 
 @pytest.mark.slow

@@ -34,7 +34,7 @@ def save(figure: Figure, path: str | Path, dpi: int = 200) -> Path:
     path = Path(path)
     metadata: dict[str, str | None] | None = {"Date": None} if path.suffix == ".svg" else None
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, format=path.suffix[1:], dpi=dpi, metadata=metadata)
+        figure.savefig(temporary, format=path.suffix[1:], dpi=dpi, metadata=metadata, bbox_inches="tight")
     return path
 
 

@@ -15,7 +15,7 @@ from src.studies.context import Context, Findings, Ours, steps_text
 from src.studies.image_sets import ImageSet
 from src.studies.plan import Value
 
-OPTIONS = {"codecs", "metrics", "all_against", "join"}
+OPTIONS = {"codecs", "metrics", "all_against", "join", "draw"}
 
 
 def analyse(context: Context, options: Mapping[str, Any]) -> Findings:
@@ -23,10 +23,10 @@ def analyse(context: Context, options: Mapping[str, Any]) -> Findings:
 
     Options: ``codecs`` (families of real codecs to measure), ``metrics`` (psnr, ms-ssim), ``all_against`` (a run or
     codec that every run is compared with in a further table), ``join`` (name: runs whose points make one curve, as Lee
-    2019's base and hybrid models do). In a value, ``anchor`` is a run, a codec (``jpeg2000``) or the file name of a
-    published curve, or a list of them, of which the first that is there counts; ``metric`` is psnr by default; ``set``
-    limits it to the sets with this word in their names; with ``sense: less`` its number counts the bits that test
-    saves, otherwise those it needs more.
+    2019's base and hybrid models do), ``draw`` (the codecs and published curves in the plots; all by default). In a
+    value, ``anchor`` is a run, a codec (``jpeg2000``) or the file name of a published curve, or a list of them, of
+    which the first that is there counts; ``metric`` is psnr by default; ``set`` limits it to the sets with this word in
+    their names; with ``sense: less`` its number counts the bits that test saves, otherwise those it needs more.
     """
     metrics = options.get("metrics", ["psnr"])
     findings = Findings(
@@ -56,7 +56,8 @@ def analyse(context: Context, options: Mapping[str, Any]) -> Findings:
         }
         for metric in metrics if ours else ():
             stem = context.output / f"rd_{metric}_{images.slug}"
-            others = [*codecs.values(), *published.values()]
+            drawn = options.get("draw", curves)
+            others = [curve for name, curve in {**published, **codecs}.items() if name in drawn]
             files = rd_plot(stem, list(ours.values()), others, metric, f"{images.name}: {context.scale.name} scale")
             findings.figures.append((files[0], f"{images.name}: rate and distortion of real files."))
     return findings

@@ -21,6 +21,7 @@ from src.training.callbacks import WeightMean
 from src.training.checkpoint_io import AtomicCheckpointIO
 from src.training.compiled import Compile
 from src.training.compression_module import NonFiniteError
+from src.training.late_validation import LateValidation
 from src.training.monitors import FiniteLoss
 from src.training.status_file import StatusFile
 from src.training.step_seed import StepSeed
@@ -55,7 +56,14 @@ def build_trainer(cfg: DictConfig, stop: StopOnSignal) -> lightning.Trainer:
             # What the networks precompute for a size must stay usable in training.
             inference_mode=False,
             num_sanity_val_steps=0,
-            callbacks=[StepSeed(cfg.seed), FiniteLoss(), stop, *callbacks, StatusFile(Path(cfg.paths.run_dir))],
+            callbacks=[
+                StepSeed(cfg.seed),
+                FiniteLoss(),
+                stop,
+                *callbacks,
+                StatusFile(Path(cfg.paths.run_dir)),
+                LateValidation(),
+            ],
             logger=False,
             plugins=[AtomicCheckpointIO(), *_cluster()],
             enable_checkpointing=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from pathlib import Path
@@ -40,6 +41,16 @@ class LastCheckpoint(Callback):
         self._best_loss = math.inf
         # Lightning's loops take up from what they were at the end of a batch, not between two.
         self._loops: dict[str, Any] = {}
+        self._loops_step = -1
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Note the state of Lightning's loops that a continued training takes up from."""
+        self._loops = copy.deepcopy(checkpoint["loops"]["fit_loop"])
+
+    def save_at_start(self, trainer: Trainer) -> None:
+        """Save before the first step of a continued training."""
+        self._loops_step = trainer.global_step
+        self._save(trainer)
         self._loops_step = -1
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:

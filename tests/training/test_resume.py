@@ -90,6 +90,32 @@ def test_a_cut_training_is_the_unbroken_one(images: Path, tmp_path: Path, crash_
     assert not part.with_name("part.old1").exists()
 
 
+def test_a_validation_that_a_stop_left_out_is_made_up_for(
+    images: Path, tmp_path: Path, crash_at: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, part, mean = tmp_path / "whole", tmp_path / "part", "optim.ema_decay=0.7"
+    train(images, whole, mean)
+    step = CompressionModule.training_step
+
+    def terminated(self: CompressionModule, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        if self.global_step == 2:  # the third step, after which a validation is due
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(CompressionModule, "training_step", terminated)
+        train(images, part, mean)
+    assert not any("val/loss" in row for row in tiny.rows(part)) and len(tiny.rows(part)) == 3
+    for crash_at["step"] in (3, 4):  # it is not made up for twice
+        with pytest.raises(Crash):
+            train(images, part, mean)
+    crash_at["step"] = None
+    train(images, part, mean)
+    assert tiny.rows(part) == tiny.rows(whole) and len(tiny.rows(whole)) == 8
+    for name in ("last.ckpt", "best.ckpt"):
+        assert_equal(*(torch.load(run / "checkpoints" / name, weights_only=True) for run in (part, whole)))
+
+
 def test_noise_and_crops_differ_between_steps_and_processes() -> None:
     from src.training.step_seed import step_seed
 

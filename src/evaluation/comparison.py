@@ -16,6 +16,7 @@ from typing import Any
 from src.errors import DataError
 from src.evaluation.bd_rate import METRICS, BDRate, bd_rate
 from src.evaluation.rd import RDCurve, Row, read_rd, rows_as_csv
+from src.evaluation.short_names import short_names
 from src.evaluation.tables import NOTHING, Table, number
 from src.files import write_text
 
@@ -100,10 +101,12 @@ def _is_rd(path: Path) -> bool:
 def _distinct(files: list[CurveFile]) -> list[CurveFile]:
     """Name curves that share a name after their files as well."""
     names = [file.curve.name for file in files]
+    clashing = [file for file in files if names.count(file.curve.name) > 1]
+    ends = dict(zip([file.path for file in clashing], short_names([str(f.path) for f in clashing]), strict=True))
     return [
-        file
-        if names.count(file.curve.name) == 1
-        else replace(file, curve=replace(file.curve, name=f"{file.curve.name} ({file.path.with_suffix('')})"))
+        replace(file, curve=replace(file.curve, name=f"{file.curve.name} ({ends[file.path].removesuffix('.json')})"))
+        if file.path in ends
+        else file
         for file in files
     ]
 

@@ -12,6 +12,7 @@ from rich.table import Table as RichTable
 from src.evaluation.bd_rate import BDRate
 from src.evaluation.metrics import ms_ssim_db
 from src.evaluation.rd import MS_SSIM, PSNR, RDCurve, rows_as_csv
+from src.evaluation.short_names import short_names
 
 NOTHING = "–"
 MS_SSIM_DB = f"{MS_SSIM}-db"
@@ -95,8 +96,8 @@ def rd_table(curve: RDCurve) -> Table:
         ("point", *(heading for heading, _ in COLUMNS.values()), *(COSTS[key] for key in costs)),
     )
     results = with_db(curve)
-    for i, parameter in enumerate(curve.parameter):
-        table.rows.append((str(parameter), *_cells(results, i, [*COLUMNS, *costs])))
+    for i, name in enumerate(short_names([str(parameter) for parameter in curve.parameter])):
+        table.rows.append((name, *_cells(results, i, [*COLUMNS, *costs])))
     return table
 
 

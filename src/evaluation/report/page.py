@@ -16,6 +16,7 @@ from src.evaluation.report.gallery import Gallery, Packing
 from src.evaluation.report.provenance import caveats, details, provenance_table
 from src.evaluation.report.sources import Source, Sources
 from src.evaluation.report.svg import inline_svg
+from src.evaluation.short_names import short_names
 from src.evaluation.tables import Table, points_table
 
 ASSETS = Path(__file__).resolve().parent / "assets"
@@ -51,6 +52,7 @@ def page_data(sources: Sources, pictures: Gallery) -> dict[str, Any]:
     names = list(dict.fromkeys(name for source in sources.all for name in source.image_names))
     curves = []
     for i, source in enumerate(sources.all):
+        points = _point_names(source)
         rows = [
             {
                 "image": names.index(str(row["image"])),
@@ -58,7 +60,7 @@ def page_data(sources: Sources, pictures: Gallery) -> dict[str, Any]:
                 "psnr": row["psnr"],
                 "ms_ssim": row.get("ms_ssim"),
                 "bytes": row.get("bytes"),
-                "point": _point(source, row),
+                "point": points[j],
                 "picture": pictures.shown.get((i, j)),
             }
             for j, row in enumerate(source.curve.images)
@@ -74,11 +76,14 @@ def page_data(sources: Sources, pictures: Gallery) -> dict[str, Any]:
     return {"curves": curves, "images": images}
 
 
-def _point(source: Source, row: Any) -> str:
-    """Name the setting that made a row."""
-    if "setting" in row:
-        return f"{source.curve.about.get('knob', 'setting')} {row['setting']:g}"
-    return str(row.get("checkpoint", ""))
+def _point_names(source: Source) -> list[str]:
+    """Name the setting or checkpoint that made each row."""
+    rows: Sequence[Any] = source.curve.images
+    knob = source.curve.about.get("knob", "setting")
+    checkpoints = short_names([str(row.get("checkpoint", "")) for row in rows])
+    return [
+        f"{knob} {row['setting']:g}" if "setting" in row else name for row, name in zip(rows, checkpoints, strict=True)
+    ]
 
 
 def script_json(value: object) -> str:

@@ -52,6 +52,13 @@ def test_every_experiment_composes_at_every_scale(experiment: str, scale: str) -
         validate(config(f"+experiment={experiment}", f"scale={scale}", *choices, *start))
 
 
+def test_every_scale_says_the_same_things() -> None:
+    scales = {scale: OmegaConf.load(CONFIGS / "scale" / f"{scale}.yaml") for scale in SCALES}
+    keys = {scale: set(values) for scale, values in scales.items()}
+    assert len(set(map(frozenset, keys.values()))) == 1, keys
+    assert all(values.name == scale for scale, values in scales.items())
+
+
 def _options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONFIGS / group).glob("[!_]*.yaml"))
 
@@ -175,6 +182,7 @@ def test_experiments_switch_off_their_part(experiment: str, expected: tuple[Any,
         ("trainer.max_steps=0", "trainer.max_steps=0"),
         ("trainer.max_time=5m", "days:hours:minutes:seconds"),
         ("trainer.devices=0", "trainer.devices=0"),
+        ("+trainer.accumulate_grad_batches=4", "accumulate_grad_batches=4"),
         ("optim.lr=0", "optim.lr=0"),
         ("optim.clip_norm=-1", "optim.clip_norm=-1"),
         ("optim.schedule=linear", "one of step, cosine, constant"),

@@ -42,7 +42,7 @@ def start_from_components(net: CompressionModel, patches: Tensor, lmbda: float) 
 
     Args:
         net: a model with the transforms of Lee 2019 (JointIQ-Net and its relatives), newly built.
-        patches: training patches (B, 3, H, W) uint8, sides multiples of 16.
+        patches: training patches (B, 3, H, W) uint8; what their sides have beyond a multiple of 16 is left out.
         lmbda: balance of rate and distortion, which decides the range of y.
 
     Returns:
@@ -52,14 +52,16 @@ def start_from_components(net: CompressionModel, patches: Tensor, lmbda: float) 
         ConfigError: a model with other transforms.
     """
     g_a, g_s = getattr(net, "g_a", None), getattr(net, "g_s", None)
-    if not isinstance(g_a, AnalysisTransform) or not isinstance(g_s, SynthesisTransform):
+    # The features of the coarse-to-fine model's last stages are made by a class of their own.
+    if not isinstance(g_a, AnalysisTransform) or type(g_s) is not SynthesisTransform:
         raise ConfigError("init_from", PCA, "null or a checkpoint; this model's transforms are not those of Lee 2019")
     odds = math.sqrt(lmbda / (1 - lmbda) / (_RANGE_AT / (1 - _RANGE_AT)))
     levels = len(g_a.convs)
     # What the gains below one of the other levels took away, the last one gives back.
     gains = [_GAIN] * (levels - 1) + [_RANGE / odds / _GAIN ** (levels - 1)]
     with torch.no_grad():
-        features = 2 * (patches.float() / 255) - 1
+        whole = [side - side % 2**levels for side in patches.shape[-2:]]
+        features = 2 * (patches[..., : whole[0], : whole[1]].float() / 255) - 1
         for conv, gdn, deconv, gain in zip(g_a.convs, g_a.gdns, reversed(g_s.deconvs), gains, strict=True):
             assert isinstance(conv, nn.Conv2d) and isinstance(deconv, nn.ConvTranspose2d)
             _set(conv, deconv, features, gain)

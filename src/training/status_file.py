@@ -26,12 +26,14 @@ class StatusFile(Callback):
         self.folder = folder
         self._pace = Pace()
         self._written = 0.0
-        # A continued run shows the last validation of its earlier part until its own first one.
-        self._values: dict[str, Any] = {key: read_status(folder).get(key) for key in _WATCHED}
+        self._values: dict[str, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock, and say that there is a run."""
         self._pace.start(trainer, pl_module)
+        # A continued run shows the last validation of its earlier part until its own first one.
+        earlier = read_status(self.folder)
+        self._values = {key: earlier.get(key) for key in _WATCHED}
         self._write(trainer, None)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:

@@ -55,6 +55,9 @@ def validate(cfg: DictConfig) -> None:
     _check_whole(cfg, "trainer.log_every_n_steps", 1)
     _check_whole(cfg, "trainer.devices", 1)
     _check_whole(cfg, "trainer.num_nodes", 1)
+    if cfg.trainer.get("accumulate_grad_batches", 1) != 1:
+        allowed = "1; data.batch_size counts all patches of an optimizer step"
+        raise ConfigError("trainer.accumulate_grad_batches", cfg.trainer.accumulate_grad_batches, allowed)
     _check_max_time(cfg)
     _check_optimizer(cfg)
     _check_choice(cfg, "distortion.name", DISTORTIONS)

@@ -79,9 +79,14 @@ def test_only_the_convolutions_of_the_transforms_change(patches: Tensor) -> None
     assert all(name.startswith(("g_a.convs.", "g_s.deconvs.")) for name in changed)
 
 
-def test_other_transforms_are_refused(patches: Tensor) -> None:
+def test_patches_may_have_any_side(patches: Tensor) -> None:
+    start_from_components(build_model(CONFIG), patches[..., :121, :], 0.06)
+
+
+@pytest.mark.parametrize("other", [{"name": "balle2017", "N": 12}, {"name": "coarse_to_fine", "N": 12, "M": 16}])
+def test_other_transforms_are_refused(other: dict[str, Any], patches: Tensor) -> None:
     with pytest.raises(ConfigError, match="init_from"):
-        start_from_components(build_model({"name": "balle2017", "N": 12, "enhancer": None}), patches, 0.1)
+        start_from_components(build_model({**other, "enhancer": None}), patches, 0.1)
 
 
 def test_a_training_starts_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -123,5 +123,5 @@ clean: ## remove caches and build files
 	@find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
 
 .PHONY: clean-all
-clean-all: clean ## remove .venv as well (results/ and logs/ stay)
+clean-all: clean ## remove .venv as well (results/ stays)
 	@rm -rf $(VENV)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -103,6 +104,10 @@ class ImageData(lightning.LightningDataModule):
         """Training image number ``index``, whole, (height, width, 3)."""
         assert self._train is not None
         return self._train.image(index)
+
+    def train_identity(self) -> bytes:
+        """Stands for the training images, in their order: the SHA-256 of each file, one after the other."""
+        return b"".join(hashlib.sha256(Path(path).read_bytes()).digest() for path in self.train_paths)
 
     def _loading(self) -> dict[str, Any]:
         return {

@@ -30,6 +30,7 @@ from src.data.patches import Patches
 from src.errors import DataError
 
 PATCHES, LIST, MANIFEST = "patches.npy", "patches.csv", "manifest.json"
+_MAKER = "python -m src.data.prepare"
 
 
 class PreparedPatches(Patches):
@@ -77,6 +78,18 @@ class PreparedData(ImageData):
             self.train_folder, **{key: value for key, value in self.patches.items() if key != "preload_mb"}
         )
 
+    def train_identity(self) -> bytes:
+        """Stands for the prepared patches, in their order: the SHA-256 of the pixels of each, one after the other.
+
+        Raises:
+            DataError: the folder's ``patches.csv`` is missing or damaged.
+        """
+        path = self.train_folder / LIST
+        try:
+            return b"".join(bytes.fromhex(row.sha256) for row in read_rows(path))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path} cannot be read: {error!r}; allowed: the list as {_MAKER} wrote it") from error
+
 
 @dataclass(frozen=True)
 class PatchRow:
@@ -105,7 +118,7 @@ def open_patches(folder: Path) -> NDArray[np.uint8]:
     """
     # The manifest is there as soon as everything is.
     if not (folder / MANIFEST).is_file():
-        raise DataError(f"{folder}: no prepared patches; allowed: the --output of python -m src.data.prepare")
+        raise DataError(f"{folder}: no prepared patches; allowed: the --output of {_MAKER}")
     try:
         patches: NDArray[np.uint8] = np.load(folder / PATCHES, mmap_mode="r")
     except (OSError, ValueError) as error:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -196,11 +196,6 @@ def code(codec: Codec, image: Image, setting: float) -> AnchorPoint:
 def bits_per_pixel(size: int, image: Image) -> float:
     """Bits per pixel of ``size`` bytes spent on ``image`` (H, W, 3)."""
     return 8.0 * size / (image.shape[0] * image.shape[1])
-
-
-def rd_points(codec: Codec, image: Image, settings: Iterable[float] | None = None) -> list[AnchorPoint]:
-    """Code ``image`` at each setting (default: the codec's own)."""
-    return [code(codec, image, setting) for setting in (codec.settings if settings is None else settings)]
 
 
 def nearest_rate(codec: Codec, image: Image, target_bpp: float, tolerance: float = 0.002) -> AnchorPoint:

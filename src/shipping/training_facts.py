@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from src.data import split_images
 from src.data.images import pixel_hash, read_image
 from src.data.prepared import MANIFEST
 from src.errors import DataError, UserError
 from src.evaluation.progress import progress_bar
-from src.studies.image_sets import ImageSet, folder_name
-from src.training.run_folder import CHECKPOINT, CONFIG, DONE, done_step, read_config
-from src.training.validation import PCA
+from src.studies.image_sets import ImageSet, folder_name, read_listed
+from src.training.run_folder import CHECKPOINT, CONFIG, DONE, done_step, read_config, stage_folders
+from src.training.validation import PCA, RATE_POINT_KEYS
 
 #: The text for what nobody has written down.
 UNKNOWN = "not recorded"
@@ -100,9 +100,9 @@ def read_training(checkpoint: Path, train_name: str | None = None) -> Training:
 def _folder(checkpoint: Path) -> Path | None:
     """The run's folder of a checkpoint, of a run in stages that of the last one; None if it is not there."""
     folder = checkpoint.parent.parent
-    stages = sorted(folder.glob(f"[0-9]*_*/{CONFIG}"))
+    stages = [path for path in stage_folders(folder) if (path / CONFIG).is_file()]
     if stages:
-        return stages[-1].parent
+        return stages[-1]
     return folder if (folder / CONFIG).is_file() else None
 
 
@@ -121,7 +121,7 @@ def _stage(checkpoint: Path, folder: Path, cfg: DictConfig, train_name: str | No
         "crop": cfg.data.crop,
         "precision": str(cfg.trainer.precision),
         "data": None if data is None else str(data),
-        "command": public_command(made.get("command", ())),
+        "command": public_command(_with_sizes(made.get("command", ()), cfg)),
     }
     accelerator = str(cfg.trainer.accelerator)
     return Stage(facts, data, made.get("git", {}), UNKNOWN if accelerator == "auto" else accelerator)
@@ -146,11 +146,11 @@ def _images(data: DictConfig, train_name: str | None) -> ImageSet | None:
         return _read("sample photographs", data)
     folders = [Path(at) for at in (data.train_dir if isinstance(data.train_dir, ListConfig) else [data.train_dir])]
     lists = [at / MANIFEST if data.name == "prepared" else at.with_name(f"{at.name}.json") for at in folders]
-    if all(path.is_file() for path in lists):
-        listed = [json.loads(path.read_text(encoding="utf-8")) for path in lists]
-        name = train_name or "+".join(one["name"] for one in listed)
-        hashes = {file: digest for one in listed for file, digest in one["images"].items()}
-        return ImageSet(name, tuple(map(Path, hashes)), tuple(hashes.values()))
+    listed = [images for images in map(read_listed, lists) if images]
+    if len(listed) == len(lists):
+        name = train_name or "+".join(one.name for one in listed)
+        paths = tuple(path for one in listed for path in one.paths)
+        return ImageSet(name, paths, tuple(digest for one in listed for digest in one.hashes))
     if data.name == "folder":
         return _read(train_name or "+".join(map(folder_name, folders)), data)
     return None
@@ -170,6 +170,15 @@ def _hashes(paths: tuple[Path, ...]) -> tuple[str, ...]:
     with progress_bar() as progress:
         task = progress.add_task("look at training images", total=len(paths), note="")
         return tuple(pixel_hash(read_image(path)) for path in progress.track(paths, task_id=task))
+
+
+def _with_sizes(command: Sequence[str], cfg: DictConfig) -> list[str]:
+    """The command line with the sizes that it left to a scale or a table, which may hold others by and by."""
+    if not command:
+        return []
+    typed = {word.partition("=")[0] for word in command}
+    values = {key: OmegaConf.select(cfg, key) for key in RATE_POINT_KEYS if key not in typed}
+    return [*command, *(f"{key}={value}" for key, value in values.items() if value is not None)]
 
 
 def public_command(command: Sequence[str]) -> str:

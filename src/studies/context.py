@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from src.evaluation.rd import RDCurve, Row, curve_from_rows
 from src.evaluation.tables import Table
 from src.studies.image_sets import ImageSet
 from src.studies.plan import Run, Scale, Study
+from src.studies.rows import read_rows
 from src.training import run_folder
 
 
@@ -38,7 +38,7 @@ class Trained:
     @property
     def steps(self) -> tuple[int, ...]:
         """Optimizer steps: of the training it started from, then its own, one by one where it has several stages."""
-        stages = [path.parent for path in sorted(self.folder.glob(f"[0-9]*_*/{run_folder.DONE}"))]
+        stages = [path for path in run_folder.stage_folders(self.folder) if (path / run_folder.DONE).is_file()]
         own = [run_folder.done_step(folder) for folder in stages or [self.folder]]
         return (*(self.source.steps if self.source else ()), *own)
 
@@ -101,7 +101,7 @@ class Context:
         output: folder for figures: small files that are kept.
         work: folder for files that can be made again.
         device: where networks run.
-        row_files: gives the file with the rows of a training on a set (:mod:`src.studies.measuring`).
+        row_files: gives the file with the rows of a training on a set (:mod:`src.studies.rows`).
         anchors: gives the RD curves of real codecs on a set, by family; they are measured where they are missing.
         published: RD curves of others by set and name.
     """
@@ -123,8 +123,15 @@ class Context:
         return sorted(found, key=lambda one: (-one.lmbda, one.seed))
 
     def rows(self, trained: Trained, images: ImageSet) -> list[Row]:
-        """One row for every image of a set; see :mod:`src.studies.measuring`."""
-        rows: list[Row] = json.loads(self.row_files(trained, images).read_text(encoding="utf-8"))
+        """One row for every image of a set, in the set's order; see :mod:`src.studies.rows`.
+
+        Raises:
+            DataError: there are none.
+        """
+        file = self.row_files(trained, images)
+        rows = read_rows(file, images)
+        if rows is None:
+            raise DataError(f"{file}: no rows of {images}; repeat the command, which measures what is missing")
         return rows
 
     def curve(self, names: Sequence[str], images: ImageSet, label: str | None = None) -> RDCurve | None:
@@ -133,7 +140,7 @@ class Context:
         points = [one for run in runs for one in self.of(run.name, run.seeds[0])]
         if not points:
             return None
-        rows = [(f"lmbda {one.lmbda:g}", self.rows(one, images)) for one in points]
+        rows = [(point_name(one.lmbda), self.rows(one, images)) for one in points]
         return curve_from_rows(label or runs[0].label, rows)
 
     def label(self, name: str) -> str:
@@ -150,6 +157,11 @@ class Context:
         if not found:
             raise DataError(f"{self.study.name}: no training of {name} is finished, which this analysis needs")
         return found[0]
+
+
+def point_name(lmbda: float) -> str:
+    """What made a point of a curve, as its ``parameter`` says it."""
+    return f"lmbda {lmbda:g}"
 
 
 def steps_text(trained: Sequence[Trained]) -> str:

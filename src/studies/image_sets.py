@@ -18,6 +18,8 @@ from src.files import write_text
 #: Names of folders that say nothing by themselves.
 _GENERIC = {"train", "val", "valid", "validation", "test", "images", "png", "data"}
 
+_SHA256 = re.compile("[0-9a-f]{64}")
+
 
 @dataclass(frozen=True)
 class ImageSet:
@@ -25,7 +27,7 @@ class ImageSet:
 
     Attributes:
         name: for tables.
-        paths: the files, sorted.
+        paths: the files, folder after folder as they were given, sorted within each.
         hashes: SHA-256 of the pixels of each (decoded, 8-bit RGB), so that a copy in another format is recognised.
     """
 
@@ -99,11 +101,9 @@ def refuse_listed(test: ImageSet, manifest: Path) -> None:
         ConfigError: the manifest cannot be read.
         DataError: the test set holds such an image.
     """
-    try:
-        listed = json.loads(manifest.read_text(encoding="utf-8"))["images"]
-        train = ImageSet(manifest.name, tuple(Path(name) for name in listed), tuple(listed.values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError("--manifest", str(manifest), "the manifest.json of a training set") from error
+    train = read_listed(manifest)
+    if train is None:
+        raise ConfigError("--manifest", str(manifest), "the manifest.json of a training set")
     refuse_trained(test, train)
 
 
@@ -111,26 +111,62 @@ def link_folder(images: ImageSet, folder: Path) -> Path:
     """A folder of links to the images, named by their contents, with a manifest (file name -> hash) beside it.
 
     So a training on several folders has one folder of images, and the name of a run that trains on it does not depend
-    on where the images are.
+    on where the images are, nor what it trains on upon the order in which they were given: the names of the links, and
+    so the order of the images, are those of the first time.
     """
-    target = folder / images.digest
+    target, manifest = folder / images.digest, folder / f"{images.digest}.json"
+    names = _kept_names(images, manifest) or _numbered(images)
+    # The manifest comes first, so that links that a killed process left out get the same names.
+    _write_manifest(images, names, manifest)
     target.mkdir(parents=True, exist_ok=True)
-    for number, path in enumerate(images.paths):
-        link = target / f"{number:05d}_{path.name}"
+    for found in target.iterdir():
+        if found.is_symlink() and found.name not in names:
+            found.unlink()
+    for name, path in zip(names, images.paths, strict=True):
+        link = target / name
         if link.is_symlink() and link.resolve() == path.resolve():
             continue
         link.unlink(missing_ok=True)
         link.symlink_to(path.resolve())
-    write_manifest(images, folder / f"{images.digest}.json")
     return target
 
 
 def write_manifest(images: ImageSet, path: Path) -> Path:
     """Write the names and hashes of the images: ``{"name", "digest", "images": {file name: hash}}``."""
-    listed = {
-        f"{number:05d}_{file.name}": digest
-        for number, (file, digest) in enumerate(zip(images.paths, images.hashes, strict=True))
-    }
+    return _write_manifest(images, _numbered(images), path)
+
+
+def read_listed(path: Path) -> ImageSet | None:
+    """The images that a manifest lists (:func:`write_manifest`, ``src.data.prepare``); None if the file is none."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        name, listed = document["name"], document["images"]
+        hashes = tuple(listed.values())
+        if not isinstance(name, str) or not all(map(_SHA256.fullmatch, hashes)):
+            return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return ImageSet(name, tuple(map(Path, listed)), hashes)
+
+
+def _numbered(images: ImageSet) -> list[str]:
+    """A file name for each image: its own, behind a number that makes it the only one."""
+    return [f"{number:05d}_{path.name}" for number, path in enumerate(images.paths)]
+
+
+def _kept_names(images: ImageSet, manifest: Path) -> list[str] | None:
+    """The names by which a manifest lists these images; None where it lists others, or there is none."""
+    listed = read_listed(manifest)
+    if listed is None or sorted(listed.hashes) != sorted(images.hashes):
+        return None
+    names: dict[str, list[str]] = {}
+    for path, digest in zip(listed.paths, listed.hashes, strict=True):
+        names.setdefault(digest, []).append(path.name)
+    return [names[digest].pop(0) for digest in images.hashes]
+
+
+def _write_manifest(images: ImageSet, names: Sequence[str], path: Path) -> Path:
+    listed = dict(sorted(zip(names, images.hashes, strict=True)))
     document = {"name": images.name, "digest": images.digest, "images": listed}
     write_text(path, json.dumps(document, indent=1) + "\n")
     return path

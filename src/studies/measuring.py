@@ -1,12 +1,11 @@
 """Code the images of a study with its trained models, by way of real files; what is measured is not measured again.
 
-The rows of a model and a set lie in the run's folder, ``measured/SET.json``, and count as long as they are newer than
-the checkpoint.
+The rows of a model and a set (:mod:`src.studies.rows`) lie in the run's folder, ``measured/SET.json``, and count as
+long as they are newer than the checkpoint.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,12 +16,12 @@ from src.errors import DataError
 from src.evaluation.evaluator import evaluate_image
 from src.evaluation.pool import results
 from src.evaluation.progress import progress_bar
-from src.files import write_text
 from src.models.base import LearnedCodec
 from src.models.checkpoint import load_model
 from src.models.image_codec import decode_latents, encode_image
 from src.studies.context import Trained
 from src.studies.image_sets import ImageSet
+from src.studies.rows import read_rows, write_rows
 
 
 @dataclass(frozen=True)
@@ -30,14 +29,16 @@ class Task:
     """A checkpoint, the images to code with it, and the file for the rows; ``decode`` as in the study."""
 
     checkpoint: Path
-    images: tuple[Path, ...]
+    images: ImageSet
     decode: str
     file: Path
     device: str
 
     def is_done(self) -> bool:
-        """Whether the rows are there and newer than the checkpoint."""
-        return self.file.is_file() and self.file.stat().st_mtime_ns >= self.checkpoint.stat().st_mtime_ns
+        """Whether the rows of all images are there and newer than the checkpoint."""
+        if not self.file.is_file() or self.file.stat().st_mtime_ns < self.checkpoint.stat().st_mtime_ns:
+            return False
+        return read_rows(self.file, self.images) is not None
 
 
 def row_file(trained: Trained, images: ImageSet, decode: str) -> Path:
@@ -70,7 +71,7 @@ def run_task(task: Task) -> Task:
     """
     model = load_model(task.checkpoint, task.device)
     rows: list[dict[str, Any]] = []
-    for path in task.images:
+    for path in task.images.paths:
         if task.decode == "all":
             row = asdict(evaluate_image(model, task.checkpoint.parent.parent.name, path.name, read_image(path))[0])
         else:
@@ -78,7 +79,7 @@ def run_task(task: Task) -> Task:
         if row.get("latents_equal") is False:
             raise DataError(f"{task.checkpoint}: the decoder did not arrive at the encoder's latents of {path.name}")
         rows.append(row)
-    write_text(task.file, json.dumps(rows, allow_nan=False) + "\n")
+    write_rows(task.file, task.images, rows)
     return task
 
 

@@ -131,7 +131,7 @@ def run_study(study: Study, scale_name: str, options: Options) -> int:
         return row_file(one, images, _decode(one.run, scale))
 
     tasks = [
-        Task(one.checkpoint, images.paths, _decode(one.run, scale), rows_of(one, images), device)
+        Task(one.checkpoint, images, _decode(one.run, scale), rows_of(one, images), device)
         for one in finished
         for images in data.measured
         if one.run.measure

@@ -81,8 +81,7 @@ class LatentData(lightning.LightningDataModule):
         digest = hashlib.sha256(repr((settings, self.copies, self.net.device.type)).encode())
         for name, weight in self.net.get_submodule("g_a").state_dict().items():
             digest.update(name.encode() + weight.detach().cpu().float().numpy().tobytes())
-        for path in self.images.train_paths:
-            digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
+        digest.update(self.images.train_identity())
         return digest.hexdigest()[:32]
 
     @torch.no_grad()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ CONFIG = "config.yaml"
 DONE = "done.json"
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
 
+_STAGE = re.compile(r"\d+_[^.]+")
 # Stands for the run's folder while a configuration is resolved.
 _HERE = "\0run"
 
@@ -40,18 +42,23 @@ def prepare(folder: Path, cfg: DictConfig, checkpoint: str | None) -> Path | Non
     Raises:
         UserError: the files cannot be written.
     """
-    moved = None
-    if (folder / "checkpoints").exists() and not is_inside(folder, checkpoint):
-        number = 1
-        while folder.with_name(f"{folder.name}.old{number}").exists():
-            number += 1
-        moved = folder.rename(folder.with_name(f"{folder.name}.old{number}"))
+    moved = None if is_inside(folder, checkpoint) else move_aside(folder)
     (folder / DONE).unlink(missing_ok=True)
     for place in (folder, folder / "checkpoints"):
         for unfinished in place.glob(".*.*.*"):  # src.files' temporary names, of a process that was killed
             unfinished.unlink()
     describe(folder, cfg)
     return moved
+
+
+def move_aside(folder: Path) -> Path | None:
+    """Rename ``folder`` to ``FOLDER.old1``, or the next number that is free; None where it holds no checkpoints."""
+    if not (folder / "checkpoints").exists():
+        return None
+    number = 1
+    while folder.with_name(f"{folder.name}.old{number}").exists():
+        number += 1
+    return folder.rename(folder.with_name(f"{folder.name}.old{number}"))
 
 
 def describe(folder: Path, cfg: DictConfig) -> None:
@@ -80,6 +87,13 @@ def _age(path: Path) -> int:
     """1 for ``last-1.ckpt``, the one before the last; 0 for other names."""
     number = path.stem.rpartition("-")[2]
     return int(number) if number.isdecimal() else 0
+
+
+def stage_folders(folder: Path) -> list[Path]:
+    """Folders of the stages of the chain in ``folder``, by their numbers, without those moved aside (``.old1``)."""
+    inside = folder.iterdir() if folder.is_dir() else ()
+    stages = [path for path in inside if _STAGE.fullmatch(path.name) and path.is_dir()]
+    return sorted(stages, key=lambda path: int(path.name.partition("_")[0]))
 
 
 def mark_done(folder: Path, step: int) -> None:

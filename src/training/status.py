@@ -16,7 +16,7 @@ from src.errors import UserError
 from src.evaluation.tables import NOTHING, Table, number
 from src.files import write_text
 from src.training.processes import EXIT_INTERRUPTED, EXIT_TERMINATED
-from src.training.run_folder import CONFIG, DONE
+from src.training.run_folder import CONFIG, DONE, stage_folders
 from src.training.run_lock import is_locked
 
 #: What a training process keeps up to date in its folder.
@@ -78,7 +78,7 @@ def read_run(folder: Path, name: str | None = None, code: int | None = None) -> 
         name: what to call it; None: the folder.
         code: exit code of the process that last ran it; None: not known.
     """
-    stages = sorted(path for path in folder.glob("[0-9]_*") if (path / FILE).is_file())
+    stages = [path for path in stage_folders(folder) if (path / FILE).is_file()]
     at = stages[-1] if stages and not (folder / FILE).is_file() else folder
     values = read_status(at)
     failure = values.get("failure")

@@ -20,7 +20,7 @@ from src.errors import DataError, UserError
 from src.evaluation.metrics import mean
 from src.evaluation.rd import MS_SSIM, PSNR, RDCurve, write_rd
 from src.training.rd_points import curve_name
-from src.training.run_folder import CONFIG, DONE, read_config
+from src.training.run_folder import CONFIG, DONE, read_config, stage_folders
 
 #: Key in an RD file's results -> column of metrics.csv.
 _COLUMNS = {"bpp": "val/bpp", PSNR: "val/psnr", MS_SSIM: "val/ms_ssim"}
@@ -50,8 +50,8 @@ def finished_runs(record: Path) -> list[Path]:
         folder = json.loads(path.read_text())["folder"]
         if folder is None or not (Path(folder) / DONE).is_file():
             continue
-        stages = sorted(Path(folder).glob(f"[0-9]_*/{CONFIG}"))
-        folders.append(stages[-1].parent if stages else Path(folder))
+        stages = [at for at in stage_folders(Path(folder)) if (at / CONFIG).is_file()]
+        folders.append(stages[-1] if stages else Path(folder))
     return folders
 
 

@@ -14,7 +14,7 @@ from src.data import build_data, split_images
 from src.data.cutting import Settings
 from src.data.images import write_png
 from src.data.prepare import prepare
-from src.data.prepared import PreparedPatches, open_patches
+from src.data.prepared import PreparedData, PreparedPatches, open_patches
 from src.errors import ConfigError, DataError
 
 KEYS = {"batch_size": 4, "crop": 16, "min_zoom": 1.0, "flips": True, "num_workers": 0, "preload_mb": 0}
@@ -82,3 +82,16 @@ def test_unusable_folders(folder: Path, tmp_path: Path) -> None:
     np.save(folder / "patches.npy", np.zeros((2, 3)))
     with pytest.raises(DataError, match="uint8"):
         open_patches(folder)
+
+
+def test_what_is_trained_on_is_known_by_the_patches(folder: Path, tmp_path: Path) -> None:
+    def identity(train: Path) -> bytes:
+        return PreparedData(train, [], batch_size=4, crop=16).train_identity()
+
+    images = str(tmp_path / "images")
+    prepare([images], tmp_path / "again", Settings(patches=12, side=16))
+    prepare([images], tmp_path / "seed", Settings(patches=12, side=16, seed=1))
+    assert identity(folder) == identity(tmp_path / "again") != identity(tmp_path / "seed")
+    (folder / "patches.csv").unlink()
+    with pytest.raises(DataError, match=r"patches\.csv cannot be read"):
+        identity(folder)

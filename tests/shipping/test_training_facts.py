@@ -6,8 +6,9 @@ import pytest
 from src.data.images import write_png
 from src.errors import UserError
 from src.shipping.training_facts import public_command, read_training
-from src.studies.image_sets import link_folder, read_set
+from src.studies.image_sets import link_folder, read_set, write_manifest
 from tests.shipping.runs import make_run
+from tests.training.tiny import config
 
 
 @pytest.fixture
@@ -32,8 +33,18 @@ def test_one_training(living, train_dir, tmp_path):
     }  # fmt: skip
     assert [images.digest for images in training.images] == [read_set([str(train_dir)], tmp_path).digest]
     assert facts["data"] == f"photos (3 images, {training.images[0].digest})"
-    assert facts["command"].endswith("data=folder data.train_dir=DIR data.val_dir=DIR")
+    assert "data=folder data.train_dir=DIR data.val_dir=DIR model.N=" in facts["command"]
     assert str(tmp_path) not in str(facts)
+
+
+def test_the_command_says_sizes_that_a_scale_decided(living, tmp_path):
+    command = read_training(make_run(tmp_path / "run", living(), 70, "model.M=4")).stages[0].facts["command"]
+    words = command.split()
+    cfg = config("+experiment=jointiq", "scale=demo")
+    assert {f"model.N={cfg.model.N}", f"trainer.max_steps={cfg.trainer.max_steps}", f"optim.lr={cfg.optim.lr}"} < {
+        *words
+    }
+    assert [word for word in words if word.startswith("model.M=")] == ["model.M=4"]
 
 
 def test_a_chain_of_trainings(living, tmp_path):
@@ -64,6 +75,7 @@ def test_a_run_in_stages(living, tmp_path):
     checkpoint = make_run(tmp_path / "run", living(), 5)
     first = make_run(tmp_path / "run" / "1_joint", living(), 30)
     make_run(tmp_path / "run" / "2_enhancer", living(), 5, f"init_from={first}")
+    make_run(tmp_path / "run" / "2_enhancer.old1", living(), 9)  # an earlier one, moved aside
     training = read_training(checkpoint)
     assert [stage.facts["steps"] for stage in training.stages] == [30, 5]
 
@@ -79,11 +91,23 @@ def test_images_by_the_list_beside_them(living, train_dir, tmp_path):
     assert read_training(checkpoint, "ours").images[0].name == "ours"
 
 
+@pytest.mark.parametrize(
+    "foreign", ["{}", "[1]", "{", '{"name": "x", "images": [{"id": 1}]}', '{"name": "x", "images": {"0.png": "cat"}}']
+)
+def test_a_foreign_file_beside_the_images_is_no_list_of_them(living, train_dir, tmp_path, foreign):
+    train_dir.with_name(f"{train_dir.name}.json").write_text(foreign)
+    checkpoint = make_run(tmp_path / "run", living(), 70, *folder(train_dir))
+    assert str(read_training(checkpoint).images[0]) == str(read_set([str(train_dir)], tmp_path / "cache"))
+
+
 def test_images_of_several_folders(living, train_dir, picture, tmp_path):
     write_png(tmp_path / "more" / "x.png", picture(20, 30, seed=9))
     checkpoint = make_run(tmp_path / "run", living(), 70, *folder(f"[{train_dir},{tmp_path / 'more'}]"))
     both = read_set([str(train_dir), str(tmp_path / "more")], tmp_path / "cache")
     assert str(read_training(checkpoint).images[0]) == str(both) and both.name == "photos+more"
+    for name, files in (("photos", train_dir), ("more", tmp_path / "more")):
+        write_manifest(read_set([str(files)], tmp_path / "cache"), tmp_path / f"{name}.json")
+    assert str(read_training(checkpoint).images[0]) == str(both)
 
 
 def test_images_that_are_gone(living, train_dir, tmp_path):

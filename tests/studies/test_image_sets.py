@@ -64,3 +64,25 @@ def test_linked_folders_hold_the_images_of_all_places(folder, tmp_path, picture)
 def test_folder_names_that_say_nothing_get_their_parents(tmp_path):
     assert folder_name(tmp_path / "cid22" / "val") == "cid22/val"
     assert folder_name(tmp_path / "kodak") == "kodak"
+
+
+def test_the_order_in_which_folders_are_given_changes_nothing_that_is_trained_on(folder, tmp_path):
+    places = [str(folder("a", 2, 1)), str(folder("b", 3, 1))]
+    first = link_folder(read_set(places, tmp_path), tmp_path / "images")
+    before = {path.name: path.resolve() for path in first.iterdir()}
+    (first / "00007_p9.png").symlink_to(tmp_path / "elsewhere.png")  # of an earlier version of the set
+    again = link_folder(read_set(places[::-1], tmp_path), tmp_path / "images")
+    after = {path.name: path.resolve() for path in again.iterdir()}
+    assert again == first and sorted(after) == sorted(before)
+    assert all(after[name].read_bytes() == before[name].read_bytes() for name in before)
+
+
+def test_links_follow_images_that_moved(folder, tmp_path):
+    link_folder(read_set([str(folder("a", 1, 2))], tmp_path), tmp_path / "images")
+    folder("a", 1, 2).rename(tmp_path / "b")
+    (tmp_path / "b" / "p1.png").rename(tmp_path / "b" / "z1.png")
+    target = link_folder(read_set([str(tmp_path / "b")], tmp_path), tmp_path / "images")
+    assert {path.name: path.resolve().name for path in target.iterdir()} == {
+        "00000_p1.png": "z1.png",
+        "00001_p2.png": "p2.png",
+    }

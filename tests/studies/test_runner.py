@@ -90,9 +90,13 @@ def test_a_study_trains_measures_and_reports_once(place):
     measured = {path: path.stat().st_mtime_ns for path in (folder / "results").rglob("measured/*.json")}
     assert len(measured) == 5 * 2
 
+    # Under other names, and so in another order, the images are the same.
+    (folder / "kodak" / "image3.png").rename(folder / "kodak" / "z.png")
     assert run(place) == 0
     assert jobs.started == []
     assert {path: path.stat().st_mtime_ns for path in measured} == measured
+    again = json.loads((results / "results.json").read_text())["ours"]
+    assert again == document["ours"]
 
 
 @pytest.mark.parametrize("place", [[0.5, 0.1]], indirect=True)

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from src.data.cutting import Settings
 from src.data.datamodule import ImageData
 from src.data.images import write_png
+from src.data.prepare import prepare
+from src.data.prepared import PreparedData
 from src.models import build_model
 from src.training.latent_data import LatentData, RandomCrops, random_version
 
@@ -99,3 +102,16 @@ def test_latents_are_kept_for_the_same_g_a_and_images_only(
     write_png(files[0], picture(64, 96, seed=5))
     assert not first[0][0].equal(cached().latents()[0][0])
     assert cached(flips=True)._digest() != cached()._digest()
+
+
+def test_latents_of_prepared_patches_are_those_of_their_folder(files: list[Path], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = build_model(CONFIG).eval()
+    digests = []
+    for number, path in enumerate(files):
+        folder = tmp_path / f"patches{number}"
+        (tmp_path / f"images{number}").mkdir()
+        path.rename(tmp_path / f"images{number}" / path.name)
+        prepare([str(tmp_path / f"images{number}")], folder, Settings(patches=2, side=32))
+        digests.append(LatentData(PreparedData(folder, [], batch_size=2, crop=32), net, 1)._digest())
+    assert digests[0] != digests[1]

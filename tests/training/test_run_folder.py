@@ -59,3 +59,11 @@ def test_a_new_start_takes_the_mark_of_completion_away(saved: Path) -> None:
     assert OmegaConf.create((saved / "done.json").read_text()).step == 5
     assert run_folder.prepare(saved, cfg, cfg.ckpt_path) is None
     assert not (saved / "done.json").exists()
+
+
+def test_stages_are_in_the_order_of_their_numbers_without_those_moved_aside(tmp_path: Path) -> None:
+    for name in ("10_crop", "2_c2f_coarse", "1_joint", "10_crop.old1", "2_c2f_coarse.old12", "checkpoints", "x_1"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "3_file").write_text("")
+    assert [path.name for path in run_folder.stage_folders(tmp_path)] == ["1_joint", "2_c2f_coarse", "10_crop"]
+    assert run_folder.stage_folders(tmp_path / "none") == []

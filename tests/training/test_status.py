@@ -62,7 +62,7 @@ def test_states(tmp_path: Path) -> None:
 
 
 def test_a_chain_shows_the_stage_it_is_at(tmp_path: Path) -> None:
-    for name in ("1_joint", "2_enhancer"):
+    for name in ("1_joint", "2_enhancer", "2_enhancer.old1"):
         (tmp_path / name).mkdir()
         write_status(tmp_path / name, VALUES)
     assert (read_run(tmp_path).state, read_run(tmp_path).note) == ("cut", "2_enhancer")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,10 @@ def test_points_of_a_curve_are_its_lambdas(tmp_path: Path) -> None:
     sweep.add("jointiq", 0.12, None)  # not finished
     sweep.add("jointiq", 0.5, (0.2, 27.0, 0.95), distortion="ms_ssim")
     sweep.add("jointiq_full", 0.5, (0.15, 31.0, 0.93), stage="3_crop")
-    folder = write_curves(sweep.record, finished_runs(sweep.record))
+    shutil.copytree(*(tmp_path / "run5" / name for name in ("3_crop", "3_crop.old1")))  # an earlier one, moved aside
+    folders = finished_runs(sweep.record)
+    assert folders[-1].name == "3_crop"
+    folder = write_curves(sweep.record, folders)
     assert sorted(path.name for path in folder.glob("*.json")) == [
         "jointiq.json",
         "jointiq_full_crop.json",

@@ -30,7 +30,7 @@ def analyse(context: Context, options: Mapping[str, Any]) -> Findings:
         trained = context.of(run.name)
         if not trained or not run.measure:
             continue
-        cost = complexity(load_model(trained[0].checkpoint), SIZE, repeats)
+        cost = complexity(load_model(trained[0].checkpoint, context.device), SIZE, repeats)
         enhancer = cost.parts.get("enhancer")
         cells = [
             str(cost.total.parameters),

@@ -18,7 +18,7 @@ from src.evaluation.metrics import mean
 from src.evaluation.plots import OUR_COLOURS, new_figure, save
 from src.evaluation.rd import PSNR, RDCurve
 from src.evaluation.tables import Table, number
-from src.studies.context import Context, Findings, Ours, steps_text
+from src.studies.context import Context, Findings, Ours, point_name, steps_text
 from src.studies.image_sets import ImageSet
 from src.studies.plan import Value
 from src.studies.statistics import Effect, Samples, paired_effect
@@ -135,7 +135,8 @@ def _bd_rate(context: Context, images: ImageSet, test: str, anchor: str) -> floa
     quality = context.curve([trunk], images) if trunk else None
     if quality is None or PSNR not in quality.results:
         return None
-    by_lambda = {one.lmbda: psnr for one, psnr in zip(context.of(str(trunk)), quality.results[PSNR], strict=False)}
+    by_name = dict(zip(quality.parameter, quality.results[PSNR], strict=True))
+    by_lambda = {one.lmbda: by_name[point_name(one.lmbda)] for one in context.of(str(trunk), runs[str(trunk)].seeds[0])}
     curves = []
     for name in (anchor, test):
         points = []

@@ -53,7 +53,7 @@ def analyse(context: Context, options: Mapping[str, Any]) -> Findings:
             if not context.of(name):
                 continue
             one, row = _nearest(context, name, images, path, target)
-            pictures = _pictures(context, one, path, codecs)
+            pictures = _pictures(context, one, row, path, codecs)
             findings.tables.append(_table(name, path, target, pictures))
             figure = _figure(context, one, path, pictures, options.get("crop", (192, 256)))
             findings.figures.append((figure, f"{path.stem}: middle of the picture, at about {row['bpp']:.3f} bpp."))
@@ -75,15 +75,15 @@ def _wanted(context: Context, images: ImageSet, options: Mapping[str, Any]) -> l
 
 
 def _nearest(context: Context, name: str, images: ImageSet, path: Path, target: float) -> tuple[Trained, Any]:
-    rows = [(one, row) for one in context.of(name) for row in context.rows(one, images) if row["image"] == path.name]
+    place = images.paths.index(path)
+    rows = [(one, context.rows(one, images)[place]) for one in context.of(name)]
     return min(rows, key=lambda pair: abs(pair[1]["bpp"] - target))
 
 
-def _pictures(context: Context, one: Trained, path: Path, codecs: Sequence[Any]) -> list[Shown]:
+def _pictures(context: Context, one: Trained, row: Any, path: Path, codecs: Sequence[Any]) -> list[Shown]:
     image = read_image(path)
     model = load_model(one.checkpoint, context.device)
     data = encode_image(model, image, estimate=False).data
-    row = next(row for images in context.sets for row in context.rows(one, images) if row["image"] == path.name)
     ours = decode_image(model, data).image
     pictures = [Shown("original", image), Shown(one.run.label, ours, row["bpp"], row["psnr"], row["ms_ssim"])]
     for codec in codecs:

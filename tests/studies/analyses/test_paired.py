@@ -2,8 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from src.studies.analyses.paired import verdict
+from src.studies.analyses.paired import _bd_rate, _samples, verdict
+from src.studies.image_sets import ImageSet
 from src.studies.statistics import Effect
+from tests.studies.contexts import IMAGES, a_context, a_run
+
+#: bpp and PSNR of the trunk by lambda.
+TRUNK = {0.5: (0.2, 28.0), 0.2: (0.4, 30.0), 0.1: (0.8, 33.0), 0.05: (1.4, 35.0)}
 
 
 @pytest.mark.parametrize(
@@ -19,3 +24,22 @@ from src.studies.statistics import Effect
 )
 def test_a_sign_counts_only_if_the_interval_excludes_zero(low, high, seed_error, paper, expected):
     assert verdict(Effect((low + high) / 2, low, high, seed_error, 0.01, 10), paper) == expected
+
+
+def rows_of(one):
+    """Of the second image always twice as many bits; the test saves a tenth, the trunk's second seed is another."""
+    bpp, psnr = TRUNK[one.lmbda]
+    bpp *= 0.9 if one.run.name == "test" else 1
+    psnr += 2.3 * one.seed if one.run.name == "trunk" else 0
+    return [{"image": path.name, "bpp": k * bpp, "bytes": k, "psnr": psnr} for k, path in enumerate(IMAGES.paths, 1)]
+
+
+def test_the_rate_at_each_lambda_is_paired_with_the_psnr_of_its_trunk(tmp_path):
+    runs = [a_run("trunk", TRUNK, (0, 1)), *(a_run(name, TRUNK, (0, 1), "trunk") for name in ("anchor", "test"))]
+    assert _bd_rate(a_context(tmp_path, runs, rows_of), IMAGES, "test", "anchor") == pytest.approx(-10)
+
+
+def test_images_are_paired_by_their_pixels(tmp_path):
+    context = a_context(tmp_path, [a_run("one", [0.5])], rows_of)
+    turned = ImageSet("set", IMAGES.paths, IMAGES.hashes[::-1])
+    assert [_samples(context, images, "one", "bits")[0.5].argmax() for images in (IMAGES, turned)] == [1, 0]

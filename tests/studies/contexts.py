@@ -1,0 +1,49 @@
+"""What an analysis is given, with rows that are made up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from src.studies.context import Context, Trained
+from src.studies.image_sets import ImageSet
+from src.studies.plan import Run, Scale, Study
+from src.studies.rows import write_rows
+
+IMAGES = ImageSet("set", (Path("a.png"), Path("b.png")), ("1", "2"))
+
+
+def a_run(name: str, lmbda: Iterable[float], seeds: Iterable[int] = (0,), init_from: str | None = None) -> Run:
+    return Run(name, name, (), tuple(lmbda), tuple(seeds), init_from)
+
+
+def a_context(folder: Path, runs: Iterable[Run], rows: Any, **values: Any) -> Context:
+    """A study whose trainings are all finished.
+
+    Args:
+        rows: gives what is measured of a training, one row an image of ``IMAGES``; None: nothing was.
+        values: of the context that differ.
+    """
+    runs = tuple(runs)
+    scale = Scale("demo", "", runs, ("test",), "all", (), ())
+    trained = [
+        Trained(run, lmbda, seed, folder / f"{run.name}_{lmbda:g}_{seed}")
+        for run in runs
+        for lmbda in run.lmbda
+        for seed in run.seeds
+    ]
+    for one in trained if rows else ():
+        write_rows(one.folder / "rows.json", IMAGES, rows(one))
+    context: dict[str, Any] = {
+        "study": Study("mine", folder, "", "", "", {}),
+        "scale": scale,
+        "trained": trained,
+        "sets": [IMAGES],
+        "output": folder,
+        "work": folder,
+        "device": "cpu",
+        "row_files": lambda one, images: one.folder / "rows.json",
+        "anchors": lambda images, families: [],
+    }
+    return Context(**{**context, **values})

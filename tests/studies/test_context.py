@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import pytest
+
+from src.errors import DataError
+from src.studies.image_sets import ImageSet
+from src.training.run_folder import mark_done
+from tests.studies.contexts import IMAGES, a_context, a_run
+
+
+def test_steps_are_those_of_the_stages_that_count(tmp_path):
+    context = a_context(tmp_path, [a_run("full", [0.5])], None)
+    (one,) = context.trained
+    for name, steps in (("1_joint", 100), ("2_enhancer", 20), ("10_crop", 3), ("2_enhancer.old1", 7), ("", 3)):
+        (one.folder / name).mkdir(parents=True, exist_ok=True)
+        mark_done(one.folder / name, steps)
+    assert one.steps == (100, 20, 3)
+
+
+def test_rows_are_in_the_order_of_the_set(tmp_path):
+    context = a_context(tmp_path, [a_run("one", [0.5])], lambda one: [{"image": "a.png", "bpp": bpp} for bpp in (1, 2)])
+    turned = ImageSet("other", IMAGES.paths, IMAGES.hashes[::-1])
+    (one,) = context.trained
+    assert [[row["bpp"] for row in context.rows(one, images)] for images in (IMAGES, turned)] == [[1, 2], [2, 1]]
+    with pytest.raises(DataError, match=r"rows\.json: no rows of new"):
+        context.rows(one, ImageSet("new", IMAGES.paths, ("3", "4")))

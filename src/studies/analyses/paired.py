@@ -95,9 +95,14 @@ def _text(effect: Effect, quantity: str, unit: bool = True) -> str:
 
 
 def verdict(effect: Effect, paper: float | str) -> str:
-    """Our sign beside that of the paper's number (a statement in words claims a difference above zero)."""
+    """Our sign beside that of the paper's number.
+
+    A statement in words claims a difference above zero, unless it says that the paper has none ("not in ...").
+    """
     if not effect.sign:
         return "inconclusive"
+    if isinstance(paper, str) and paper.startswith("not in"):
+        return "above zero" if effect.sign > 0 else "below zero"
     expected = 1 if isinstance(paper, str) or paper > 0 else -1
     return "sign as in the paper" if effect.sign == expected else "opposite sign"
 

@@ -20,6 +20,8 @@ TRUNK = {0.5: (0.2, 28.0), 0.2: (0.4, 30.0), 0.1: (0.8, 33.0), 0.05: (1.4, 35.0)
         (0.1, 0.3, None, 2.76, "inconclusive"),
         (-0.3, -0.1, 0.01, -1.0, "sign as in the paper"),
         (0.1, 0.3, 0.01, "GRDN better", "sign as in the paper"),
+        (0.1, 0.3, 0.01, "not in the paper", "above zero"),
+        (-0.1, 0.3, 0.01, "not in the paper", "inconclusive"),
     ],
 )
 def test_a_sign_counts_only_if_the_interval_excludes_zero(low, high, seed_error, paper, expected):

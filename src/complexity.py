@@ -6,25 +6,27 @@ import itertools
 import json
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
-import torch
 from omegaconf import DictConfig
 
 from src.bitstream.container import SIZES, positions
 from src.bitstream.scan import MAX_POSITIONS
 from src.errors import ConfigError, run_cli
-from src.evaluation.complexity import complexity, complexity_table, steps
 from src.evaluation.progress import progress_bar
 from src.evaluation.stopwatch import processor_name
 from src.files import write_text
-from src.layers.padding import Size
 from src.models import build_model
-from src.models.base import LearnedCodec
-from src.models.checkpoint import load_model
 from src.runtime import pick_device, set_threads
-from src.train import CONFIGS, model_config
-from src.training.validation import validate
+from src.training import resolvers
+from src.training.jobs import CONFIGS
+
+if TYPE_CHECKING:
+    from src.layers.padding import Size
+    from src.models.base import LearnedCodec
+
+resolvers.register()
 
 
 def _size(value: object) -> Size:
@@ -39,7 +41,12 @@ def _size(value: object) -> Size:
 
 def _model(cfg: DictConfig) -> LearnedCodec:
     if cfg.checkpoint is not None:
+        from src.models.checkpoint import load_model
+
         return load_model(str(cfg.checkpoint))
+    from src.train import model_config
+    from src.training.validation import validate
+
     validate(cfg)
     return build_model(model_config(cfg))
 
@@ -53,6 +60,11 @@ def measure(cfg: DictConfig) -> None:
         raise ConfigError("output", cfg.output, "null, or the path of a file to write, ending in .json")
     if not isinstance(cfg.threads, int | None):
         raise ConfigError("threads", cfg.threads, "null or a whole number from 1 up")
+    # Imported late: what is refused above does not wait for PyTorch.
+    import torch
+
+    from src.evaluation.complexity import complexity, complexity_table, steps
+
     device = pick_device(str(cfg.device))
     set_threads(cfg.threads)
     model = _model(cfg).to(device)

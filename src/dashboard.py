@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from src.errors import UserError, run_cli
 from src.evaluation.wandb_bdrate import PROJECT
-from src.evaluation.wandb_dashboard import build_workspace, save
 from src.wandb_mode import answers, is_logged_in
 
 
@@ -24,6 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--group", help="show one sweep: the group of its runs; default: all runs")
     parser.add_argument("--print", action="store_true", help="print the workspace as JSON instead of saving it")
     options = parser.parse_args(arguments)
+    # Imported late, so that --help and a mistyped command do not wait for W&B and Matplotlib.
+    from src.evaluation.wandb_dashboard import build_workspace, save
+
     workspace = build_workspace(options.entity, options.project, options.group)
     if options.print:
         view = workspace._to_model()

@@ -9,17 +9,19 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-
-from hydra import compose, initialize_config_dir
-from rich.progress import Progress
+from typing import TYPE_CHECKING
 
 from src.data import test_images
 from src.errors import ConfigError, UserError, run_cli
-from src.evaluation import demo_report as report
 from src.evaluation.progress import progress_bar
-from src.models.checkpoint import load_model
 from src.training.command_line import override
 
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from src.evaluation.demo_report import Advance
+
+ROOT = Path(__file__).resolve().parents[1]
 #: A low rate: after minutes of training a model is furthest ahead of JPEG there.
 LMBDA = 0.6
 
@@ -42,7 +44,7 @@ def train(folder: Path, minutes: float, overrides: Sequence[str] = ()) -> Path:
     command += [*values, *overrides]
     # So small a network hardly gains from a second thread, and loses much to it where the cores are shared.
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
-    code = subprocess.run(command, cwd=report.ROOT, env=environment, check=False).returncode
+    code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
     if code == 130:
         raise KeyboardInterrupt
     if code:
@@ -52,7 +54,13 @@ def train(folder: Path, minutes: float, overrides: Sequence[str] = ()) -> Path:
 
 def run(output: Path, minutes: float, checkpoint: Path | None, overrides: Sequence[str]) -> list[Path]:
     """Run the demo and give the paths of what it wrote."""
-    with initialize_config_dir(str(report.ROOT / "conf"), version_base="1.3"):
+    # Imported late, so that --help and a mistyped command do not wait for PyTorch.
+    from hydra import compose, initialize_config_dir
+
+    from src.evaluation import demo_report as report
+    from src.models.checkpoint import load_model
+
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         images = test_images(compose("evaluate", overrides=["data=sample"]).data)
     title = "JointIQ-Net, demo scale"
     if checkpoint is None:
@@ -77,7 +85,7 @@ def run(output: Path, minutes: float, checkpoint: Path | None, overrides: Sequen
     return [checkpoint, *(item.file for item in coded), *(pictures / f"{item.name}.png" for item in coded), *written]
 
 
-def ticker(progress: Progress, text: str, total: int) -> report.Advance:
+def ticker(progress: Progress, text: str, total: int) -> Advance:
     """Add a bar and give the function that moves it on."""
     task = progress.add_task(text, total=total, note="")
     return lambda: progress.advance(task)

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from omegaconf import DictConfig, ListConfig
 
 from src.data import test_images
 from src.errors import ConfigError, run_cli
-from src.evaluation.evaluation_run import Done, evaluate_checkpoints, with_complexity
 from src.evaluation.pictures import PictureFolder
 from src.evaluation.pool import worker_count
 from src.evaluation.progress import progress_bar
 from src.evaluation.rd import write_rd
 from src.evaluation.tables import rd_table
 from src.runtime import pick_device, set_threads
+
+if TYPE_CHECKING:
+    from src.evaluation.evaluation_run import Done
 
 #: Timed runs by the key ``complexity``; None counts nothing.
 COMPLEXITY = {"none": None, "count": 0, "measure": 3}
@@ -64,9 +67,12 @@ def evaluate(cfg: DictConfig) -> int:
     if cfg.complexity not in COMPLEXITY:
         raise ConfigError("complexity", cfg.complexity, COMPLEXITY)
     repeats = COMPLEXITY[cfg.complexity]
-    device, workers = pick_device(str(cfg.device)), worker_count(cfg.workers)
+    workers, images = worker_count(cfg.workers), test_images(cfg.data)
+    # Imported late: what is refused above does not wait for PyTorch.
+    from src.evaluation.evaluation_run import evaluate_checkpoints, with_complexity
+
+    device = pick_device(str(cfg.device))
     set_threads(cfg.threads)
-    images = test_images(cfg.data)
     reused = 0
     with progress_bar() as progress:
         task = progress.add_task("evaluate", total=len(checkpoints) * len(images), note="")

@@ -10,9 +10,7 @@ import argparse
 from pathlib import Path
 
 from src.errors import UserError, run_cli
-from src.interop import pth_tar
-from src.models.checkpoint import load_model
-from src.models.export import SUFFIX, write_export
+from src.models.suffixes import EXPORT, PTH_TAR
 
 
 def main() -> None:
@@ -24,17 +22,22 @@ def main() -> None:
         "output, in the layout of CompressAI's checkpoints.",
     )
     parser.add_argument("checkpoint", type=Path, help="checkpoint of src.train, such as .../checkpoints/last.ckpt")
-    parser.add_argument("output", type=Path, help=f"file to write, ending in {SUFFIX} or {pth_tar.SUFFIX}")
-    parser.add_argument("--half", action="store_true", help=f"store the transforms in 16 bits ({SUFFIX} only)")
+    parser.add_argument("output", type=Path, help=f"file to write, ending in {EXPORT} or {PTH_TAR}")
+    parser.add_argument("--half", action="store_true", help=f"store the transforms in 16 bits ({EXPORT} only)")
     arguments = parser.parse_args()
     output: Path = arguments.output
-    if not output.name.endswith((SUFFIX, pth_tar.SUFFIX)):
-        raise UserError(f"{output}: the name of an export must end in {SUFFIX} or {pth_tar.SUFFIX}")
-    for_compressai = output.name.endswith(pth_tar.SUFFIX)
+    if not output.name.endswith((EXPORT, PTH_TAR)):
+        raise UserError(f"{output}: the name of an export must end in {EXPORT} or {PTH_TAR}")
+    for_compressai = output.name.endswith(PTH_TAR)
     if for_compressai and arguments.half:
-        raise UserError(f"--half is not allowed for {output}; allowed: a name that ends in {SUFFIX}")
+        raise UserError(f"--half is not allowed for {output}; allowed: a name that ends in {EXPORT}")
+    # Imported late, so that --help and a mistyped command do not wait for PyTorch.
+    from src.interop.pth_tar import write_pth_tar
+    from src.models.checkpoint import load_model
+    from src.models.export import write_export
+
     model = load_model(arguments.checkpoint)
-    identity = pth_tar.write_pth_tar(model, output) if for_compressai else write_export(model, output, arguments.half)
+    identity = write_pth_tar(model, output) if for_compressai else write_export(model, output, arguments.half)
     size = output.stat().st_size / 1e6
     print(f"{output}: {size:.1f} MB, fingerprint {identity[:4].hex()}")
 

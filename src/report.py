@@ -12,10 +12,8 @@ from pathlib import Path
 
 from src.errors import ConfigError, run_cli
 from src.evaluation.bd_rate import METHODS
-from src.evaluation.plots import rd_plot
 from src.evaluation.progress import progress_bar
 from src.evaluation.report.gallery import FORMATS, MEGABYTE, Gallery, Packing, gallery
-from src.evaluation.report.page import PLOTS, curves, render
 from src.evaluation.report.sources import Sources, read_sources
 from src.evaluation.tables import points_csv
 from src.files import write_text
@@ -41,6 +39,10 @@ def report(sources: Sources, output: Path, title: str, packing: Packing, show: S
     Returns:
         The paths written.
     """
+    # Imported late, so that --help and a mistyped command do not wait for Matplotlib.
+    from src.evaluation.plots import rd_plot
+    from src.evaluation.report.page import PLOTS, curves, render
+
     pictures = pictures_of(sources, packing, show)
     write_text(output, render(title, sources, pictures, packing))
     ours, theirs = curves(sources)

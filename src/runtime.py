@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-
-import torch
+from typing import TYPE_CHECKING
 
 from src.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
 
 # Parameters of mallopt in glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
@@ -19,6 +21,9 @@ def pick_device(name: str) -> torch.device:
     Raises:
         ConfigError: another name, or a GPU that is not there.
     """
+    # Imported late, here and below: entry points refuse a mistake without waiting for PyTorch.
+    import torch
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     present = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
@@ -39,6 +44,8 @@ def set_threads(count: int | None) -> None:
         return
     if count < 1:
         raise ConfigError("threads", count, "a whole number from 1 up")
+    import torch
+
     torch.set_num_threads(count)
 
 

@@ -9,7 +9,8 @@ from src.errors import run_cli
 
 QUALITIES = (1, 2, 3, 4)
 _EPILOG = """\
-Writes q1.safetensors to q4.safetensors, index.json and the tables of README.md into the output folder, all or nothing.
+Makes q1.safetensors to q4.safetensors, the tables of README.md and index.json. Only when all is well are they renamed
+into the output folder, the index last: what a crash leaves half renamed is refused until the command is repeated.
 What is known of the trainings is read from the folders of their runs. What is measured is kept: the same command goes
 on where it was stopped.
 

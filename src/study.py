@@ -7,10 +7,13 @@ import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from src.errors import ConfigError, run_cli
 from src.studies.plan import SCALES, read_study, study_names
-from src.studies.runner import Options, run_study, study_data, study_trainings
+
+if TYPE_CHECKING:
+    from src.studies.runner import Options
 
 _EPILOG = """\
 A study is declared in experiments/NAME/study.yaml and explained in experiments/NAME/README.md; its results go to
@@ -59,6 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.jobs < 1:
         raise ConfigError("--jobs", given.jobs, "a whole number from 1 up")
     study = read_study(given.name)
+    study.at(given.scale)
+    # Imported late, so that --help and a mistyped command do not wait for PyTorch.
+    from src.studies.runner import Options, run_study
+
     options = Options(
         train=tuple(given.train),
         val=tuple(given.val),
@@ -77,6 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _plan(name: str, scale_name: str, options: Options) -> int:
+    from src.studies.runner import study_data, study_trainings
+
     scale = read_study(name).at(scale_name)
     for one in study_trainings(scale, study_data(scale, options), options):
         state = "finished" if one.job.is_finished() else "to do   "

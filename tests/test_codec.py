@@ -12,7 +12,7 @@ from PIL import Image
 
 from src import codec
 from src.errors import run_cli
-from src.models import shipped
+from src.models import image_codec, shipped
 from src.models.export import write_export
 from src.models.fingerprint import fingerprint
 from src.models.image_codec import to_image, to_tensor
@@ -94,16 +94,14 @@ def test_verify(run, checkpoint, picture, tmp_path):
 
 
 def test_verify_notices_a_difference(run, monkeypatch, checkpoint, picture, tmp_path):
-    from src.coding import commands
-
     Image.fromarray(picture(40, 52)).save(tmp_path / "in.png")
-    honest = commands.decode_image
+    honest = image_codec.decode_image
 
     def other(model, data):
         decoded = honest(model, data)
         return replace(decoded, latents={**decoded.latents, "y": decoded.latents["y"] + 1})
 
-    monkeypatch.setattr(commands, "decode_image", other)
+    monkeypatch.setattr(image_codec, "decode_image", other)
     code, _, err = run("verify", tmp_path / "in.png", "--checkpoint", checkpoint)
     assert code == 2 and "differ" in err
 

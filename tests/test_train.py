@@ -194,6 +194,17 @@ def test_a_signal_saves(tmp_path: Path, images: Path, number: int, code: int) ->
     assert step > 0 and f"stopped at step {step}" in output
 
 
+def test_ctrl_c_that_is_obeyed_at_once_has_its_exit_code(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(self: CompressionModule, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(CompressionModule, "training_step", interrupted)
+    assert run(monkeypatch, *own(images), f"paths.run_dir={tmp_path / 'run'}") == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
 def test_wandb_run_is_closed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, images: Path) -> None:
     for name in ("WANDB_MODE", "WANDB_API_KEY"):
         monkeypatch.delenv(name, raising=False)

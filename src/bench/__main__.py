@@ -10,8 +10,7 @@ from pathlib import Path
 
 from rich.progress import Progress
 
-from src.bench import codec, report, scaling
-from src.bench.profile import profile_codec
+from src.bench import codec
 from src.errors import ConfigError, run_cli
 from src.evaluation.progress import progress_bar
 from src.files import write_text
@@ -20,6 +19,9 @@ from src.runtime import set_threads
 
 def run_codec(options: argparse.Namespace) -> None:
     """Compare, measure the sizes, and write ``codec.json`` and the figure."""
+    # Imported late, so that --help and a mistyped command do not wait for PyTorch and Matplotlib.
+    from src.bench import report, scaling
+
     repeats = 1 if options.quick else options.repeats
     warm_up = not options.quick
     size = codec.QUICK_SIZE if options.quick else codec.SIZE
@@ -44,6 +46,9 @@ def run_codec(options: argparse.Namespace) -> None:
 
 def run_profile(options: argparse.Namespace) -> None:
     """Print where the time goes."""
+    from src.bench import report
+    from src.bench.profile import profile_codec
+
     size = codec.QUICK_SIZE if options.quick else codec.SIZE
     encode, decode = profile_codec(size, codec.LIGHT_GRDN if options.light_grdn else None)
     report.profile_table(f"encode {size[1]}x{size[0]}", encode).print()

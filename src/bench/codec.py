@@ -6,16 +6,15 @@ import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import compressai
-import torch
-
-from src.bench.contenders import Contender, JointIQContender, Mbt2018Contender
-from src.bench.drive import driven_jointiq, driven_mbt2018, find_scale, make_latents
 from src.data.sample import PHOTOGRAPH, photograph
 from src.evaluation.stopwatch import Moment, processor_name
-from src.layers.padding import Size
+
+# PyTorch is imported late, by the functions: command lines name what is compared without waiting for it.
+if TYPE_CHECKING:
+    from src.bench.contenders import Contender
+    from src.layers.padding import Size
 
 CHANNELS = 192
 SIZE = (512, 768)
@@ -53,6 +52,9 @@ class Times:
 
 def contenders(size: Size, scale: float) -> dict[str, Contender]:
     """All three, on the same photograph and the same latents."""
+    from src.bench.contenders import JointIQContender, Mbt2018Contender
+    from src.bench.drive import driven_jointiq, driven_mbt2018, make_latents
+
     image, latents = photograph(size), make_latents(size, CHANNELS, CHANNELS, scale)
     return {
         OURS: JointIQContender(driven_jointiq(model_config(), scale), image, latents),
@@ -110,6 +112,9 @@ def summary(times: Mapping[str, Times], size: Size) -> dict[str, Any]:
 
 def settings(size: Size, repeats: int) -> dict[str, Any]:
     """What the numbers depend on."""
+    import compressai
+    import torch
+
     return {
         "processor": processor_name(),
         "threads": torch.get_num_threads(),
@@ -129,6 +134,8 @@ def settings(size: Size, repeats: int) -> dict[str, Any]:
 
 def compare(size: Size, repeats: int, warm_up: bool, step: Callable[[str], None]) -> dict[str, Any]:
     """The whole comparison; see :func:`interleave` for ``step``."""
+    from src.bench.drive import find_scale
+
     step("preparing the models")
     entries = contenders(size, find_scale(CHANNELS, CHANNELS))
     return {**summary(interleave(entries, repeats, warm_up, step), size), "settings": settings(size, repeats)}

@@ -18,23 +18,25 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
 
 from src.bench.codec import LIGHT, OURS
-from src.enhancers import build_enhancer
 from src.errors import ConfigError, UserError, run_cli
-from src.evaluation.complexity import count_macs
 from src.evaluation.progress import progress_bar
 from src.evaluation.tables import Table, number
 from src.models import build_model
 from src.studies.plan import read_study, study_names
 from src.studies.training import trainings
-from src.train import CONFIGS, model_config
+from src.training import resolvers
 from src.training.command_line import override
+from src.training.jobs import CONFIGS
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+resolvers.register()
 
 #: Passes' worth of multiplications of a network that learns, and of one that is frozen.
 LEARNING, FROZEN = 3, 1
@@ -71,6 +73,12 @@ class Speed:
 @functools.cache
 def _macs(kind: str, config: str, side: int) -> int:
     """MACs of a forward pass of a model or enhancer, its configuration as JSON, for one patch."""
+    # Imported late, so that --help and a mistyped command do not wait for PyTorch.
+    import torch
+
+    from src.enhancers import build_enhancer
+    from src.evaluation.complexity import count_macs
+
     x = torch.zeros(1, 3, side, side)
     if kind == "model":
         return count_macs(build_model(json.loads(config)).eval(), x)
@@ -86,6 +94,8 @@ def network_macs(config: Mapping[str, Any], side: int) -> tuple[int, int]:
 
 def work_of(cfg: DictConfig) -> Work:
     """All steps of a training with the composed config ``cfg``, of one stage."""
+    from src.train import model_config
+
     macs_i, macs_q = network_macs(model_config(cfg), cfg.data.crop)
     passes_i = FROZEN if cfg.stage.trains == "enhancer" else LEARNING
     share_q = 1.0 if cfg.stage.crop is None else (cfg.stage.crop / cfg.data.crop) ** 2
@@ -192,6 +202,8 @@ def rates_table(speed: Speed | None, devices: int, link: float) -> Table:
             compose("train", overrides=[f"+experiment={_RATES_OF}", f"scale={_SCALE}", f"lmbda={lmbda:g}"])
             for lmbda in points
         ]
+    from src.train import model_config
+
     for lmbda, cfg in zip(points, cfgs, strict=True):
         config = model_config(cfg)
         parameters = sum(parameter.numel() for parameter in build_model(config).parameters())

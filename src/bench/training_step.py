@@ -1,10 +1,8 @@
-"""One training step of our network and of CompressAI's ``mbt2018``, behind one face, in the arithmetics to compare."""
+"""One training step of our network and of CompressAI's ``mbt2018``, behind one face."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
@@ -12,6 +10,7 @@ from compressai.losses import RateDistortionLoss as CompressAILoss
 from compressai.models import JointAutoregressiveHierarchicalPriors
 from torch import Tensor
 
+from src.bench.modes import Mode
 from src.models import build_model
 from src.training.compression_module import CompressionModule
 from src.training.layout import set_training_layout
@@ -21,44 +20,6 @@ from src.training.schedules import constant
 #: The balance of both losses, the same one: 0.0073 in CompressAI's form.
 LMBDA, COMPRESSAI_LMBDA = 0.12, 0.0073
 LEARNING_RATE = 1e-4
-
-
-@dataclass(frozen=True)
-class Mode:
-    """How a step computes.
-
-    Attributes:
-        tf32: matrix products and convolutions of float32 round their inputs to 10 bits (on GPUs that can).
-        bf16: autocast, as ``trainer.precision=bf16-mixed`` does.
-        compile: the network goes through ``torch.compile``, as ``optim.compile=true`` does.
-    """
-
-    tf32: bool = False
-    bf16: bool = False
-    compile: bool = False
-
-    def autocast(self, device: torch.device) -> torch.autocast:
-        """The context of the forward pass."""
-        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16)
-
-    @contextlib.contextmanager
-    def rounding(self) -> Iterator[None]:
-        """The context of the whole step."""
-        products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
-        before = products.allow_tf32, convolutions.allow_tf32
-        try:
-            products.allow_tf32 = convolutions.allow_tf32 = self.tf32
-            yield
-        finally:
-            products.allow_tf32, convolutions.allow_tf32 = before
-
-
-MODES = {
-    "fp32": Mode(),
-    "tf32": Mode(tf32=True),
-    "bf16": Mode(tf32=True, bf16=True),
-    "compiled": Mode(tf32=True, bf16=True, compile=True),
-}
 
 
 class TrainingStep(Protocol):

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from src.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 # The largest grid: up to here the sums of the exact global context fit their integers.
 MAX_POSITIONS = 1 << 18
@@ -35,6 +37,9 @@ class Run:
 
     def index(self, device: torch.device | str | None = None) -> tuple[Tensor, Tensor]:
         """Rows and columns of the positions, for indexing a (height, width, ...) tensor."""
+        # Imported late: the header of a file is read without PyTorch.
+        import torch
+
         steps = torch.arange(self.count, device=device)
         return self.row + self.drow * steps, self.column + self.dcolumn * steps
 

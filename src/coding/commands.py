@@ -6,6 +6,7 @@ import contextlib
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Console
@@ -17,10 +18,13 @@ from src.coding.models import DecoderModels, encoder_model
 from src.data.images import list_images, read_image, write_png
 from src.errors import EXIT_USER_ERROR, BitstreamError, DataError, ModelError, UserError
 from src.files import write_bytes
-from src.models.base import LearnedCodec
-from src.models.image_codec import Encoded, decode_image, encode_image, same_latents
 from src.models.shipped import of_fingerprint
-from src.runtime import pick_device, set_threads
+from src.runtime import set_threads
+
+# The models are imported late: `info`, and mistakes that show before a model is needed, do not wait for PyTorch.
+if TYPE_CHECKING:
+    from src.models.base import LearnedCodec
+    from src.models.image_codec import Encoded
 
 CODED, PICTURE = ".jiq", ".png"
 
@@ -29,6 +33,8 @@ def encode(arguments: Namespace) -> int:
     """Images to ``.jiq`` files."""
     jobs = plan(arguments.input, arguments.output, CODED, lambda folder: list_images(folder))
     model = _encoder(arguments)
+    from src.models.image_codec import encode_image
+
     totals = {"bytes": 0, "pixels": 0}
 
     def one(source: Path, target: Path) -> str:
@@ -52,7 +58,8 @@ def decode(arguments: Namespace) -> int:
     """``.jiq`` files to PNG."""
     jobs = plan(arguments.input, arguments.output, PICTURE, _list_coded)
     set_threads(arguments.threads)
-    models = DecoderModels(arguments.checkpoint, pick_device(arguments.device))
+    models = DecoderModels(arguments.checkpoint, arguments.device)
+    from src.models.image_codec import decode_image
 
     def one(source: Path, target: Path) -> str:
         with _about(source):
@@ -70,6 +77,7 @@ def verify(arguments: Namespace) -> int:
     path = Path(arguments.input)
     jobs = [(image, image) for image in (list_images(path) if path.is_dir() else [path])]
     model = _encoder(arguments)
+    from src.models.image_codec import decode_image, encode_image, same_latents
 
     def one(source: Path, _target: Path) -> str:
         image = read_image(source)
@@ -177,7 +185,7 @@ def _read_file(path: Path) -> bytes:
 
 def _encoder(arguments: Namespace) -> LearnedCodec:
     set_threads(arguments.threads)
-    return encoder_model(arguments.checkpoint, arguments.quality, pick_device(arguments.device))
+    return encoder_model(arguments.checkpoint, arguments.quality, arguments.device)
 
 
 def _run_all(jobs: list[tuple[Path, Path]], one: Callable[[Path, Path], str], label: str) -> int:

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
 
 from src.bitstream.container import Container
 from src.errors import BitstreamError
 from src.models import shipped
-from src.models.base import LearnedCodec
-from src.models.checkpoint import load_model
 from src.models.shipped import ShippedModel
+from src.runtime import pick_device
+
+if TYPE_CHECKING:
+    from src.models.base import LearnedCodec
 
 
-def encoder_model(checkpoint: str | None, quality: int | None, device: torch.device) -> LearnedCodec:
+def encoder_model(checkpoint: str | None, quality: int | None, device: str) -> LearnedCodec:
     """The model to encode with: of the checkpoint, or else the shipped one of the quality (None: the default).
 
     Raises:
         UserError: there is no such model, or it cannot be used.
     """
-    if checkpoint is not None:
-        return load_model(checkpoint, device)
-    return shipped.load_shipped(shipped.of_quality(quality), device)
+    if checkpoint is None:
+        model = shipped.of_quality(quality)
+        return shipped.load_shipped(model, pick_device(device))
+    from src.models.checkpoint import load_model
+
+    return load_model(checkpoint, pick_device(device))
 
 
 class DecoderModels:
@@ -32,9 +37,11 @@ class DecoderModels:
         UserError: the checkpoint cannot be used.
     """
 
-    def __init__(self, checkpoint: str | None, device: torch.device) -> None:
-        self._device = device
-        self._given = None if checkpoint is None else load_model(checkpoint, device)
+    def __init__(self, checkpoint: str | None, device: str) -> None:
+        from src.models.checkpoint import load_model
+
+        self._device = pick_device(device)
+        self._given = None if checkpoint is None else load_model(checkpoint, self._device)
         self._loaded: dict[bytes, LearnedCodec] = {}
 
     def of(self, data: bytes) -> LearnedCodec:

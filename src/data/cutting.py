@@ -13,18 +13,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
 
 from src.data.images import pixel_hash, read_image
-from src.data.patches import cut_square, draw_square
-from src.data.prepared import LIST, PATCHES, PatchRow, read_rows
 from src.data.sources import FINGERPRINT_BITS, Source
 from src.errors import ConfigError, DataError, UserError
 from src.files import write_text
+
+# Imported late, by the functions: the settings and the command line do not wait for PyTorch and Lightning.
+if TYPE_CHECKING:
+    from src.data.prepared import PatchRow
 
 #: What the files in a working folder are made of; others are begun anew.
 SETTINGS = "settings.json"
@@ -83,6 +85,8 @@ def cut_patches(
         DataError: the images do not hold so many different patches.
         UserError: the disk is too small.
     """
+    from src.data.prepared import LIST, PATCHES, PatchRow
+
     rows = _continued(names, settings, work)
     _require_space(work, (settings.patches - len(rows)) * settings.patch_bytes)
     done = {name: len(list(group)) for name, group in groupby(rows, key=lambda row: row.image)}
@@ -115,6 +119,8 @@ def _squares(
     source: Source, quota: int, settings: Settings, seen: set[str]
 ) -> Iterator[tuple[tuple[int, int, int], NDArray[np.uint8], str]]:
     """Up to ``quota`` patches of an image that differ from each other and from those in ``seen``, which grows."""
+    from src.data.patches import cut_square, draw_square
+
     image = read_image(source.path)
     rng = np.random.default_rng((settings.seed, int(source.sha256[:16], 16)))
     found = 0
@@ -133,6 +139,8 @@ def _squares(
 
 def _continued(names: Mapping[str, str], settings: Settings, work: Path) -> list[PatchRow]:
     """The lines of the images that are wholly cut; the files are made to end there, or begun anew for another set."""
+    from src.data.prepared import LIST, PATCHES, PatchRow, read_rows
+
     wanted = json.dumps({"settings": asdict(settings), "names": names})
     told = work / SETTINGS
     rows: list[PatchRow] = []

@@ -26,7 +26,6 @@ from rich.progress import Progress
 
 from src.data.cutting import SETTINGS, Settings, cut_patches
 from src.data.images import list_images
-from src.data.prepared import MANIFEST, read_manifest
 from src.data.sources import Source, choose, look_at_all
 from src.errors import ConfigError, DataError, UserError, run_cli
 from src.evaluation.progress import progress_bar
@@ -47,6 +46,9 @@ def prepare(folders: Sequence[str], output: Path, settings: Settings) -> dict[st
         UserError: the disk is too small or full, or another process makes the same set.
     """
     settings.check()
+    # Imported late, so that --help and a mistyped command do not wait for PyTorch.
+    from src.data.prepared import MANIFEST, read_manifest
+
     made = read_manifest(output)
     wanted = {"settings": asdict(settings), "folders": list(folders)}
     if made and wanted.items() <= made.items():
@@ -141,6 +143,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = vars(parser.parse_args(arguments))
     folders, output = given.pop("folders"), given.pop("output")
     manifest = prepare(folders, output, Settings(**given))
+    from src.data.prepared import MANIFEST
+
     left_out = manifest["left_out"]
     print(f"{output}: {given['patches']} patches of {given['side']}x{given['side']}, {len(manifest['images'])} images")
     for path, reason in list(left_out.items())[:10]:

@@ -17,9 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from compressai.transforms.functional import rgb2ycbcr, ycbcr2rgb, yuv_420_to_444, yuv_444_to_420
-from compressai.utils.bench.codecs import BPG, VTM
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
@@ -97,7 +94,7 @@ def _bpg(programs: Mapping[str, str | None]) -> ProgramCodec | str:
         colour="YCbCr BT.601 full range, 4:4:4, 8 bit",
         command="bpgenc -o FILE -q SETTING -f 444 -e x265 -c ycbcr -b 8 IN.png; bpgdec -o OUT.png FILE",
         version=_version(encoder, "-h"),
-        whole=partial(_compressai, BPG, arguments),
+        whole=partial(_compressai, "BPG", arguments),
     )
 
 
@@ -137,23 +134,26 @@ def _vtm(programs: Mapping[str, str | None]) -> ProgramCodec | str:
             "DecoderAppStatic -b FILE -o OUT.yuv -d 8"
         ),
         version=_version(str(Path(folder) / "EncoderAppStatic")),
-        whole=partial(_compressai, VTM, {"build_dir": folder, "config": config, "rgb": False}),
+        whole=partial(_compressai, "VTM", {"build_dir": folder, "config": config, "rgb": False}),
     )
 
 
-def _compressai(kind: Any, arguments: Mapping[str, Any], image: Image, setting: float) -> Coded:
+def _compressai(kind: str, arguments: Mapping[str, Any], image: Image, setting: float) -> Coded:
     """Run one of CompressAI's benchmark codecs; the quality is not measured there but by us, against the original."""
+    # CompressAI and PyTorch are imported late, here and below: who only looks which programs there are does not wait.
+    from compressai.utils.bench import codecs
+
     with _scratch() as folder:
         original = folder / "original.png"
         PillowImage.fromarray(image).save(original)
         try:
             # It prints the output of a program that fails, and exits.
             with contextlib.redirect_stdout(io.StringIO()) as said:
-                info, picture = kind(Namespace(**arguments)).run(
+                info, picture = getattr(codecs, kind)(Namespace(**arguments)).run(
                     str(original), int(setting), metrics=[], return_rec=True
                 )
         except (SystemExit, OSError, ValueError) as error:
-            raise DataError(f"{kind.__name__} failed at {setting:g}: {said.getvalue().strip() or error}") from error
+            raise DataError(f"{kind} failed at {setting:g}: {said.getvalue().strip() or error}") from error
         size = round(info["bpp"] * image.shape[0] * image.shape[1] / 8)
         return Coded(size, np.asarray(picture.convert("RGB")), info["encoding_time"], info["decoding_time"])
 
@@ -223,6 +223,9 @@ def _run(command: list[Any]) -> None:
 
 def _to_yuv420(image: Image) -> NDArray[np.uint16]:
     """Convert uint8 RGB (H, W, 3), both sides even, to the planes Y, Cb, Cr one after the other, 10 bit."""
+    import torch
+    from compressai.transforms.functional import rgb2ycbcr, yuv_444_to_420
+
     rgb = torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32))[None] / 255
     planes = yuv_444_to_420(rgb2ycbcr(rgb))
     levels = [(plane.clamp(0, 1) * _PEAK10).round().flatten().numpy() for plane in planes]
@@ -231,6 +234,9 @@ def _to_yuv420(image: Image) -> NDArray[np.uint16]:
 
 def _from_yuv420(samples: NDArray[np.uint16], height: int, width: int) -> Image:
     """Invert :func:`_to_yuv420`."""
+    import torch
+    from compressai.transforms.functional import ycbcr2rgb, yuv_420_to_444
+
     values = torch.from_numpy(samples.astype(np.float32) / _PEAK10)
     y, cb, cr = values.split([height * width, height * width // 4, height * width // 4])
     half = (1, 1, height // 2, width // 2)

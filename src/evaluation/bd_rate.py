@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import bjontegaard
-
 from src.errors import ConfigError, DataError
 from src.evaluation.metrics import ms_ssim_db
 from src.evaluation.rd import MS_SSIM, PSNR, RDCurve
@@ -93,6 +91,9 @@ def bd_rate(anchor: RDCurve, test: RDCurve, metric: str = "psnr", method: str = 
             f"({test_quality[0]:.2f} to {test_quality[-1]:.2f} dB) do not overlap in {metric}; BD-rate is never "
             "extrapolated"
         )
+    # Imported late: it takes SciPy and Matplotlib with it.
+    import bjontegaard
+
     percent = bjontegaard.bd_rate(
         anchor_rates,
         anchor_quality,

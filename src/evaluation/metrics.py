@@ -10,9 +10,7 @@ import math
 from collections.abc import Iterable
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from pytorch_msssim import ms_ssim as _ms_ssim
 
 Image = NDArray[np.uint8]
 
@@ -46,9 +44,13 @@ def ms_ssim(original: Image, decoded: Image) -> float | None:
     _check(original, decoded)
     if min(original.shape[:2]) <= MS_SSIM_SIDE:
         return None
+    # Imported late: what only compares numbers does not wait for PyTorch.
+    import pytorch_msssim
+    import torch
+
     planes = [torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32))[None] for image in (original, decoded)]
     with torch.inference_mode():
-        return float(_ms_ssim(*planes, data_range=PEAK))
+        return float(pytorch_msssim.ms_ssim(*planes, data_range=PEAK))
 
 
 def ms_ssim_db(value: float) -> float:

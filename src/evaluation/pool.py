@@ -8,8 +8,6 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from typing import Any, TypeVar
 
-import torch
-
 from src.errors import ConfigError
 
 _Job = TypeVar("_Job")
@@ -47,4 +45,6 @@ def worker_count(value: Any) -> int:
 
 
 def _one_thread() -> None:
+    import torch
+
     torch.set_num_threads(1)

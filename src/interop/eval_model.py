@@ -13,7 +13,7 @@ from src.interop.tool import run_tool
 
 def main() -> None:
     """Command line of ``python -m src.interop.eval_model``."""
-    run_tool("compressai.utils.eval_model")
+    run_tool("compressai.utils.eval_model", "python -m src.interop.eval_model")
 
 
 if __name__ == "__main__":

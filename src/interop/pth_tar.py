@@ -18,8 +18,6 @@ from src.models.checkpoint import load_model
 from src.models.compressai_codec import CompressAICodec
 from src.models.fingerprint import fingerprint
 
-SUFFIX = ".pth.tar"
-
 
 def write_pth_tar(model: LearnedCodec, path: str | Path) -> bytes:
     """Write ``model`` to ``path`` and return the fingerprint of what a reader gets.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+import sys
 import traceback
 
 import torch
@@ -11,15 +12,16 @@ from src.errors import UserError
 from src.interop.registries import register
 
 
-def run_tool(module: str) -> None:
-    """Run ``module`` as ``python -m module`` with the arguments of this process.
+def run_tool(module: str, program: str) -> None:
+    """Run ``module`` as ``python -m module`` with the arguments of this process; its help calls itself ``program``.
 
     Raises:
         UserError: a file that cannot be read, or an image too small for MS-SSIM. All other errors are the tool's own.
     """
     register()
+    sys.argv[0] = program
     try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        runpy.run_module(module, run_name="__main__")
     except OSError as error:
         raise UserError(str(error)) from error
     except Exception as error:

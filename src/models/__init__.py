@@ -11,12 +11,12 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Mapping
-from typing import Any
-
-from compressai.registry import MODELS
+from typing import TYPE_CHECKING, Any
 
 from src.errors import ConfigError
-from src.models.base import LearnedCodec
+
+if TYPE_CHECKING:
+    from src.models.base import LearnedCodec
 
 __all__ = ["build_model", "model_classes"]
 
@@ -24,7 +24,12 @@ __all__ = ["build_model", "model_classes"]
 @functools.cache
 def model_classes() -> dict[str, type[LearnedCodec]]:
     """The models of this folder by their registered names."""
-    # At the first call and not at import, because modules of this folder import this one.
+    # At the first call and not at import, because modules of this folder import this one; nor does whoever imports it
+    # have to wait for PyTorch.
+    from compressai.registry import MODELS
+
+    from src.models.base import LearnedCodec
+
     for module in pkgutil.iter_modules(__path__):
         importlib.import_module(f"{__name__}.{module.name}")
     return {name: cls for name, cls in MODELS.items() if inspect.isclass(cls) and issubclass(cls, LearnedCodec)}

@@ -18,7 +18,8 @@ from src.errors import UserError
 from src.models import build_model
 from src.models.base import LearnedCodec
 from src.models.compressai_codec import CompressAICodec
-from src.models.export import SUFFIX, read_export
+from src.models.export import read_export
+from src.models.suffixes import EXPORT, PTH_TAR
 
 _NET = "net."
 _CONFIG = "_extra_state"
@@ -40,7 +41,7 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> LearnedC
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint")
-    model = read_export(path) if path.suffix == SUFFIX else read_training_checkpoint(path)
+    model = read_export(path) if path.suffix == EXPORT else read_training_checkpoint(path)
     return model.to(device).eval()
 
 
@@ -50,7 +51,9 @@ def read_training_checkpoint(path: Path) -> LearnedCodec:
     Raises:
         UserError: not such a checkpoint.
     """
-    allowed = f"a .ckpt of src.train, a {SUFFIX} or .pth.tar of src.export, or a .pth.tar of CompressAI's image models"
+    allowed = (
+        f"a .ckpt of src.train, a {EXPORT} or {PTH_TAR} of src.export, or a {PTH_TAR} of CompressAI's image models"
+    )
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         state = next((checkpoint[key] for key in _STATES if key in checkpoint), checkpoint)

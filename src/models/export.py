@@ -23,7 +23,6 @@ from src.models import build_model
 from src.models.base import LearnedCodec
 from src.models.fingerprint import fingerprint
 
-SUFFIX = ".safetensors"
 FORMAT = "jiq-model"
 VERSION = 1
 _EXACT = "exact."

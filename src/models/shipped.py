@@ -11,14 +11,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from src.errors import ConfigError, ModelError
-from src.models.base import LearnedCodec
-from src.models.checkpoint import load_model
-from src.models.fingerprint import fingerprint
+
+if TYPE_CHECKING:
+    import torch
+
+    from src.models.base import LearnedCodec
 
 FOLDER = Path(__file__).resolve().parents[2] / "weights"
 INDEX = "index.json"
@@ -106,6 +106,10 @@ def load_shipped(model: ShippedModel, device: torch.device | str = "cpu") -> Lea
         raise ModelError(f"{model.path}: {error.strerror or error}; {_restore(model.path)}") from error
     if found != model.sha256:
         raise ModelError(f"{model.path} is damaged: its SHA-256 is not that of {INDEX}; {_restore(model.path)}")
+    # Imported late: the index is read without PyTorch.
+    from src.models.checkpoint import load_model
+    from src.models.fingerprint import fingerprint
+
     network = load_model(model.path, device)
     if fingerprint(network) != model.fingerprint:
         raise ModelError(f"{model.path} holds another model than {INDEX} says; {_restore(FOLDER)}")

@@ -15,7 +15,8 @@ from src.evaluation.tables import Table
 from src.files import write_text
 from src.models import shipped
 from src.models.checkpoint import load_model
-from src.models.export import SUFFIX, write_export
+from src.models.export import write_export
+from src.models.suffixes import EXPORT
 from src.shipping.card import CARD, filled, read_card
 from src.shipping.measured import Measured, loses_nothing, measure, refuse_disorder
 from src.shipping.training_facts import Training, read_training
@@ -127,7 +128,7 @@ def _export(checkpoint: Path, name: str, training: Training, work: Path, half: b
     last = training.stages[-1].facts
     notes = {"name": name, "lmbda": f"{last['lambda']:g}", "training_data": last["data"] or "not recorded"}
     precisions = (FULL, HALF) if half else (FULL,)
-    files = {precision: work / precision / f"{name}{SUFFIX}" for precision in precisions}
+    files = {precision: work / precision / f"{name}{EXPORT}" for precision in precisions}
     fingerprints = {key: write_export(model, file, half=key == HALF, **notes) for key, file in files.items()}
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return Candidate(name, training, model.config, parameters, files, fingerprints)

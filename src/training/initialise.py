@@ -55,7 +55,8 @@ def initialise(net: CompressionModel, path: str, takes: str = "model") -> str:
     keys = [key for key in differing if key not in net.STAGED]
     if keys:
         differences = ", ".join(f"{key}={theirs.get(key)} there, {ours.get(key)} here" for key in keys)
-        way_out = "" if "name" in keys else f", or here with {' '.join(f'model.{key}={theirs.get(key)}' for key in keys)}"
+        alike = " ".join(f"model.{key}={theirs.get(key)}" for key in keys)
+        way_out = "" if "name" in keys else f", or here with {alike}"
         raise UserError(
             f"init_from={path} holds another compression network: {differences}; allowed: one that differs in its "
             f"enhancer at most{way_out}"

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from src.bench import cost
 from src.bench.codec import LIGHT, OURS
 from src.errors import ConfigError, UserError
+from src.evaluation.complexity import count_macs
 from src.layers.transforms import AnalysisTransform
 from src.train import CONFIGS
 from src.training import resolvers
@@ -31,7 +32,7 @@ def test_macs_of_a_convolution_network() -> None:
     layers = [(3, 8, 64), (8, 8, 32), (8, 8, 16), (8, 8, 8)]
     gdns = sum(8 * 8 * side**2 for side in (64, 32, 16))
     by_hand = sum(25 * i * o * side**2 for i, o, side in layers) + gdns
-    assert cost.count_macs(AnalysisTransform(8, 8), torch.zeros(1, 3, 128, 128)) == by_hand
+    assert count_macs(AnalysisTransform(8, 8), torch.zeros(1, 3, 128, 128)) == by_hand
 
 
 def test_what_is_frozen_and_what_is_cropped_costs_less() -> None:

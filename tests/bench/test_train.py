@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from src.bench import train
+from src.bench import train, training_speed
 from src.bench.codec import LIGHT, OURS, THEIRS
-from src.bench.training_step import MODES, Mbt2018Step, OurStep, TrainingStep
+from src.bench.modes import MODES
+from src.bench.training_step import Mbt2018Step, OurStep, TrainingStep
 from src.data.cutting import Settings
 from src.data.images import write_png
 from src.data.prepare import prepare
@@ -25,7 +26,7 @@ CONFIG = {"name": "jointiq", "N": 8, "M": 8, "enhancer": None}
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "LIGHT_GRDN", {"name": "grdn", "grdbs": 1, "rdbs": 1, "convs": 1, "kernels": 4})
+    monkeypatch.setattr(training_speed, "LIGHT_GRDN", {"name": "grdn", "grdbs": 1, "rdbs": 1, "convs": 1, "kernels": 4})
 
 
 def test_a_run_writes_all_that_is_promised(
@@ -65,11 +66,11 @@ def test_medians_and_turns() -> None:
 
     entries: dict[str, TrainingStep] = {"a": Step("a"), "b": Step("b")}
     turns: list[int] = []
-    times = train.interleave(entries, torch.zeros(1), 2, steps=2, warm_up=1, advance=lambda: turns.append(1))
+    times = training_speed.interleave(entries, torch.zeros(1), 2, steps=2, warm_up=1, advance=lambda: turns.append(1))
     assert order == ["a", "a", "b", "b"] * 3 and len(turns) == 6
     assert {name: len(runs) for name, runs in times.items()} == {"a": 2, "b": 2}
     moments = {name: [Moment(s * k, s) for k in (1, 9, 2)] for name, s in ((OURS, 1.0), (LIGHT, 4.0), (THEIRS, 2.0))}
-    summary = train.summary(moments, batch=8)
+    summary = training_speed.summary(moments, batch=8)
     assert summary["ratio"] == 2 and summary["light_grdn_ratio"] == 0.5
     assert summary["contenders"][THEIRS]["steps_per_second"] == 0.25
 

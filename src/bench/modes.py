@@ -1,0 +1,54 @@
+"""The arithmetics in which training steps are compared."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+# Imported late, by the functions: command lines list the modes without waiting for PyTorch.
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How a step computes.
+
+    Attributes:
+        tf32: matrix products and convolutions of float32 round their inputs to 10 bits (on GPUs that can).
+        bf16: autocast, as ``trainer.precision=bf16-mixed`` does.
+        compile: the network goes through ``torch.compile``, as ``optim.compile=true`` does.
+    """
+
+    tf32: bool = False
+    bf16: bool = False
+    compile: bool = False
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """The context of the forward pass."""
+        import torch
+
+        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16)
+
+    @contextlib.contextmanager
+    def rounding(self) -> Iterator[None]:
+        """The context of the whole step."""
+        import torch
+
+        products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+        before = products.allow_tf32, convolutions.allow_tf32
+        try:
+            products.allow_tf32 = convolutions.allow_tf32 = self.tf32
+            yield
+        finally:
+            products.allow_tf32, convolutions.allow_tf32 = before
+
+
+MODES = {
+    "fp32": Mode(),
+    "tf32": Mode(tf32=True),
+    "bf16": Mode(tf32=True, bf16=True),
+    "compiled": Mode(tf32=True, bf16=True, compile=True),
+}

@@ -1,0 +1,100 @@
+"""What a person at the keyboard waits for: help, refused command lines and light commands do without the network."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+#: Each takes seconds to import.
+HEAVY = ("torch", "compressai", "lightning", "pandas", "matplotlib")
+
+HELP = (
+    "anchors", "bdrate", "bench", "bench.cost", "bench.train", "codec", "complexity", "dashboard", "data.prepare",
+    "demo", "evaluate", "export", "fuzz", "report", "ship", "status", "study",
+)  # fmt: skip
+
+#: Runs a module as ``python -m`` does, and tells on a last line what it has imported and how it ended.
+PROGRAM = f"""
+import runpy, sys
+module, *sys.argv[1:] = sys.argv[1:]
+code = 0
+try:
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+except SystemExit as exit:
+    code = exit.code or 0
+print(code, *(name for name in {HEAVY} if name in sys.modules))
+"""
+
+
+def start(module: str, *arguments: str | Path, folder: Path = ROOT) -> tuple[int, list[str], str]:
+    """Exit code of ``python -m src.MODULE ARGUMENTS``, what of :data:`HEAVY` it has imported, and all that it said."""
+    command = [sys.executable, "-c", PROGRAM, f"src.{module}", *map(str, arguments)]
+    environment = {"PYTHONPATH": str(ROOT), "COLUMNS": "120"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    said, _, last = done.stdout.rstrip().rpartition("\n")
+    code, *imported = last.split()
+    return int(code), imported, said + done.stderr
+
+
+@pytest.mark.parametrize("module", HELP)
+def test_help(module: str) -> None:
+    code, imported, said = start(module, "--help")
+    assert (code, imported) == (0, [])
+    assert f"python -m src.{module}" in said
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "told"),
+    [
+        ("bdrate", ["--nope"], "unrecognized arguments: --nope"),
+        ("bdrate", ["--metric", "lpips"], "invalid choice: 'lpips'"),
+        ("bdrate", ["missing.json", "missing.json"], "missing.json"),
+        ("bench.train", ["--modes", "fp8"], "invalid choice: 'fp8'"),
+        ("codec", ["encode", "README.md", "out.txt"], "must end in .jiq"),
+        ("codec", ["encode", "README.md", "out.jiq", "--quality", "0"], "--quality=0 is not allowed"),
+        ("export", ["last.ckpt", "model.onnx"], "must end in .safetensors or .pth.tar"),
+        ("fuzz", ["--count", "0"], "count=0 is not allowed"),
+        ("report", ["--output", "report.pdf"], "a path ending in .html"),
+        ("study", ["fig9"], "fig9"),
+    ],
+)
+def test_mistakes(module: str, arguments: list[str], told: str) -> None:
+    code, imported, said = start(module, *arguments)
+    assert (code, imported) == (2, [])
+    assert told in said
+
+
+@pytest.mark.parametrize(
+    ("module", "override"), [("anchors", "codecs=[nope]"), ("evaluate", "checkpoint=missing.ckpt")]
+)
+def test_mistakes_of_values(module: str, override: str) -> None:
+    code, imported, said = start(module, override, "output=results/out.json")
+    assert (code, imported) == (2, [])
+    assert override.split("=")[0] in said
+
+
+def test_header_of_a_file() -> None:
+    code, imported, said = start("codec", "info", "tests/golden/full-1x1.jiq")
+    assert (code, imported) == (0, [])
+    assert "1x1 pixels" in said and "wavefront" in said
+
+
+def test_status_of_runs(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("lmbda: 0.1\n")
+    code, imported, said = start("status", tmp_path / "run")
+    assert (code, imported) == (0, [])
+    assert "waiting" in said
+
+
+def test_bd_rates(tmp_path: Path) -> None:
+    for name, gain in (("anchor", 0.0), ("test", 1.0)):
+        points = {"bpp": [0.1, 0.2, 0.4, 0.8], "psnr-rgb": [value + gain for value in (28.0, 30.0, 32.0, 34.0)]}
+        (tmp_path / f"{name}.json").write_text(f'{{"name": "{name}", "results": {points}}}'.replace("'", '"'))
+    code, imported, said = start("bdrate", tmp_path / "anchor.json", tmp_path / "test.json", "--metric", "psnr")
+    assert code == 0 and not {"torch", "compressai"} & set(imported)
+    assert "-" in said

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from src.errors import DataError, UserError, run_cli
 from src.evaluation.bd_rate import METHODS, METRICS, BDRate, bd_rate
-from src.evaluation.comparison import compare_all, find_curves, tables, write_comparison
+from src.evaluation.comparison import compare_all, find_compared, tables, write_comparison
 from src.evaluation.rd import RDCurve, read_rd
 from src.evaluation.tables import bd_table
 from src.evaluation.wandb_bdrate import PROJECT, log_comparison
@@ -64,14 +64,7 @@ def compare_folders(
     places = list(results) or [RESULTS]
     if not results and not RESULTS.is_dir():
         raise DataError(f"{RESULTS}/ is not there yet: nothing to compare; python -m src.evaluate makes RD files")
-    models = find_curves(places, anchors=False)
-    if not models:
-        named = ", ".join(map(str, places))
-        raise DataError(f"no RD files in {named} (anchors not counted); python -m src.evaluate output=FILE makes them")
-    against = find_curves(anchors) if anchors else find_curves([p for p in places if p.is_dir()], anchors=True)
-    # A file that is named as a model is judged, even if it lies among the anchors.
-    judged = {place.resolve() for place in places if place.is_file()}
-    against = [file for file in against if file.path.resolve() not in judged]
+    models, against = find_compared(places, anchors)
     comparison = compare_all(models, against, method)
     for table in tables(comparison):
         table.print()

@@ -55,7 +55,8 @@ def train(cfg: DictConfig) -> Path:
 
     Raises:
         UserError: a value, image or checkpoint that cannot be used, or a training that diverged.
-        KeyboardInterrupt: stopped with Ctrl-C; the state is saved.
+        KeyboardInterrupt: stopped with Ctrl-C; the state is saved, unless Ctrl-C was typed twice or before the first
+            step.
     """
     validate(cfg)
     refuse_long_trial(cfg)
@@ -64,16 +65,20 @@ def train(cfg: DictConfig) -> Path:
     try:
         if _is_first_process() and folder.is_dir():
             lock.acquire()
-        start = resume.find_start(folder, cfg)
-        for warning in start.warnings:
-            _say(warning)
-        if start.finished:
-            _say(f"finished before: {folder} (resume=never trains it again)")
-        else:
-            _train(cfg, folder, start.checkpoint, lock)
+        _go_on(cfg, folder, lock)
     finally:
         lock.release()
     return folder
+
+
+def _go_on(cfg: DictConfig, folder: Path, lock: RunLock) -> None:
+    start = resume.find_start(folder, cfg)
+    for warning in start.warnings:
+        _say(warning)
+    if start.finished:
+        _say(f"finished before: {folder} (resume=never trains it again)")
+    else:
+        _train(cfg, folder, start.checkpoint, lock)
 
 
 def _train(cfg: DictConfig, folder: Path, start: str | None, lock: RunLock) -> None:
@@ -107,6 +112,13 @@ def _train(cfg: DictConfig, folder: Path, start: str | None, lock: RunLock) -> N
     stop = StopOnSignal()
     trainer = build_trainer(cfg, stop)
     set_training_layout(net, trainer.strategy.root_device, cfg.trainer.precision)
+    if _is_first_process() and not lock.is_held:
+        # A command that cannot run leaves no folder, so a new one is locked only here.
+        lock.acquire()
+        if resume.find_start(folder, cfg) != resume.Start(start):
+            # Another process has trained the same meanwhile.
+            _go_on(cfg, folder, lock)
+            return
     _open_folder(cfg, folder, start, lock)
     _announce(cfg, folder, net, first_step, taken)
     last = folder / run_folder.CHECKPOINT
@@ -152,10 +164,9 @@ def _schedule(cfg: DictConfig) -> Any:
 
 @rank_zero_only
 def _open_folder(cfg: DictConfig, folder: Path, start: str | None, lock: RunLock) -> None:
-    lock.acquire()
-    moved = run_folder.prepare(folder, cfg, start)
-    if moved is not None:
+    while (moved := run_folder.prepare(folder, cfg, start)) is not None:
         _say(f"an earlier run was moved to {moved}")
+        # The lock has moved too, and another process may have trained at the folder's path since.
         lock.acquire()
 
 

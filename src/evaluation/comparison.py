@@ -80,6 +80,26 @@ def find_curves(places: Sequence[Path], anchors: bool | None = None) -> list[Cur
     return _distinct(list(found.values()))
 
 
+def find_compared(results: Sequence[Path], anchors: Sequence[Path]) -> tuple[list[CurveFile], list[CurveFile]]:
+    """Read what is to be compared: models, and the anchors that they are judged against.
+
+    Args:
+        results: folders or RD files of models; below folders named ``anchors`` they hold anchors.
+        anchors: folders or RD files of anchors; empty: those in ``results``. A file that ``results`` names as a model
+            is judged, even if it lies among the anchors.
+
+    Raises:
+        DataError: no RD file of a model, a place that does not exist, or an RD file that cannot be a curve.
+    """
+    models = find_curves(results, anchors=False)
+    if not models:
+        named = ", ".join(map(str, results))
+        raise DataError(f"no RD files in {named} (anchors not counted); python -m src.evaluate output=FILE makes them")
+    against = find_curves(anchors) if anchors else find_curves([p for p in results if p.is_dir()], anchors=True)
+    judged = {place.resolve() for place in results if place.is_file()}
+    return models, [file for file in against if file.path.resolve() not in judged]
+
+
 def _passed_over(path: Path, anchors: bool | None) -> bool:
     if any(part.startswith(".") for part in path.parts):
         return True

@@ -101,9 +101,13 @@ def _instantiate(group: str, settings: DictConfig, **more: Any) -> Any:
 
 @contextlib.contextmanager
 def one_line_errors(last: Path) -> Iterator[None]:
-    """Say what Lightning and the data workers wrap into tracebacks as what it is."""
+    """Say what Lightning and the data workers wrap into tracebacks, or into an exit code, as what it is."""
     try:
         yield
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # Lightning makes a failure of it: exit code 1
+            raise KeyboardInterrupt from error
+        raise
     except NonFiniteError as error:
         kept = f"last good checkpoint: {last}" if last.is_file() else "no checkpoint had been saved yet"
         raise NonFiniteError(f"{error}; {kept}; a smaller optim.lr or optim.clip_norm=1 may help") from error

@@ -12,6 +12,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from src.errors import ConfigError
 from src.training.pace import Pace
 
 #: Name of the checkpoint of the best validation, beside the last one.
@@ -34,6 +35,9 @@ class LastCheckpoint(Callback):
     """
 
     def __init__(self, path: str, every_steps: int, keep: int = 2, best: bool = True) -> None:
+        for key, value in (("every_steps", every_steps), ("keep", keep)):
+            if type(value) is not int or value < 1:
+                raise ConfigError(f"callbacks.checkpoint.{key}", value, "a whole number from 1 up")
         self.path = Path(path)
         self.every_steps = every_steps
         self.keep = keep
@@ -71,8 +75,9 @@ class LastCheckpoint(Callback):
             trainer.save_checkpoint(self.path.with_name(BEST), storage_options={"weights": True})
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the final state."""
-        self._save(trainer)
+        """Save the final state, unless no step was trained: then it is the one of the checkpoint it came from."""
+        if self._loops_step >= 0:
+            self._save(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Put in the state of the loops after the last step."""

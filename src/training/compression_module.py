@@ -20,6 +20,7 @@ from src.errors import ConfigError, UserError
 from src.training.crops import Crops
 from src.training.losses import MS_SSIM_SIDE, RateDistortionLoss, ms_ssim, psnr, to_8bit
 from src.training.schedules import Schedule
+from src.training.stop import leaves_out_validation
 
 
 class NonFiniteError(UserError):
@@ -113,10 +114,12 @@ class CompressionModule(lightning.LightningModule):
         return output
 
     def on_validation_epoch_end(self) -> None:
-        """Log the means over the images."""
+        """Log the means over the images; there are none where a stop has cut the validation."""
+        sums, self._sums = self._sums, defaultdict(list)
+        if leaves_out_validation(self.trainer):
+            return
         self.validated_at = self.global_step
-        self.log_dict({f"val/{key}": torch.stack(values).mean() for key, values in self._sums.items()}, sync_dist=True)
-        self._sums.clear()
+        self.log_dict({f"val/{key}": torch.stack(values).mean() for key, values in sums.items()}, sync_dist=True)
 
     # ---- optimization
 

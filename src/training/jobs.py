@@ -159,14 +159,13 @@ class _Queue:
             self._note(number, None)
         several = self.at_once > 1 and self.record is not None
         bar = progress_bar() if several else contextlib.nullcontext()
-        processes: list[subprocess.Popen[bytes]] = []
-        with bar as progress, PassOnSigterm(processes) as sigterm:
+        with bar as progress, PassOnSigterm() as sigterm:
             task = progress.add_task("jobs", total=len(self.jobs), note="") if progress else None
             while waiting or self.running:
                 for place in range(self.at_once):
                     while waiting and place not in self.running and not sigterm.received:
                         self._start(place, waiting.popleft())
-                processes[:] = [process for _, process, _ in self.running.values()]
+                sigterm.watch([process for _, process, _ in self.running.values()])
                 if sigterm.received and not self.running:
                     break
                 try:

@@ -7,10 +7,12 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 
 from src.training.callbacks import LastCheckpoint
+from src.training.loggers import CsvLog
+from src.training.stop import leaves_out_validation
 
 
 class LateValidation(Callback):
-    """Makes up for a validation that was due when the training was stopped, before the continued one goes on.
+    """Makes up for a validation that a stop has left out or cut, before the continued training goes on.
 
     Who stops a training does not wait for a validation (:class:`src.training.stop.StopOnSignal`), but the log of the
     whole is to be that of an unbroken one. To be placed last: what listens to validations has begun by then.
@@ -21,14 +23,20 @@ class LateValidation(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Note whether the validation after this step is left out."""
-        stopped, every = trainer.should_stop and trainer.limit_val_batches == 0, trainer.val_check_batch
-        self._due = stopped and every is not None and trainer.global_step % every == 0
+        every = trainer.val_check_batch
+        self._due = leaves_out_validation(trainer) and every is not None and trainer.global_step % every == 0
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note whether a stop has cut it."""
+        self._due = leaves_out_validation(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Validate if it is due, and save that it is done."""
         if not self._due:
             return
-        self._due = False
+        for logger in trainer.loggers:
+            if isinstance(logger, CsvLog):
+                logger.drop_validation(trainer.global_step)
         loop = trainer.fit_loop.epoch_loop.val_loop
         progress = loop.batch_progress.state_dict()
         loop.restarting = False
@@ -37,6 +45,8 @@ class LateValidation(Callback):
         trainer.training = True
         # Lightning takes a validation before a checkpoint for done, and will count it.
         loop.batch_progress.load_state_dict(progress)
+        if leaves_out_validation(trainer):  # stopped again: it is still due
+            return
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, LastCheckpoint):
                 callback.save_at_start(trainer)

@@ -47,6 +47,14 @@ class CsvLog(CSVLogger):
         # Lightning numbers rows from 0: row `step` belongs to the step after `step` finished ones.
         self.experiment.keep(lambda row: row["step"].isdigit() and int(row["step"]) < step)
 
+    @rank_zero_only
+    def drop_validation(self, step: int) -> None:
+        """Drop the row of a validation after ``step`` optimizer steps, if there is one: it will be run again.
+
+        To be called before the first metric is logged.
+        """
+        self.experiment.keep(lambda row: int(row["step"]) != step - 1 or not row.get("val/loss"))
+
 
 class _Writer(ExperimentWriter):
     """Lightning's, but its file never loses what was in it, whenever the process is killed."""

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from src.errors import ConfigError
 from src.models.compressai_codec import CompressAICodec
 from src.training.losses import psnr
+from src.training.stop import leaves_out_validation
 
 _ERROR_GAIN = 8
 
@@ -41,28 +42,27 @@ class ImagePanels(Callback):
             if type(value) is not int or value < smallest:
                 raise ConfigError(f"callbacks.panels.{key}", value, f"a whole number from {smallest} up")
         self.images, self.side, self.every = images, side, every
-        self._validations = 0
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Tensor, batch_idx: int, *args: Any
     ) -> None:
         """Log the pictures of one image from the output that the validation step has computed."""
-        if batch_idx < self.images and is_due(trainer, self._validations, self.every):
+        if batch_idx < self.images and is_due(trainer, self.every):
             centred = isinstance(pl_module.net, CompressAICodec)
             log_pictures(trainer, f"val/image_{batch_idx}", lambda: panels(batch, outputs, self.side, centred))
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count."""
-        self._validations += 1
 
+def is_due(trainer: Trainer, every: int) -> bool:
+    """Whether this validation is one of each ``every``, from the first, or the training's last; never one that was cut.
 
-def is_due(trainer: Trainer, validations: int, every: int) -> bool:
-    """Whether this validation, after ``validations`` earlier ones, is one of each ``every``, or the training's last.
-
-    The last one runs at the last step, or, where a time cap has ended the training, after it.
+    The last one runs at the last step, or, where a time cap has ended the training, then or after it.
     """
-    is_last = trainer.global_step == trainer.max_steps or trainer.state.fn == TrainerFn.VALIDATING
-    return validations % every == 0 or is_last
+    if leaves_out_validation(trainer):
+        return False
+    # Not counted, so that a continued run shows what an unbroken one shows.
+    earlier = trainer.global_step // int(trainer.val_check_interval) - 1
+    is_last = trainer.global_step == trainer.max_steps or trainer.should_stop
+    return earlier % every == 0 or is_last or trainer.state.fn == TrainerFn.VALIDATING
 
 
 def log_pictures(trainer: Trainer, key: str, make: Callable[[], Pictures]) -> None:

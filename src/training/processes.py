@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 # Tells a process which one it is to end with.
@@ -68,7 +68,7 @@ def exit_code(code: int) -> int:
 class PassOnSigterm:
     """While this context lasts, SIGTERM is passed on to ``processes`` and noted in ``received``."""
 
-    def __init__(self, processes: Collection[subprocess.Popen[bytes]]) -> None:
+    def __init__(self, processes: Sequence[subprocess.Popen[bytes]] = ()) -> None:
         self.processes = processes
         #: True once SIGTERM has come.
         self.received = False
@@ -82,6 +82,14 @@ class PassOnSigterm:
     def __exit__(self, *exception: object) -> None:
         if self._previous is not None:
             signal.signal(signal.SIGTERM, self._previous)
+
+    def watch(self, processes: Sequence[subprocess.Popen[bytes]]) -> None:
+        """Pass it on to these from now on; one that was being started when it came gets it now."""
+        started = [process for process in processes if process not in self.processes]
+        self.processes = processes
+        if self.received:
+            for process in started:
+                process.terminate()
 
     def _pass_on(self, number: int, frame: object) -> None:
         self.received = True

@@ -13,6 +13,7 @@ from rich.progress import Progress as RichProgress
 
 from src.errors import ConfigError
 from src.training.pace import Pace, share_done
+from src.training.stop import leaves_out_validation
 
 STYLES = ("auto", "bar", "lines", "off")
 
@@ -63,7 +64,7 @@ class Progress(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """One line with the validation's means."""
-        if self.style == "off" or trainer.sanity_checking:
+        if self.style == "off" or trainer.sanity_checking or leaves_out_validation(trainer):
             return
         metrics = trainer.callback_metrics
         names = ("loss", "bpp", "psnr", "ms_ssim")

@@ -33,14 +33,12 @@ class PsiMaps(Callback):
             if type(value) is not int or value < smallest:
                 raise ConfigError(f"callbacks.psi.{key}", value, f"a whole number from {smallest} up")
         self.channels, self.every = channels, every
-        self._validations = 0
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the pictures of the present weights (with averaged weights: of their mean)."""
         module = getattr(pl_module.net, "global_context", None)
-        if isinstance(module, GlobalContext) and self.channels and is_due(trainer, self._validations, self.every):
+        if isinstance(module, GlobalContext) and self.channels and is_due(trainer, self.every):
             log_pictures(trainer, "psi", lambda: psi_pictures(module, self.channels))
-        self._validations += 1
 
 
 def psi_pictures(module: GlobalContext, channels: int) -> dict[str, NDArray[np.uint8]]:

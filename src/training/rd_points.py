@@ -31,15 +31,12 @@ class RDPoints(Callback):
         if type(every) is not int or every < 1:
             raise ConfigError("callbacks.rd_points.every", every, "a whole number from 1 up")
         self.curve, self.stage, self.every = curve, stage, every
-        self._validations = 0
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the means of the validation as a point."""
-        due = is_due(trainer, self._validations, self.every)
-        self._validations += 1
         takers = [logger for logger in trainer.loggers if isinstance(logger, WandbLog)]
         means = trainer.callback_metrics
-        if not (due and takers and trainer.is_global_zero and "val/bpp" in means):
+        if not (is_due(trainer, self.every) and takers and trainer.is_global_zero and "val/bpp" in means):
             return
         criterion: Any = pl_module.criterion
         name = curve_name(self.curve, self.stage, criterion.distortion)

@@ -34,9 +34,23 @@ class Start:
 def find_start(folder: Path, cfg: DictConfig) -> Start:
     """Where the run of ``cfg`` in ``folder`` begins.
 
-    ``ckpt_path`` wins. Otherwise a finished run of the same configuration is finished, one that was cut goes on from
-    the newest of its checkpoints that is whole, and everything else starts anew. Every process of a distributed run
+    A finished run of the same configuration is finished, one that was cut goes on from the newest of its checkpoints
+    that is whole, and everything else starts anew: at ``ckpt_path``, or at step 0. Every process of a distributed run
     comes to the same answer, whatever the first one has written by then.
+
+    Raises:
+        ConfigError: a value of ``resume`` that there is not.
+    """
+    if begins_anew(cfg) or not _is_held(folder, cfg):
+        return Start(cfg.ckpt_path)
+    if (folder / run_folder.DONE).is_file():
+        return Start(finished=True)
+    start = newest(folder)
+    return start if start.checkpoint is not None else Start(cfg.ckpt_path, warnings=start.warnings)
+
+
+def begins_anew(cfg: DictConfig) -> bool:
+    """Whether the run of ``cfg`` leaves aside what its folder holds.
 
     Raises:
         ConfigError: a value of ``resume`` that there is not.
@@ -44,15 +58,20 @@ def find_start(folder: Path, cfg: DictConfig) -> Start:
     choice = OmegaConf.select(cfg, "resume", default="auto")
     if choice not in CHOICES:
         raise ConfigError("resume", choice, CHOICES)
-    if cfg.ckpt_path is not None:
-        return Start(cfg.ckpt_path)
     # A cluster's job that is queued again is the same one: it has begun anew already.
-    requeued = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
-    if (choice == "never" and not requeued) or not run_folder.has_same_key(folder, cfg):
-        return Start()
-    if (folder / run_folder.DONE).is_file():
-        return Start(finished=True)
-    return newest(folder)
+    return choice == "never" and os.environ.get("SLURM_RESTART_COUNT", "0") == "0"
+
+
+def _is_held(folder: Path, cfg: DictConfig) -> bool:
+    """Whether ``folder`` holds the run of ``cfg``, which, where ``ckpt_path`` is given, has begun there.
+
+    A checkpoint of the folder itself is always gone back to: it may be an earlier one on purpose.
+    """
+    if not run_folder.has_same_key(folder, cfg):
+        return False
+    if cfg.ckpt_path is None:
+        return True
+    return run_folder.read_config(folder).ckpt_path == cfg.ckpt_path and not run_folder.is_inside(folder, cfg.ckpt_path)
 
 
 def newest(folder: Path) -> Start:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import time
 from pathlib import Path
 from typing import IO
@@ -32,14 +33,9 @@ class RunLock:
             UserError: another process holds it, and goes on.
         """
         self.release()
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._file = (self.folder / _FILE).open("a")
-        except OSError as error:
-            raise UserError(f"cannot write {self.folder}: {error.strerror or error}") from error
         limit = time.monotonic() + wait_seconds
         told = False
-        while not _try_lock(self._file):
+        while not self._take():
             if time.monotonic() > limit:
                 raise UserError(
                     f"{self.folder} is being trained by another process; allowed: wait for it or stop it, or another "
@@ -49,6 +45,23 @@ class RunLock:
                 print(f"waiting for another process that trains in {self.folder}", flush=True)
                 told = True
             time.sleep(_POLL_SECONDS)
+
+    def _take(self) -> bool:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = (self.folder / _FILE).open("a")
+        except OSError as error:
+            raise UserError(f"cannot write {self.folder}: {error.strerror or error}") from error
+        if _try_lock(file) and _is_at(self.folder / _FILE, file):
+            self._file = file
+            return True
+        file.close()
+        return False
+
+    @property
+    def is_held(self) -> bool:
+        """Whether this process has it."""
+        return self._file is not None
 
     def release(self) -> None:
         """Give it back; nothing happens where it is not held."""
@@ -62,6 +75,14 @@ def is_locked(folder: Path) -> bool:
     try:
         with (folder / _FILE).open("a") as file:
             return not _try_lock(file)
+    except OSError:
+        return False
+
+
+def _is_at(path: Path, file: IO[str]) -> bool:
+    """Whether ``file`` is what is at ``path`` by now: its folder may have been moved aside since it was opened."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except OSError:
         return False
 

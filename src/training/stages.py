@@ -15,7 +15,7 @@ from typing import Any
 
 from hydra import compose
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from src.errors import UserError
 from src.files import atomic_path
@@ -24,6 +24,7 @@ from src.training.command_line import command, override
 from src.training.processes import EXIT_INTERRUPTED, EXIT_TERMINATED, run_process
 from src.training.rerun import again
 from src.training.run_folder import CHECKPOINT, DONE
+from src.training.run_lock import RunLock
 from src.training.validation import PCA, refuse_long_trial, validate
 
 # What the chain decides itself for each stage.
@@ -43,7 +44,7 @@ def run_chain(cfg: DictConfig, overrides: Sequence[str], config_dirs: Sequence[s
     """Train the stages of ``cfg.stage.chain``.
 
     A stage that is finished is skipped and one that was cut is continued, unless the one before it was trained anew or
-    ``resume=never``.
+    ``resume=never``. What the later stages have left of an earlier run is moved aside before a stage is trained.
 
     Args:
         cfg: the composed config.
@@ -68,8 +69,8 @@ def run_chain(cfg: DictConfig, overrides: Sequence[str], config_dirs: Sequence[s
         raise UserError(
             f"init_from={cfg.init_from}: no such file; allowed: a checkpoint to take the first stage's place, or {PCA}"
         )
+    trained = resume.begins_anew(cfg)
     _describe(folder, cfg)
-    trained = OmegaConf.select(cfg, "resume") == "never"
     for number, stage in enumerate(stages, start=1):
         label = f"stage {number} of {len(stages)}, {stage.folder.name}"
         if not trained and (stage.folder / DONE).is_file() and run_folder.holds(stage.folder, stage.cfg):
@@ -80,6 +81,7 @@ def run_chain(cfg: DictConfig, overrides: Sequence[str], config_dirs: Sequence[s
         for warning in start.warnings:
             _say(warning)
         _say(f"{label}: continued" if start.checkpoint else label)
+        _move_aside(stages[number:] if start.checkpoint else stages[number - 1 :])
         how = {"ckpt_path": start.checkpoint} if start.checkpoint else {"resume": "never"}
         code = _run([*stage.overrides, *_texts(how)], config_dirs)
         if code == EXIT_INTERRUPTED:
@@ -151,6 +153,20 @@ def _key(text: str) -> str:
 def _describe(folder: Path, cfg: DictConfig) -> None:
     (folder / DONE).unlink(missing_ok=True)
     run_folder.describe(folder, cfg)
+
+
+@rank_zero_only
+def _move_aside(stages: Sequence[Stage]) -> None:
+    """Move earlier runs of ``stages`` aside: a cluster's job that is queued again is not to take them for its own."""
+    for stage in stages:
+        if not stage.folder.is_dir():
+            continue
+        lock = RunLock(stage.folder)
+        lock.acquire()
+        moved = run_folder.move_aside(stage.folder)
+        lock.release()
+        if moved is not None:
+            _say(f"an earlier run was moved to {moved}")
 
 
 @rank_zero_only

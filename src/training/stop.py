@@ -24,6 +24,9 @@ _ASK_EVERY = 10
 class StopOnSignal(Callback):
     """A signal ends the training after the current step, so that the final state is saved whole.
 
+    A validation in one process is ended after its current image; it counts as left out, and a continued run makes up
+    for it (:class:`src.training.late_validation.LateValidation`).
+
     Ctrl-C twice is obeyed at once and saves nothing. SIGUSR1 and SIGUSR2 count in a SLURM job, which is queued again
     once the state is saved, and where someone listens to them already (submitit), who is told then.
     """
@@ -56,9 +59,24 @@ class StopOnSignal(Callback):
         if trainer.world_size > 1:
             number = 0 if trainer.global_step % _ASK_EVERY else _largest(trainer, number)
         if number:
-            self.received = number
-            trainer.should_stop = True
-            trainer.limit_val_batches = 0  # nobody who stops a training waits for a validation
+            self._stop(trainer, number)
+
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """End the validation if asked to.
+
+        A distributed one is finished: its processes have different numbers of images and cannot ask each other.
+
+        Raises:
+            StopIteration: as from a loader that has no more images, at which Lightning closes the validation in order.
+        """
+        if self.received and trainer.world_size == 1:
+            self._stop(trainer, self.received)
+            raise StopIteration
+
+    def _stop(self, trainer: Trainer, number: int) -> None:
+        self.received = number
+        trainer.should_stop = True
+        trainer.limit_val_batches = 0  # nobody who stops a training waits for a validation
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give the signals back."""
@@ -95,6 +113,11 @@ class StopOnSignal(Callback):
         self._listener = self._previous.get(number)
         again = " (Ctrl-C again: at once, without saving)" if number == signal.SIGINT else ""
         print(f"\nstopping after this step{again}", flush=True)
+
+
+def leaves_out_validation(trainer: Trainer) -> bool:
+    """Whether a stop leaves out the validation after this step, or has cut the one that runs: it has no means then."""
+    return trainer.should_stop and trainer.limit_val_batches == 0
 
 
 def _largest(trainer: Trainer, number: int) -> int:

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from src.errors import ConfigError
 from src.models.checkpoint import load_model
+from src.training.callbacks import LastCheckpoint
 from tests.training import tiny
 from tests.training.tiny import weights
 from tests.training.typed import error_line, last, losses, own, rows, run
@@ -52,3 +54,10 @@ def test_the_mean_of_the_weights_is_saved_validated_and_continued(
     capsys.readouterr()
     assert run(monkeypatch, *common, *more) == 2
     assert "with a mean of the weights" in error_line(capsys)
+
+
+@pytest.mark.parametrize("key", ["every_steps", "keep"])
+def test_checkpoints_are_kept_and_saved_at_least_once(key: str, tmp_path: Path) -> None:
+    values = {"every_steps": 1, "keep": 1, key: 0}
+    with pytest.raises(ConfigError, match=f"callbacks.checkpoint.{key}=0"):
+        LastCheckpoint(str(tmp_path / "last.ckpt"), **values)

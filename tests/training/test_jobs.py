@@ -98,6 +98,19 @@ def test_sigterm_reaches_the_jobs_and_starts_no_more(scripts: list[dict[str, str
     assert not any(result.failed for result in results)
 
 
+def test_sigterm_reaches_a_job_that_is_being_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*args: Any) -> Any:
+        started.append(subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(20)"]))
+        os.kill(os.getpid(), signal.SIGTERM)
+        return started[-1]
+
+    monkeypatch.setattr(jobs, "start_process", start)
+    assert [result.code for result in run_jobs([job("first"), job("second")])] == [143, None]
+    assert len(started) == 1
+
+
 @pytest.mark.parametrize(
     ("settings", "visible", "expected"),
     [

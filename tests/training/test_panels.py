@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 
 from src.errors import ConfigError
-from src.training.panels import ImagePanels, panels
+from src.training.panels import ImagePanels, is_due, panels
 
 MODULE: Any = SimpleNamespace(net=None)
 
@@ -83,29 +83,41 @@ class Recorder:
         self.seen.append((key, step, len(images)))
 
 
+def trainer_at(step: int, recorder: Recorder, **more: Any) -> Any:
+    """A trainer of 70 steps with a validation at every tenth."""
+    values: dict[str, Any] = {
+        "global_step": step,
+        "max_steps": 70,
+        "val_check_interval": 10,
+        "should_stop": False,
+        "is_global_zero": True,
+        "loggers": [recorder, SimpleNamespace()],
+        "state": SimpleNamespace(fn=TrainerFn.FITTING),
+    }
+    return SimpleNamespace(**{**values, **more})
+
+
+def test_the_last_validation_and_those_of_a_continued_run_are_due_as_in_an_unbroken_one() -> None:
+    recorder = Recorder()
+    assert is_due(trainer_at(40, recorder), 3) and not is_due(trainer_at(50, recorder), 3)
+    assert is_due(trainer_at(53, recorder, should_stop=True, limit_val_batches=1.0), 3)  # a time cap
+    assert not is_due(trainer_at(40, recorder, should_stop=True, limit_val_batches=0), 3)  # a stop has cut it
+
+
 def test_pictures_are_logged_when_due() -> None:
     recorder, callback = Recorder(), ImagePanels(images=2, side=32, every=3)
     x = torch.rand(1, 3, 48, 48)
     for step in range(10, 80, 10):
-        trainer: Any = SimpleNamespace(
-            global_step=step,
-            max_steps=70,
-            is_global_zero=True,
-            loggers=[recorder, SimpleNamespace()],
-            state=SimpleNamespace(fn=TrainerFn.FITTING),
-        )
         for index in range(3):
-            callback.on_validation_batch_end(trainer, MODULE, output(x), x, index)
-        callback.on_validation_epoch_end(trainer, MODULE)
+            callback.on_validation_batch_end(trainer_at(step, recorder), MODULE, output(x), x, index)
     expected = [(f"val/image_{index}", step - 1, 6) for step in (10, 40, 70) for index in (0, 1)]
     assert recorder.seen == expected
 
 
 def test_other_processes_log_nothing() -> None:
     recorder = Recorder()
-    trainer: Any = SimpleNamespace(global_step=1, max_steps=1, is_global_zero=False, loggers=[recorder])
     x = torch.rand(1, 3, 48, 48)
-    ImagePanels().on_validation_batch_end(trainer, MODULE, output(x), x, 0)
+    ImagePanels().on_validation_batch_end(trainer_at(10, recorder, is_global_zero=False), MODULE, output(x), x, 0)
     assert recorder.seen == []
 
 

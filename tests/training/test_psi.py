@@ -53,7 +53,13 @@ class Recorder:
 
 def validate(callback: PsiMaps, net: Any, recorder: Recorder, step: int, fn: TrainerFn = TrainerFn.FITTING) -> None:
     trainer: Any = SimpleNamespace(
-        global_step=step, max_steps=70, is_global_zero=True, loggers=[recorder], state=SimpleNamespace(fn=fn)
+        global_step=step,
+        max_steps=70,
+        val_check_interval=10,
+        should_stop=False,
+        is_global_zero=True,
+        loggers=[recorder],
+        state=SimpleNamespace(fn=fn),
     )
     callback.on_validation_end(trainer, SimpleNamespace(net=net))  # type: ignore[arg-type]
 

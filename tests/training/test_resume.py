@@ -17,7 +17,8 @@ import torch
 
 from src import train as entry
 from src.errors import ConfigError
-from src.training import resume
+from src.training import resume, run_folder
+from src.training.callbacks import LastCheckpoint
 from src.training.compression_module import CompressionModule
 from tests.training import tiny
 
@@ -48,6 +49,10 @@ def crash_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     monkeypatch.setattr(CompressionModule, "training_step", watched)
     entry._quiet()
     yield control
+
+
+def crash(*args: Any) -> None:
+    raise Crash
 
 
 def train(images: Path, folder: Path, *more: str) -> None:
@@ -106,6 +111,9 @@ def test_a_validation_that_a_stop_left_out_is_made_up_for(
         patch.setattr(CompressionModule, "training_step", terminated)
         train(images, part, mean)
     assert not any("val/loss" in row for row in tiny.rows(part)) and len(tiny.rows(part)) == 3
+    with monkeypatch.context() as patch, pytest.raises(Crash):  # its row is in the log, its checkpoint is not there
+        patch.setattr(LastCheckpoint, "save_at_start", crash)
+        train(images, part, mean)
     for crash_at["step"] in (3, 4):  # it is not made up for twice
         with pytest.raises(Crash):
             train(images, part, mean)
@@ -114,6 +122,35 @@ def test_a_validation_that_a_stop_left_out_is_made_up_for(
     assert tiny.rows(part) == tiny.rows(whole) and len(tiny.rows(whole)) == 8
     for name in ("last.ckpt", "best.ckpt"):
         assert_equal(*(torch.load(run / "checkpoints" / name, weights_only=True) for run in (part, whole)))
+
+
+def test_a_validation_that_a_stop_cuts_is_made_up_for(
+    images: Path, tmp_path: Path, crash_at: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, part, mean = tmp_path / "whole", tmp_path / "part", "optim.ema_decay=0.7"
+    train(images, whole, mean)
+    step, validated = CompressionModule.validation_step, []
+
+    def terminated(self: CompressionModule, batch: torch.Tensor, batch_idx: int) -> Any:
+        validated.append(self.global_step)
+        if validated in ([3], [3, 3], [3, 3, 3, 3, 6]):  # first image: in a training, before it goes on, at its end
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(CompressionModule, "validation_step", terminated)
+    for steps, logged in (([3, 2], 0), ([3, 2], 0), ([6, 4], 1)):
+        with pytest.raises(SystemExit):
+            train(images, part, mean)
+        paths = [part / "checkpoints" / name for name in ("last.ckpt", "last-1.ckpt")]
+        assert [torch.load(path, weights_only=True)["global_step"] for path in paths] == steps
+        assert sum("val/loss" in row for row in tiny.rows(part)) == logged
+        assert (part / "checkpoints" / "best.ckpt").exists() == bool(logged)
+    train(images, part, mean)
+    assert validated == [3, 3, 3, 3, 6, 6, 6] and crash_at["seen"][6:] == [0, 1, 2, 3, 4, 5]
+    assert tiny.rows(part) == tiny.rows(whole) and len(tiny.rows(whole)) == 8
+    best = [torch.load(run / "checkpoints" / "best.ckpt", weights_only=True) for run in (part, whole)]
+    assert_equal(*best)
+    assert all(map(torch.equal, tiny.weights(part).values(), tiny.weights(whole).values()))
 
 
 def test_noise_and_crops_differ_between_steps_and_processes() -> None:
@@ -175,6 +212,42 @@ def test_where_a_run_begins(
     # A cluster's job that is queued again goes on even so.
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     assert resume.find_start(folder, tiny.config(*texts, "resume=never")) == resume.Start(last)
+
+    # A run that has begun at a checkpoint goes on like any other; one that goes back in its own folder goes back.
+    texts = (*texts, "ckpt_path=x.ckpt")
+    run_folder.describe(folder, tiny.config(*texts))
+    assert resume.find_start(folder, tiny.config(*texts, "resume=never")) == resume.Start(last)
+    monkeypatch.delenv("SLURM_RESTART_COUNT")
+    assert resume.find_start(folder, tiny.config(*texts)) == resume.Start(last)
+    assert resume.find_start(folder, tiny.config(*texts, "resume=never")) == resume.Start("x.ckpt")
+    assert resume.find_start(folder, tiny.config(*texts, "ckpt_path=y.ckpt")) == resume.Start("y.ckpt")
+    run_folder.mark_done(folder, 6)
+    assert resume.find_start(folder, tiny.config(*texts)).finished
+    earlier = f"ckpt_path={folder}/checkpoints/last-1.ckpt"
+    run_folder.describe(folder, tiny.config(*texts, earlier))
+    assert resume.find_start(folder, tiny.config(*texts, earlier)) == resume.Start(earlier.partition("=")[2])
+
+
+def test_of_two_equal_commands_one_trains(
+    images: Path,
+    tmp_path: Path,
+    crash_at: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "run"
+
+    def slowly(*args: Any, **options: Any) -> Any:
+        """Images are read while the other command trains from its start to its end."""
+        monkeypatch.setattr(entry, "build_data", build_data)
+        train(images, folder, "trainer.max_steps=1")
+        return build_data(*args, **options)
+
+    build_data = entry.build_data
+    monkeypatch.setattr(entry, "build_data", slowly)
+    train(images, folder, "trainer.max_steps=1")
+    assert crash_at["seen"] == [0] and "finished before" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 @pytest.mark.slow

@@ -9,8 +9,9 @@ import torch
 from hydra import compose
 
 from src import train as entry
+from src.files import write_text
 from src.models.checkpoint import load_model
-from src.training import stages
+from src.training import resume, run_folder, stages
 from src.training.rerun import again
 from tests.training import tiny
 from tests.training.tiny import weights
@@ -130,6 +131,38 @@ def test_a_failed_or_interrupted_stage_ends_the_chain(
         assert run(monkeypatch, *FULL, f"paths.run_dir={tmp_path / str(code)}") == expected
         assert not last(tmp_path / str(code)).exists()
     assert "stage 1 of 3, 1_joint failed with exit code 2" in capsys.readouterr().err
+
+
+def test_a_chain_that_is_queued_again_takes_no_earlier_stage_for_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """``resume=never`` in a cluster's job that is cut after its first stage."""
+    by = ["first"]
+
+    def stand_in(overrides: list[str], config_dirs: list[str]) -> int:
+        cfg = compose("train", overrides=list(overrides))
+        folder = Path(cfg.paths.run_dir)
+        start = resume.find_start(folder, cfg)
+        if not start.finished:
+            if by[0] == "cut" and folder.name != "1_joint":
+                return 143
+            run_folder.prepare(folder, cfg, start.checkpoint)
+            write_text(last(folder), by[0])
+            run_folder.mark_done(folder, 1)
+        return 0
+
+    monkeypatch.setattr(stages, "run_process", stand_in)
+    command = (*FULL, f"paths.run_dir={tmp_path / 'full'}")
+    assert run(monkeypatch, *command) == 0
+    by[0] = "cut"
+    assert run(monkeypatch, *command, "resume=never") == 143
+    by[0] = "again"
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert run(monkeypatch, *command, "resume=never") == 0
+    texts = {path.parents[1].name: path.read_text() for path in (tmp_path / "full").glob("*/checkpoints/last.ckpt")}
+    names = ["1_joint", "2_enhancer", "3_crop"]
+    assert [texts.pop(name) for name in names] == ["cut", "again", "again"]
+    assert texts == {f"{name}.old1": "first" for name in names}
 
 
 @pytest.mark.slow

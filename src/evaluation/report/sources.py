@@ -10,7 +10,7 @@ from typing import Any
 
 from src.data.images import list_images
 from src.errors import DataError
-from src.evaluation.comparison import Comparison, CurveFile, compare_all, find_curves
+from src.evaluation.comparison import Comparison, CurveFile, compare_all, find_compared
 from src.evaluation.rd import RDCurve
 
 
@@ -56,15 +56,11 @@ def read_sources(results: Sequence[Path], anchors: Sequence[Path], images: Path 
     Raises:
         DataError: no RD file of a model, or a file or folder that cannot be read.
     """
-    models = find_curves(results, anchors=False)
-    against = find_curves(anchors) if anchors else find_curves([p for p in results if p.is_dir()], anchors=True)
-    judged = {place.resolve() for place in results if place.is_file()}
-    against = [file for file in against if file.path.resolve() not in judged]
+    models, against = find_compared(results, anchors)
     taken = {file.path.resolve() for file in against}
     models = [file for file in models if file.path.resolve() not in taken]
     if not models:
-        named = ", ".join(map(str, results))
-        raise DataError(f"no RD files in {named} (anchors not counted); python -m src.evaluate output=FILE makes them")
+        raise DataError("every RD file is that of an anchor; allowed: at least one that --anchors does not name")
     names = {file.curve.name for file in models}
     against = [_renamed(file) if file.curve.name in names else file for file in against]
     ours, theirs = _sources(models, False), _sources(against, True)

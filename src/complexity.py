@@ -19,14 +19,13 @@ from src.evaluation.stopwatch import processor_name
 from src.files import write_text
 from src.models import build_model
 from src.runtime import pick_device, set_threads
-from src.training import resolvers
+from src.training.from_config import model_config
 from src.training.jobs import CONFIGS
+from src.training.validation import validate
 
 if TYPE_CHECKING:
     from src.layers.padding import Size
     from src.models.base import LearnedCodec
-
-resolvers.register()
 
 
 def _size(value: object) -> Size:
@@ -44,9 +43,6 @@ def _model(cfg: DictConfig) -> LearnedCodec:
         from src.models.checkpoint import load_model
 
         return load_model(str(cfg.checkpoint))
-    from src.train import model_config
-    from src.training.validation import validate
-
     validate(cfg)
     return build_model(model_config(cfg))
 

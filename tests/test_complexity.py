@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from src.complexity import measure
 from src.errors import ConfigError, UserError
 from src.models.base import LearnedCodec
-from src.train import CONFIGS
+from src.training.jobs import CONFIGS
 
 
 def config(*overrides: str) -> DictConfig:

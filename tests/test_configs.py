@@ -12,7 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from src.errors import ConfigError
 from src.models import build_model
-from src.train import CONFIGS, _schedule, model_config
+from src.training.from_config import model_config, schedule
+from src.training.jobs import CONFIGS
 from src.training.validation import validate
 
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
@@ -242,7 +243,7 @@ def test_stages_at_demo_scale_are_short() -> None:
 
 def test_the_crop_stage_halves_its_learning_rate_as_the_paper_says() -> None:
     cfg = stage("crop")
-    factor = _schedule(cfg)
+    factor = schedule(cfg)
     halvings = [factor((700_000 + 50_000 * number) / 1_000_000) for number in range(6)]
     assert factor(699_999 / 1_000_000) == 1 and halvings == [0.5 ** (number + 1) for number in range(6)]
 

@@ -14,7 +14,7 @@ HEAVY = ("torch", "compressai", "lightning", "pandas", "matplotlib")
 
 HELP = (
     "anchors", "bdrate", "bench", "bench.cost", "bench.train", "codec", "complexity", "dashboard", "data.prepare",
-    "demo", "evaluate", "export", "fuzz", "report", "ship", "status", "study",
+    "demo", "evaluate", "export", "fuzz", "report", "ship", "status", "study", "train",
 )  # fmt: skip
 
 #: Runs a module as ``python -m`` does, and tells on a last line what it has imported and how it ended.
@@ -60,6 +60,10 @@ def test_help(module: str) -> None:
         ("fuzz", ["--count", "0"], "count=0 is not allowed"),
         ("report", ["--output", "report.pdf"], "a path ending in .html"),
         ("study", ["fig9"], "fig9"),
+        ("train", ["+experiment=jointiq", "lmbda=2"], "lmbda=2 is not allowed"),
+        ("train", ["+experiment=jointiq_full", "stage=all", "optim.compile=maybe"], "optim.compile='maybe'"),
+        ("train", ["data=sample"], "scale=paper with data=sample"),
+        ("train", ["rerun=missing"], "rerun=missing: no config.yaml"),
     ],
 )
 def test_mistakes(module: str, arguments: list[str], told: str) -> None:
@@ -75,6 +79,18 @@ def test_mistakes_of_values(module: str, override: str) -> None:
     code, imported, said = start(module, override, "output=results/out.json")
     assert (code, imported) == (2, [])
     assert override.split("=")[0] in said
+
+
+def test_unknown_options_of_a_training() -> None:
+    code, imported, said = start("train", "+experiment=nope")
+    assert (code, imported) == (1, [])
+    assert "Could not find 'experiment/nope'" in said
+
+
+def test_values_of_a_training() -> None:
+    code, imported, said = start("train", "+experiment=jointiq", "scale=demo", "--cfg", "job", "--resolve")
+    assert (code, imported) == (0, [])
+    assert "experiment_name: jointiq" in said
 
 
 def test_header_of_a_file() -> None:

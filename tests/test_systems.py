@@ -12,7 +12,8 @@ from src.data.images import write_png
 from src.models.base import LearnedCodec
 from src.models.checkpoint import load_model
 from src.models.image_codec import decode_image, encode_image, same_latents
-from src.train import CONFIGS, train
+from src.training.jobs import CONFIGS
+from src.training.run import train
 from src.training.run_folder import CHECKPOINT
 
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))

@@ -29,14 +29,12 @@ from src.evaluation.tables import Table, number
 from src.models import build_model
 from src.studies.plan import read_study, study_names
 from src.studies.training import trainings
-from src.training import resolvers
 from src.training.command_line import override
+from src.training.from_config import model_config
 from src.training.jobs import CONFIGS
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-resolvers.register()
 
 #: Passes' worth of multiplications of a network that learns, and of one that is frozen.
 LEARNING, FROZEN = 3, 1
@@ -94,8 +92,6 @@ def network_macs(config: Mapping[str, Any], side: int) -> tuple[int, int]:
 
 def work_of(cfg: DictConfig) -> Work:
     """All steps of a training with the composed config ``cfg``, of one stage."""
-    from src.train import model_config
-
     macs_i, macs_q = network_macs(model_config(cfg), cfg.data.crop)
     passes_i = FROZEN if cfg.stage.trains == "enhancer" else LEARNING
     share_q = 1.0 if cfg.stage.crop is None else (cfg.stage.crop / cfg.data.crop) ** 2
@@ -202,8 +198,6 @@ def rates_table(speed: Speed | None, devices: int, link: float) -> Table:
             compose("train", overrides=[f"+experiment={_RATES_OF}", f"scale={_SCALE}", f"lmbda={lmbda:g}"])
             for lmbda in points
         ]
-    from src.train import model_config
-
     for lmbda, cfg in zip(points, cfgs, strict=True):
         config = model_config(cfg)
         parameters = sum(parameter.numel() for parameter in build_model(config).parameters())

@@ -19,7 +19,8 @@ from src.errors import DataError, UserError
 from src.evaluation.progress import progress_bar
 from src.studies.image_sets import ImageSet, folder_name, read_listed
 from src.training.run_folder import CHECKPOINT, CONFIG, DONE, done_step, read_config, stage_folders
-from src.training.validation import PCA, RATE_POINT_KEYS
+from src.training.validation import RATE_POINT_KEYS
+from src.training.values import PCA
 
 #: The text for what nobody has written down.
 UNKNOWN = "not recorded"

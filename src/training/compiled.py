@@ -5,9 +5,6 @@ from __future__ import annotations
 import torch
 from lightning import Callback, LightningModule, Trainer
 
-#: Values of ``optim.compile``: no, yes, and torch's name for replaying whole GPU graphs.
-COMPILE_MODES = (False, True, "reduce-overhead")
-
 
 class Compile(Callback):
     """Compile ``module.net``, in place: names of weights and checkpoints stay what they are.
@@ -15,7 +12,7 @@ class Compile(Callback):
     Validation images have sizes of their own, each of which would be compiled for, so validation runs uncompiled.
 
     Args:
-        mode: one of :data:`COMPILE_MODES`, but not False.
+        mode: one of :data:`src.training.values.COMPILE_MODES`, but not False.
         backend: the compiler.
     """
 

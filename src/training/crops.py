@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-#: Pixels that one position of y covers, a side.
-LATENT = 16
+from src.training.values import LATENT
 
 
 @dataclass(frozen=True)

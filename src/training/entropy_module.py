@@ -13,7 +13,7 @@ from torch import Tensor
 
 from src.errors import ConfigError
 from src.training.compression_module import CompressionModule
-from src.training.crops import LATENT
+from src.training.values import LATENT
 
 #: The networks that stay as they are, where a model has them.
 TRUNK = ("g_a", "g_s", "enhancer")

@@ -28,6 +28,8 @@ from src.training.run_folder import is_finished
 from src.training.run_name import run_folder
 
 CONFIGS = Path(__file__).resolve().parents[2] / "conf"
+# Nothing in that folder can be composed without them.
+resolvers.register()
 
 _POLL_SECONDS = 0.1
 
@@ -54,7 +56,6 @@ class Job:
             UserError: ``rerun=`` names no run.
             HydraException: an override that does not go with the configs.
         """
-        resolvers.register()
         if cfg is None:
             cfg = _compose(overrides)
         if cfg.rerun is not None:

@@ -24,7 +24,7 @@ from src.data.datamodule import ImageData
 from src.data.patches import StepSampler
 from src.files import atomic_path
 from src.models.base import LearnedCodec
-from src.training.crops import LATENT
+from src.training.values import LATENT
 
 
 class LatentData(lightning.LightningDataModule):

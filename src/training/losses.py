@@ -12,14 +12,9 @@ from pytorch_msssim.ssim import _ssim
 from torch import Tensor
 from torch.nn import functional as F
 
-from src.training.crops import LATENT, Crops
+from src.training.crops import Crops
+from src.training.values import ALL_POSITIONS, LATENT
 
-DISTORTIONS = ("mse", "ms_ssim")
-RATE_UNITS = ("nats", "bits")
-ALL_POSITIONS = "all"
-
-#: Smallest side of a training patch: four halvings of MS-SSIM, and of g_a, leave one pixel of it.
-MIN_SIDE = 16
 #: Up to this side MS-SSIM's 11-tap window does not fit into the smallest of the five scales.
 MS_SSIM_SIDE = 160
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from src.errors import ConfigError
 from src.layers.transforms import AnalysisTransform, SynthesisTransform
-from src.training.validation import PCA
+from src.training.values import PCA
 
 #: Pixels of the training patches that the components are measured on.
 PIXELS = 3 << 20

@@ -10,6 +10,7 @@ from src.errors import ConfigError
 from src.evaluation.wandb_tables import CHART, curve_rows, rd_chart, rd_row
 from src.training.loggers import WandbLog
 from src.training.panels import is_due, row
+from src.training.run_name import curve_name
 
 
 class RDPoints(Callback):
@@ -19,7 +20,8 @@ class RDPoints(Callback):
     (``logger.wandb.anchors``) follow in the same table.
 
     Args:
-        curve: name of the curve that the run is a point of, such as the experiment's; see :func:`curve_name`.
+        curve: name of the curve that the run is a point of, such as the experiment's; see
+            :func:`src.training.run_name.curve_name`.
         stage: name of the training's stage.
         every: at each so-many-th validation, from the first, and at the last of the training.
 
@@ -47,9 +49,3 @@ class RDPoints(Callback):
         for logger in takers:
             chart = rd_chart([point, *curve_rows("anchor", logger.anchors)])
             logger.log_metrics({CHART: chart}, step=row(trainer))
-
-
-def curve_name(experiment: str, stage: str, distortion: str) -> str:
-    """Name of the curve that the rate points of an experiment make: a later stage, and another loss, is another one."""
-    parts = [experiment, "" if stage == "joint" else stage, "" if distortion == "mse" else distortion]
-    return " ".join(part for part in parts if part)

@@ -1,4 +1,4 @@
-"""What a run is called: a key of its configuration, and the folder named by it."""
+"""What a run is called: a key of its configuration, the folder named by it, and the curve that it is a point of."""
 
 from __future__ import annotations
 
@@ -35,3 +35,9 @@ def run_folder(cfg: DictConfig) -> Path:
     if cfg.paths.run_dir is not None:
         return Path(cfg.paths.run_dir)
     return Path(cfg.paths.results) / "runs" / cfg.experiment_name / run_key(cfg)
+
+
+def curve_name(experiment: str, stage: str, distortion: str) -> str:
+    """Name of the curve that the rate points of an experiment make: a later stage, and another loss, is another one."""
+    parts = [experiment, "" if stage == "joint" else stage, "" if distortion == "mse" else distortion]
+    return " ".join(part for part in parts if part)

@@ -25,7 +25,8 @@ from src.training.processes import EXIT_INTERRUPTED, EXIT_TERMINATED, run_proces
 from src.training.rerun import again
 from src.training.run_folder import CHECKPOINT, DONE
 from src.training.run_lock import RunLock
-from src.training.validation import PCA, refuse_long_trial, validate
+from src.training.validation import refuse_long_trial, validate
+from src.training.values import PCA
 
 # What the chain decides itself for each stage.
 _OWN_KEYS = ("stage", "init_from", "ckpt_path", "rerun", "resume", "paths.run_dir")
@@ -47,7 +48,7 @@ def run_chain(cfg: DictConfig, overrides: Sequence[str], config_dirs: Sequence[s
     ``resume=never``. What the later stages have left of an earlier run is moved aside before a stage is trained.
 
     Args:
-        cfg: the composed config.
+        cfg: the composed config, which :func:`src.training.validation.validate` has checked.
         overrides: what was typed to compose it.
         config_dirs: config folders that were given on the command line.
 
@@ -58,7 +59,6 @@ def run_chain(cfg: DictConfig, overrides: Sequence[str], config_dirs: Sequence[s
         UserError: a value that cannot be used in one of the stages, or a stage that failed.
         KeyboardInterrupt: a stage was stopped with Ctrl-C.
     """
-    validate(cfg)
     folder = run_name.run_folder(cfg)
     stages = plan(cfg, folder, overrides)
     for stage in stages:

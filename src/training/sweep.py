@@ -14,14 +14,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.conf import HydraConf
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from lightning.fabric.plugins.environments import SLURMEnvironment
 from omegaconf import DictConfig
 
 from src.errors import EXIT_USER_ERROR, ConfigError, UserError
@@ -171,6 +169,8 @@ def run_elsewhere(hydra: HydraConf, cfg: DictConfig, run_here: Callable[[], None
     job = Job.of(tuple(hydra.overrides.task), cfg)
     record, number = Path(hydra.sweep.dir), hydra.job.num
     os.environ.update({**group(hydra), **os.environ})
+    from lightning.fabric.plugins.environments import SLURMEnvironment  # late: help does not wait for it
+
     in_slurm = SLURMEnvironment.detect()
     is_first = not in_slurm or os.environ.get("SLURM_PROCID", "0") == "0"
     if is_first:
@@ -244,4 +244,6 @@ def _gpus(environment: Mapping[str, str]) -> list[Any]:
     visible = environment.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [name.strip() for name in visible.split(",") if name.strip() and name.strip() != "-1"]
+    import torch
+
     return [str(number) for number in range(torch.cuda.device_count())]

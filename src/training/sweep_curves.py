@@ -19,8 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 from src.errors import DataError, UserError
 from src.evaluation.metrics import mean
 from src.evaluation.rd import MS_SSIM, PSNR, RDCurve, write_rd
-from src.training.rd_points import curve_name
 from src.training.run_folder import CONFIG, DONE, read_config, stage_folders
+from src.training.run_name import curve_name
 
 #: Key in an RD file's results -> column of metrics.csv.
 _COLUMNS = {"bpp": "val/bpp", PSNR: "val/psnr", MS_SSIM: "val/ms_ssim"}

@@ -15,17 +15,12 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 
 from src.data import DATA_SETS
 from src.errors import ConfigError, UserError
-from src.training.compiled import COMPILE_MODES
-from src.training.crops import LATENT
-from src.training.losses import ALL_POSITIONS, DISTORTIONS, MIN_SIDE, RATE_UNITS
 from src.training.resolvers import rate_rows
 from src.training.schedules import SCHEDULES
+from src.training.values import ALL_POSITIONS, COMPILE_MODES, DISTORTIONS, LATENT, MIN_SIDE, PCA, RATE_UNITS
 
 #: Keys that a row of the rate table fills, unless the scale or the user does.
 RATE_POINT_KEYS = ("model.N", "model.M", "model.M1", "model.M2", "trainer.max_steps", "optim.lr")
-
-#: The value of ``init_from`` that names no file: :mod:`src.training.pca_start`.
-PCA = "pca"
 
 #: Below this crop the global context sees (next to) no position with enough known ones, and learns nothing.
 MIN_CROP_GLOBAL_CONTEXT = 128

@@ -16,8 +16,8 @@ from src.bench.codec import LIGHT, OURS
 from src.errors import ConfigError, UserError
 from src.evaluation.complexity import count_macs
 from src.layers.transforms import AnalysisTransform
-from src.train import CONFIGS
 from src.training import resolvers
+from src.training.jobs import CONFIGS
 
 SMALL = ["scale=demo", "model.N=8", "model.M=8", "data.crop=128"]
 

@@ -16,8 +16,8 @@ from src.evaluation.complexity import CODING, OTHER, complexity, complexity_tabl
 from src.layers.gdn import GDN
 from src.models import build_model
 from src.models.base import LearnedCodec
-from src.train import model_config
 from src.training import resolvers
+from src.training.from_config import model_config
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 N, M = 6, 10

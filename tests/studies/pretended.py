@@ -10,8 +10,8 @@ import torch
 
 from src.models import build_model
 from src.models.checkpoint import load_model
-from src.train import model_config
 from src.training import run_folder
+from src.training.from_config import model_config
 from src.training.jobs import Job, JobResult
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from src.errors import ConfigError
-from src.train import train
 from src.training import assemble, compiled
+from src.training.run import train
 from src.training.run_name import run_key
 from src.training.validation import validate
 from tests.training import tiny

@@ -17,8 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 from src.data import build_data
 from src.data.patches import StepSampler
 from src.models import build_model
-from src.train import model_config
 from src.training.compression_module import CompressionModule
+from src.training.from_config import model_config
 from src.training.losses import RateDistortionLoss
 from src.training.schedules import constant
 from tests.training import tiny

@@ -16,10 +16,11 @@ from src.errors import ConfigError, UserError
 from src.models import build_model
 from src.models.checkpoint import load_model
 from src.models.image_codec import decode_image, encode_image
-from src.train import CONFIGS, train
 from src.training.entropy_module import EntropyModule
+from src.training.jobs import CONFIGS
 from src.training.latent_data import LatentData
 from src.training.losses import RateDistortionLoss
+from src.training.run import train
 from src.training.schedules import constant
 from src.training.validation import validate
 

@@ -11,13 +11,14 @@ from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from src import train as entry
 from src.data.datamodule import ImageData
 from src.data.sample import sample_images
 from src.errors import ConfigError
 from src.models import build_model
 from src.training import stages
+from src.training.jobs import CONFIGS
 from src.training.pca_start import start_from_components
+from src.training.run import train
 from src.training.validation import validate
 from tests.training.tiny import config, overrides, write_images
 
@@ -91,7 +92,7 @@ def test_other_transforms_are_refused(other: dict[str, Any], patches: Tensor) ->
 
 def test_a_training_starts_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_images(tmp_path)
-    folder = entry.train(config(*overrides(tmp_path, 1), "init_from=pca", f"paths.results={tmp_path}"))
+    folder = train(config(*overrides(tmp_path, 1), "init_from=pca", f"paths.results={tmp_path}"))
     assert "start from the principal components of" in capsys.readouterr().out
     assert OmegaConf.load(folder / "config.yaml").init_from == "pca"
 
@@ -99,7 +100,7 @@ def test_a_training_starts_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_the_first_stage_of_a_chain_may_start_so(tmp_path: Path) -> None:
     write_images(tmp_path)
     cfg = config("+experiment=jointiq_full", *overrides(tmp_path)[1:], "init_from=pca")
-    with initialize_config_dir(str(entry.CONFIGS), version_base="1.3"):
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         first, *others = stages.plan(cfg, tmp_path / "run", ["+experiment=jointiq_full", "init_from=pca"])
     assert first.cfg.init_from == "pca"
     assert all(str(stage.cfg.init_from).endswith("last.ckpt") for stage in others)

@@ -9,7 +9,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from src.errors import ConfigError
-from src.train import CONFIGS, _schedule
+from src.training.from_config import schedule
+from src.training.jobs import CONFIGS
 from src.training.validation import validate
 
 MSE = (0.5, 0.4, 0.3, 0.2, 0.12, 0.06, 0.03, 0.017, 0.01)
@@ -60,7 +61,7 @@ def test_a_scale_that_fixes_m_divides_it() -> None:
 
 
 def test_lee2019_halves_its_learning_rate_four_times() -> None:
-    factor = _schedule(config("+experiment=lee2019"))
+    factor = schedule(config("+experiment=lee2019"))
     assert [factor(step / 1e6) for step in (0, 799_999, 800_000, 850_000, 900_000, 950_000, 1_000_000)] == [
         1, 1, 0.5, 0.25, 0.125, 0.0625, 0.0625
     ]  # fmt: skip
@@ -68,14 +69,14 @@ def test_lee2019_halves_its_learning_rate_four_times() -> None:
 
 def test_the_hybrid_has_a_million_steps_of_pre_training() -> None:
     cfg = config("+experiment=lee2019_hybrid")
-    factor = _schedule(cfg)
+    factor = schedule(cfg)
     steps = (0, 999_999, 1_000_000, 1_799_999, 1_800_000, 1_950_000)
     rates = [cfg.optim.lr * factor(step / 2e6) for step in steps]
     assert rates == pytest.approx([1e-5, 1e-5, 5e-5, 5e-5, 2.5e-5, 5e-5 / 16])
 
 
 def test_demo_has_none() -> None:
-    factor = _schedule(config("+experiment=lee2019_hybrid", "scale=demo"))
+    factor = schedule(config("+experiment=lee2019_hybrid", "scale=demo"))
     assert factor(0) == 1 and factor(0.25) > factor(0.5)
 
 

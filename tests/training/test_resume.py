@@ -15,9 +15,8 @@ from typing import Any
 import pytest
 import torch
 
-from src import train as entry
 from src.errors import ConfigError
-from src.training import resume, run_folder
+from src.training import resume, run, run_folder
 from src.training.callbacks import LastCheckpoint
 from src.training.compression_module import CompressionModule
 from tests.training import tiny
@@ -47,7 +46,7 @@ def crash_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
         return step(self, batch, batch_idx)
 
     monkeypatch.setattr(CompressionModule, "training_step", watched)
-    entry._quiet()
+    run.quiet()
     yield control
 
 
@@ -56,7 +55,7 @@ def crash(*args: Any) -> None:
 
 
 def train(images: Path, folder: Path, *more: str) -> None:
-    entry.train(tiny.config(*tiny.overrides(images), f"paths.run_dir={folder}", *more))
+    run.train(tiny.config(*tiny.overrides(images), f"paths.run_dir={folder}", *more))
 
 
 def assert_equal(one: Any, other: Any, at: str = "") -> None:
@@ -239,12 +238,12 @@ def test_of_two_equal_commands_one_trains(
 
     def slowly(*args: Any, **options: Any) -> Any:
         """Images are read while the other command trains from its start to its end."""
-        monkeypatch.setattr(entry, "build_data", build_data)
+        monkeypatch.setattr(run, "build_data", build_data)
         train(images, folder, "trainer.max_steps=1")
         return build_data(*args, **options)
 
-    build_data = entry.build_data
-    monkeypatch.setattr(entry, "build_data", slowly)
+    build_data = run.build_data
+    monkeypatch.setattr(run, "build_data", slowly)
     train(images, folder, "trainer.max_steps=1")
     assert crash_at["seen"] == [0] and "finished before" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

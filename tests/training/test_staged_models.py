@@ -16,9 +16,11 @@ from src.models import build_model
 from src.models.checkpoint import load_model
 from src.models.export import write_export
 from src.models.image_codec import decode_image, encode_image, same_latents
-from src.train import CONFIGS, model_config, train
+from src.training.from_config import model_config
 from src.training.initialise import initialise
+from src.training.jobs import CONFIGS
 from src.training.losses import RateDistortionLoss
+from src.training.run import train
 from src.training.run_folder import CHECKPOINT
 from tests.conftest import photo
 from tests.models.coarse_models import CONFIG

@@ -8,11 +8,11 @@ import pytest
 import torch
 from hydra import compose
 
-from src import train as entry
 from src.files import write_text
 from src.models.checkpoint import load_model
 from src.training import resume, run_folder, stages
 from src.training.rerun import again
+from src.training.run import train
 from tests.training import tiny
 from tests.training.tiny import weights
 from tests.training.typed import TINY, error_line, last, losses, own, rows, run, start
@@ -43,7 +43,7 @@ def stages_in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             cfg = again(cfg.rerun, [text for text in overrides if not text.startswith("rerun=")])
         trained.append(Path(cfg.paths.run_dir).name)
         try:
-            entry.train(cfg)
+            train(cfg)
         except KeyboardInterrupt:
             return 130
         return 0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from src import train as entry
+from src.training import run
 from src.training.compression_module import CompressionModule
 from src.training.status import read_status
 from tests.training import tiny
@@ -16,7 +16,7 @@ def test_a_run_that_starts_anew_shows_nothing_of_the_old_one(tmp_path: Path, mon
     tiny.write_images(tmp_path)
     folder = tmp_path / "run"
     again = (*tiny.overrides(tmp_path, 1), f"paths.run_dir={folder}", "resume=never")
-    entry.train(tiny.config(*again))
+    run.train(tiny.config(*again))
     assert read_status(folder)["psnr"] is not None
 
     def cut(*_: object) -> None:
@@ -24,5 +24,5 @@ def test_a_run_that_starts_anew_shows_nothing_of_the_old_one(tmp_path: Path, mon
 
     monkeypatch.setattr(CompressionModule, "training_step", cut)
     with pytest.raises(RuntimeError, match="cut"):
-        entry.train(tiny.config(*again))
+        run.train(tiny.config(*again))
     assert read_status(folder)["psnr"] is None

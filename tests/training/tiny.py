@@ -9,13 +9,13 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from src import train as entry
 from src.data.images import write_png
+from src.training.jobs import CONFIGS
 
 #: Columns of metrics.csv that measure time.
 CLOCKS = ("steps_per_second", "hours_left")
 
-ROOT = Path(entry.__file__).resolve().parents[1]
+ROOT = CONFIGS.parent
 
 
 def write_images(folder: Path) -> None:
@@ -38,7 +38,7 @@ def overrides(images: Path, steps: int = 6) -> tuple[str, ...]:
 
 def config(*texts: str) -> DictConfig:
     """The composed ``train`` config."""
-    with initialize_config_dir(str(entry.CONFIGS), version_base="1.3"):
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return compose("train", overrides=list(texts))
 
 

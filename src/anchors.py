@@ -18,6 +18,8 @@ from src.evaluation.anchor_run import Done, run_anchors
 from src.evaluation.anchors import Codec
 from src.evaluation.pool import worker_count
 from src.evaluation.progress import progress_bar
+from src.evaluation.rd import read_rd
+from src.evaluation.tables import points_table
 
 CONFIGS = Path(__file__).resolve().parents[1] / "conf"
 
@@ -81,6 +83,8 @@ def anchors(cfg: DictConfig) -> int:
     if run.reused:
         print(f"taken from an earlier run: {run.reused} of {len(codecs) * len(images)} (codec, image) pairs")
     if run.files:
+        curves = [read_rd(file) for file in run.files if file.suffix == ".json"]
+        points_table(f"mean over {len(images)} images", curves).print()
         print("written:", *run.files)
     for failure in run.failures:
         print(f"failed: {failure}")

@@ -44,8 +44,10 @@ def run(images: Path, *overrides: str) -> int:
                           f"output={images.parent / 'out'}", *overrides))  # fmt: skip
 
 
-def test_files_rows_and_what_made_them(images: Path) -> None:
+def test_files_rows_and_what_made_them(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(images) == 0
+    shown = capsys.readouterr().out
+    assert "mean over 2 images" in shown and shown.count("JPEG") == 4  # a line for each point
     out = images.parent / "out"
     assert sorted(path.name for path in out.glob("*.*")) == [".rows"] + [
         f"jpeg_{chroma}.{suffix}" for chroma in ("420", "444") for suffix in ("csv", "json")

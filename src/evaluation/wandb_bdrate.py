@@ -83,6 +83,8 @@ def log_comparison(
 
 
 def _contents(comparison: Comparison | None, models: Sequence[RDCurve], anchors: Sequence[RDCurve]) -> dict[str, Any]:
+    # W&B compares a figure with this module, and takes for granted that it has been imported.
+    import matplotlib.pyplot  # noqa: F401
     import wandb
 
     from src.evaluation.plots import rd_figure

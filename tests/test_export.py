@@ -43,6 +43,15 @@ def test_same_model_same_files(living, picture, tmp_path, variant):
     assert metadata["name"] == "demo" and metadata["lmbda"] == "0.5"
 
 
+def test_the_same_model_is_the_same_bytes(living, tmp_path):
+    notes = {"name": "démo \n", "lmbda": "0.5", "training_data": "photos"}
+    for number in range(4):
+        write_export(living(), tmp_path / f"{number}.safetensors", **notes)
+    written = {path.read_bytes() for path in tmp_path.iterdir()}
+    assert len(written) == 1
+    assert {**read_metadata(tmp_path / "0.safetensors"), **notes} == read_metadata(tmp_path / "0.safetensors")
+
+
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
 def test_float_twin_is_restored(living, latents, tmp_path, variant):
     model = living(**variant)

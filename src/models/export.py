@@ -47,7 +47,22 @@ def write_export(model: LearnedCodec, path: str | Path, half: bool = False, **no
     metadata["checksum"] = _checksum(tensors)
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata)
+        _sort_metadata(temporary)
     return fingerprint(read_export(Path(path)))
+
+
+def _sort_metadata(path: Path) -> None:
+    """Give the file's metadata the order of their names: safetensors writes them in one that changes from call to call.
+
+    So the same model is the same file, with the same SHA-256.
+    """
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        file.seek(8)
+        file.write(text.ljust(size))
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:

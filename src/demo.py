@@ -39,7 +39,8 @@ def train(folder: Path, minutes: float, overrides: Sequence[str] = ()) -> Path:
     """
     days, seconds = divmod(round(60 * minutes), 86400)
     clock = f"{days:02d}:{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
-    command = [sys.executable, "-m", "src.train", "+experiment=jointiq", "scale=demo", "data=sample"]
+    # Minutes are too short for random transforms: they would not even have found the colours by then.
+    command = [sys.executable, "-m", "src.train", "+experiment=jointiq", "scale=demo", "data=sample", "init_from=pca"]
     values = [f"lmbda={LMBDA}", override("paths.run_dir", folder.resolve()), override("trainer.max_time", clock)]
     command += [*values, *overrides]
     # So small a network hardly gains from a second thread, and loses much to it where the cores are shared.

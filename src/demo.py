@@ -15,13 +15,13 @@ from src.data import test_images
 from src.errors import ConfigError, UserError, run_cli
 from src.evaluation.progress import progress_bar
 from src.training.command_line import override
+from src.training.jobs import CONFIGS
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
     from src.evaluation.demo_report import Advance
 
-ROOT = Path(__file__).resolve().parents[1]
 #: A low rate: after minutes of training a model is furthest ahead of JPEG there.
 LMBDA = 0.6
 
@@ -45,7 +45,7 @@ def train(folder: Path, minutes: float, overrides: Sequence[str] = ()) -> Path:
     command += [*values, *overrides]
     # So small a network hardly gains from a second thread, and loses much to it where the cores are shared.
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
-    code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+    code = subprocess.run(command, cwd=CONFIGS.parent, env=environment, check=False).returncode
     if code == 130:
         raise KeyboardInterrupt
     if code:
@@ -61,7 +61,7 @@ def run(output: Path, minutes: float, checkpoint: Path | None, overrides: Sequen
     from src.evaluation import demo_report as report
     from src.models.checkpoint import load_model
 
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         images = test_images(compose("evaluate", overrides=["data=sample"]).data)
     title = "JointIQ-Net, demo scale"
     if checkpoint is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterable
 
@@ -19,6 +20,17 @@ class ConfigError(UserError, ValueError):
         if not isinstance(allowed, str):
             allowed = "one of " + ", ".join(map(str, allowed))
         super().__init__(f"{key}={value!r} is not allowed; allowed: {allowed}")
+
+
+def check_whole(key: str, value: object, smallest: int, largest: float = math.inf) -> None:
+    """Refuse everything but a whole number of at least ``smallest`` and at most ``largest``.
+
+    Raises:
+        ConfigError: names the key, the value and the range.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not smallest <= value <= largest:
+        limit = "up" if largest == math.inf else f"to {largest}"
+        raise ConfigError(key, value, f"a whole number from {smallest} {limit}")
 
 
 class BitstreamError(UserError):

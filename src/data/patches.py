@@ -7,6 +7,7 @@ at the right patch, and no patch is ever drawn the same way twice.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from src.errors import DataError
 _MANY_FILES = 2000
 
 
-class Patches(Dataset[Tensor]):
+class Patches(Dataset[Tensor], ABC):
     """Patch number i: an image, a zoom, a place and flips, all drawn at random; (3, crop, crop) uint8.
 
     Where the images come from is the matter of the classes that derive from this one.
@@ -57,9 +58,9 @@ class Patches(Dataset[Tensor]):
             patch = patch[::-1]
         return _to_tensor(patch)
 
+    @abstractmethod
     def image(self, index: int) -> NDArray[np.uint8]:
         """Image number ``index``, whole, (height, width, 3)."""
-        raise NotImplementedError
 
 
 class RandomPatches(Patches):

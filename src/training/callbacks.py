@@ -12,7 +12,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from src.errors import ConfigError
+from src.errors import check_whole
 from src.training.pace import Pace
 
 #: Name of the checkpoint of the best validation, beside the last one.
@@ -35,9 +35,8 @@ class LastCheckpoint(Callback):
     """
 
     def __init__(self, path: str, every_steps: int, keep: int = 2, best: bool = True) -> None:
-        for key, value in (("every_steps", every_steps), ("keep", keep)):
-            if type(value) is not int or value < 1:
-                raise ConfigError(f"callbacks.checkpoint.{key}", value, "a whole number from 1 up")
+        check_whole("callbacks.checkpoint.every_steps", every_steps, 1)
+        check_whole("callbacks.checkpoint.keep", keep, 1)
         self.path = Path(path)
         self.every_steps = every_steps
         self.keep = keep

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from src.errors import ConfigError
+from src.errors import check_whole
 from src.models.compressai_codec import CompressAICodec
 from src.training.losses import psnr
 from src.training.stop import leaves_out_validation
@@ -39,8 +39,7 @@ class ImagePanels(Callback):
 
     def __init__(self, images: int = 1, side: int = 384, every: int = 5) -> None:
         for key, value, smallest in (("images", images, 0), ("side", side, 16), ("every", every, 1)):
-            if type(value) is not int or value < smallest:
-                raise ConfigError(f"callbacks.panels.{key}", value, f"a whole number from {smallest} up")
+            check_whole(f"callbacks.panels.{key}", value, smallest)
         self.images, self.side, self.every = images, side, every
 
     def on_validation_batch_end(

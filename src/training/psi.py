@@ -8,7 +8,7 @@ import numpy as np
 from lightning import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 
-from src.errors import ConfigError
+from src.errors import check_whole
 from src.evaluation.context_weights import effective_positions, weight_maps
 from src.layers.global_context import GlobalContext
 from src.training.panels import is_due, log_pictures
@@ -30,8 +30,7 @@ class PsiMaps(Callback):
 
     def __init__(self, channels: int = 8, every: int = 5) -> None:
         for key, value, smallest in (("channels", channels, 0), ("every", every, 1)):
-            if type(value) is not int or value < smallest:
-                raise ConfigError(f"callbacks.psi.{key}", value, f"a whole number from {smallest} up")
+            check_whole(f"callbacks.psi.{key}", value, smallest)
         self.channels, self.every = channels, every
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

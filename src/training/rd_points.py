@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
-from src.errors import ConfigError
+from src.errors import check_whole
 from src.evaluation.wandb_tables import CHART, curve_rows, rd_chart, rd_row
 from src.training.loggers import WandbLog
 from src.training.panels import is_due, row
@@ -30,8 +30,7 @@ class RDPoints(Callback):
     """
 
     def __init__(self, curve: str, stage: str = "joint", every: int = 1) -> None:
-        if type(every) is not int or every < 1:
-            raise ConfigError("callbacks.rd_points.every", every, "a whole number from 1 up")
+        check_whole("callbacks.rd_points.every", every, 1)
         self.curve, self.stage, self.every = curve, stage, every
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

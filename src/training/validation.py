@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from src.data import DATA_SETS
-from src.errors import ConfigError, UserError
+from src.errors import ConfigError, UserError, check_whole
 from src.training.resolvers import rate_rows
 from src.training.schedules import SCHEDULES
 from src.training.values import ALL_POSITIONS, COMPILE_MODES, DISTORTIONS, LATENT, MIN_SIDE, PCA, RATE_UNITS
@@ -187,10 +187,7 @@ def _check_choice(cfg: DictConfig, key: str, allowed: Sequence[object]) -> None:
 
 
 def _check_whole(cfg: DictConfig, key: str, smallest: int, largest: float = math.inf) -> None:
-    value = OmegaConf.select(cfg, key)
-    if isinstance(value, bool) or not isinstance(value, int) or not smallest <= value <= largest:
-        limit = "up" if largest == math.inf else f"to {largest}"
-        raise ConfigError(key, value, f"a whole number from {smallest} {limit}")
+    check_whole(key, OmegaConf.select(cfg, key), smallest, largest)
 
 
 def _check_number(cfg: DictConfig, key: str, is_allowed: Callable[[float], bool], allowed: str) -> None:

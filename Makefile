@@ -93,15 +93,15 @@ format: $(INSTALLED) ## let ruff format the code and fix what it can
 
 .PHONY: bench
 bench: $(INSTALLED) ## time the codec beside CompressAI's mbt2018 -> results/bench/codec.json
-	@$(PY) -m src.bench
+	@$(PY) -m tools.bench
 
 .PHONY: bench-train
 bench-train: $(INSTALLED) ## time a training step beside CompressAI's mbt2018 -> results/bench/train.json
-	@$(PY) -m src.bench.train --data-steps 20
+	@$(PY) -m tools.bench.train --data-steps 20
 
 .PHONY: fuzz
 fuzz: $(INSTALLED) ## decode COUNT=10000 damaged files (SEED=1): each a clean error or the exact latents
-	@$(PY) -m src.fuzz --count $(COUNT) --seed $(SEED)
+	@$(PY) -m tools.fuzz --count $(COUNT) --seed $(SEED)
 
 .PHONY: bdrate
 bdrate: $(INSTALLED) ## BD-rate tables, also the paper's Table 2: [RESULTS=DIR] [ANCHORS=DIR] [METHOD=pchip]

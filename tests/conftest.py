@@ -16,10 +16,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.models import build_model
-from src.models.base import bits
-from src.models.image_codec import to_tensor
-from src.models.jointiq import JointIQNet
+from jointiq.coding.image_codec import to_tensor
+from jointiq.models import build_model
+from jointiq.models.base import bits
+from jointiq.models.jointiq import JointIQNet
 
 CONFIG: dict[str, Any] = {"name": "jointiq", "N": 8, "M": 10, "min_known": 8}
 Y_STD, Z_STD = 3.0, 2.0

@@ -1,4 +1,4 @@
-"""A small folder of shipped models for tests, as ``python -m src.ship`` would leave it."""
+"""A small folder of shipped models for tests, as ``python -m tools.ship`` would leave it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from src.models import shipped
-from src.models.base import LearnedCodec
-from src.models.export import write_export
+from jointiq.coding import shipped
+from jointiq.coding.export import write_export
+from jointiq.models.base import LearnedCodec
 
 
 def make_folder(folder: Path, models: Mapping[int, LearnedCodec]) -> Path:

@@ -10,11 +10,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from src.errors import ConfigError
-from src.models import build_model
-from src.training.from_config import model_config, schedule
-from src.training.jobs import CONFIGS
-from src.training.validation import validate
+from jointiq.configs import CONFIGS
+from jointiq.errors import ConfigError
+from jointiq.models import build_model
+from jointiq.training.from_config import model_config, schedule
+from jointiq.training.validation import validate
 
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
 SCALES = sorted(path.stem for path in (CONFIGS / "scale").glob("*.yaml"))

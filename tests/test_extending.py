@@ -63,7 +63,7 @@ def test_an_enhancer_is_added_as_the_page_says(copy: Path) -> None:
     code = """
 import torch
 from omegaconf import OmegaConf
-from src.enhancers import build_enhancer
+from jointiq.enhancers import build_enhancer
 network = build_enhancer(OmegaConf.load("conf/enhancer/one_conv.yaml"))
 print(tuple(network(torch.zeros(1, 3, 5, 7)).shape), sum(p.numel() for p in network.parameters()))
 """

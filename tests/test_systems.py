@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
-from src.data.images import write_png
-from src.models.base import LearnedCodec
-from src.models.checkpoint import load_model
-from src.models.image_codec import decode_image, encode_image, same_latents
-from src.training.jobs import CONFIGS
-from src.training.run import train
-from src.training.run_folder import CHECKPOINT
+from jointiq.coding.image_codec import decode_image, encode_image, same_latents
+from jointiq.coding.load import load_model
+from jointiq.configs import CONFIGS
+from jointiq.data.images import write_png
+from jointiq.models.base import LearnedCodec
+from jointiq.runs.folder import CHECKPOINT
+from jointiq.training.run import train
 
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
 # Of those that train in several stages, the one that trains everything in one.

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.bitstream.container import Container, pack_varint, unpack_varint
-from src.bitstream.scan import MAX_POSITIONS
-from src.errors import BitstreamError
+from jointiq.bitstream.container import Container, pack_varint, unpack_varint
+from jointiq.bitstream.scan import MAX_POSITIONS
+from jointiq.errors import BitstreamError
 
 EXAMPLE = Container(b"\x01\x02\x03\x04", 1, 300, 200, 0xDEADBEEF, b"z" * 12, b"y" * 130)
 

@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.bitstream.rans import DECISIONS_PER_CALL, DecisionDecoder, encode_decisions
-from src.bitstream.tables import decision_probabilities
-from src.errors import BitstreamError
+from jointiq.bitstream.rans import DECISIONS_PER_CALL, DecisionDecoder, encode_decisions
+from jointiq.bitstream.tables import decision_probabilities
+from jointiq.errors import BitstreamError
 
 
 def sample(count, seed=0, low=0, high=512):

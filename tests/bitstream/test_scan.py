@@ -1,8 +1,8 @@
 import pytest
 
-from src.bitstream.scan import SCANS, Run, get_scan, grid_rows
-from src.errors import ConfigError
-from src.layers.context import ABOVE, LEFT, RIGHT
+from jointiq.bitstream.scan import SCANS, Run, get_scan, grid_rows
+from jointiq.errors import ConfigError
+from jointiq.layers.context import ABOVE, LEFT, RIGHT
 
 GRIDS = [(1, 1), (1, 7), (7, 1), (2, 3), (5, 4), (9, 16), (16, 9)]
 

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 from mpmath import mp, mpf
 
-from src.bitstream.tables import (
+from jointiq.bitstream.tables import (
     decision_probabilities,
     exp_table,
     inverse_sigma,

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.data.images import image_size, list_images, read_image, write_png
-from src.errors import DataError
+from jointiq.data.images import image_size, list_images, read_image, write_png
+from jointiq.errors import DataError
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from src.data import build_data, split_images
-from src.data.images import write_png
-from src.data.patches import RandomPatches, StepSampler, WholeImages
-from src.errors import ConfigError, DataError
+from jointiq.data import build_data, split_images
+from jointiq.data.images import write_png
+from jointiq.data.patches import RandomPatches, StepSampler, WholeImages
+from jointiq.errors import ConfigError, DataError
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from src.data import build_data, split_images
-from src.data.cutting import Settings
-from src.data.images import write_png
-from src.data.prepare import prepare
-from src.data.prepared import PreparedData, PreparedPatches, open_patches
-from src.errors import ConfigError, DataError
+from jointiq.commands.prepare import prepare
+from jointiq.data import build_data, split_images
+from jointiq.data.images import write_png
+from jointiq.data.prepare.cutting import Settings
+from jointiq.data.prepared import PreparedData, PreparedPatches, open_patches
+from jointiq.errors import ConfigError, DataError
 
 KEYS = {"batch_size": 4, "crop": 16, "min_zoom": 1.0, "flips": True, "num_workers": 0, "preload_mb": 0}
 

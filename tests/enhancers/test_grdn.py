@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from src.enhancers.grdn import GRDN
-from src.errors import ConfigError
+from jointiq.enhancers.grdn import GRDN
+from jointiq.errors import ConfigError
 
 LIGHT = (4, 3, 3, 32)
 FULL = (4, 4, 8, 64)

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from src.enhancers.rdn import RDN
-from src.errors import ConfigError
+from jointiq.enhancers.rdn import RDN
+from jointiq.errors import ConfigError
 
 FIGURE_4 = (5, 5, 16)
 SMALL = (2, 2, 6)

@@ -2,10 +2,10 @@ import pytest
 from omegaconf import OmegaConf
 from torch import nn
 
-import src.enhancers as enhancers
-from src.enhancers import build_enhancer, enhancer_names, register_enhancer
-from src.enhancers.grdn import GRDN
-from src.errors import ConfigError
+import jointiq.enhancers as enhancers
+from jointiq.enhancers import build_enhancer, enhancer_names, register_enhancer
+from jointiq.enhancers.grdn import GRDN
+from jointiq.errors import ConfigError
 
 SMALL = {"grdbs": 1, "rdbs": 1, "convs": 1, "kernels": 8}
 
@@ -71,6 +71,6 @@ def test_every_module_of_the_folder_is_imported() -> None:
     import subprocess
     import sys
 
-    code = "import src.enhancers as e; print(','.join(e.enhancer_names()))"
+    code = "import jointiq.enhancers as e; print(','.join(e.enhancer_names()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "grdn" in done.stdout.strip().split(",")

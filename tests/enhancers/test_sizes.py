@@ -9,9 +9,9 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from src.enhancers import build_enhancer
-from src.evaluation.complexity import count_macs
-from src.training import resolvers
+from jointiq.enhancers import build_enhancer
+from jointiq.evaluation.complexity import count_macs
+from jointiq.training import resolvers
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 ENHANCERS = sorted(path.stem for path in (CONF / "enhancer").glob("*.yaml") if path.stem != "none")

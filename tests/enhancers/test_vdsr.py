@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from src.enhancers.vdsr import VDSR
-from src.errors import ConfigError
+from jointiq.enhancers.vdsr import VDSR
+from jointiq.errors import ConfigError
 
 FIGURE_4 = (20, 34)
 SMALL = (4, 6)

@@ -3,10 +3,10 @@ import pytest
 import torch
 from compressai.entropy_models import EntropyBottleneck
 
-from src.entropy_models import factorized
-from src.entropy_models.factorized import CDF_BITS, ExactFactorized, ExactTable, FactorizedDensity, exact_cdf
-from src.errors import BitstreamError, ModelError
-from src.models.base import bits
+from jointiq.entropy_models import factorized
+from jointiq.entropy_models.factorized import CDF_BITS, ExactFactorized, ExactTable, FactorizedDensity, exact_cdf
+from jointiq.errors import BitstreamError, ModelError
+from jointiq.models.base import bits
 
 TOTAL = 1 << CDF_BITS
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from mpmath import mp, mpf
 from scipy.stats import norm
 
-from src.bitstream.tables import CDF_BITS, exp_table, inverse_sigma, normal_cdf
-from src.entropy_models.gaussian_mixture import (
+from jointiq.bitstream.tables import CDF_BITS, exp_table, inverse_sigma, normal_cdf
+from jointiq.entropy_models.gaussian_mixture import (
     SIGMA_MIN,
     ExactMixture,
     bound_log_sigma,

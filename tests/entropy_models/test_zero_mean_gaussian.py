@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from src.entropy_models.zero_mean_gaussian import ZeroMeanGaussian, exact_distribution, exact_log_sigma
+from jointiq.entropy_models.zero_mean_gaussian import ZeroMeanGaussian, exact_distribution, exact_log_sigma
 
 
 def prior(*sigmas):

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from src.errors import ConfigError, DataError
-from src.evaluation.bd_rate import METHODS, bd_rate
-from src.evaluation.rd import RDCurve
+from jointiq.errors import ConfigError, DataError
+from jointiq.evaluation.bd_rate import METHODS, bd_rate
+from jointiq.evaluation.rd import RDCurve
 
 RATES = (0.1, 0.2, 0.4, 0.8, 1.6)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from src.bdrate import main
-from src.errors import DataError, UserError
-from src.evaluation.comparison import compare_all, find_curves
+from jointiq.commands.bdrate import main
+from jointiq.errors import DataError, UserError
+from jointiq.evaluation.comparison import compare_all, find_curves
 
 RATES = (0.1, 0.2, 0.4, 0.8)
 

@@ -12,12 +12,12 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import nn
 
-from src.evaluation.complexity import CODING, OTHER, complexity, complexity_table, count_macs, parts_of, steps
-from src.layers.gdn import GDN
-from src.models import build_model
-from src.models.base import LearnedCodec
-from src.training import resolvers
-from src.training.from_config import model_config
+from jointiq.evaluation.complexity import CODING, OTHER, complexity, complexity_table, count_macs, parts_of, steps
+from jointiq.layers.gdn import GDN
+from jointiq.models import build_model
+from jointiq.models.base import LearnedCodec
+from jointiq.training import resolvers
+from jointiq.training.from_config import model_config
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 N, M = 6, 10

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.data.images import read_image, write_png
-from src.errors import DataError, UserError
-from src.evaluation import evaluation_run, evaluator
-from src.evaluation.evaluation_run import evaluate_checkpoints, with_complexity
-from src.evaluation.pictures import PictureFolder, picture_path
-from src.evaluation.rd import read_rd, write_rd
-from src.models import build_model
-from src.models.checkpoint import load_model
+from jointiq.coding.load import load_model
+from jointiq.data.images import read_image, write_png
+from jointiq.errors import DataError, UserError
+from jointiq.evaluation import evaluation_run, evaluator
+from jointiq.evaluation.evaluation_run import evaluate_checkpoints, with_complexity
+from jointiq.evaluation.pictures import PictureFolder, picture_path
+from jointiq.evaluation.rd import read_rd, write_rd
+from jointiq.models import build_model
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from src.evaluation.metrics import PSNR_CAP, mean, ms_ssim, ms_ssim_db, psnr
+from jointiq.evaluation.metrics import PSNR_CAP, mean, ms_ssim, ms_ssim_db, psnr
 
 
 def flat(level: int, height: int = 4, width: int = 6) -> np.ndarray:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from src.data.images import read_image
-from src.evaluation.pictures import PictureFolder, picture_path
+from jointiq.data.images import read_image
+from jointiq.evaluation.pictures import PictureFolder, picture_path
 
 
 def test_a_kept_picture_is_found_from_its_row(tmp_path: Path, picture: Any) -> None:

@@ -11,8 +11,8 @@ import matplotlib
 import pytest
 from compressai.utils.plot.__main__ import main as compressai_plot
 
-from src.errors import DataError
-from src.evaluation.rd import ImageRow, RDCurve, curve_from_rows, read_rd, write_rd
+from jointiq.errors import DataError
+from jointiq.evaluation.rd import ImageRow, RDCurve, curve_from_rows, read_rd, write_rd
 
 ROW = ImageRow(
     checkpoint="a.ckpt", image="one.png", width=200, height=100, bytes=1000, bpp=0.4, bpp_payload=0.39,

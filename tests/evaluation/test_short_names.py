@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from src.evaluation.short_names import short_names
+from jointiq.evaluation.short_names import short_names
 
 
 @pytest.mark.parametrize(

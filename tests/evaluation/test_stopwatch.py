@@ -1,4 +1,4 @@
-from src.evaluation.stopwatch import Moment, Sections, forget_peak, peak_bytes, resident_bytes
+from jointiq.evaluation.stopwatch import Moment, Sections, forget_peak, peak_bytes, resident_bytes
 
 
 def test_sections_add_up_without_what_is_inside_them() -> None:

@@ -7,8 +7,8 @@ import io
 
 import pytest
 
-from src.evaluation.rd import RDCurve
-from src.evaluation.tables import points_csv, points_table, rd_table
+from jointiq.evaluation.rd import RDCurve
+from jointiq.evaluation.tables import points_csv, points_table, rd_table
 
 PLAIN = RDCurve("plain", {"bpp": (0.1, 0.2), "psnr-rgb": (30.0, 33.0)}, parameter=(1, 2))
 RICH = RDCurve(

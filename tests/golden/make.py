@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from src.bitstream.container import VERSION
-from src.models.checkpoint import load_model
-from src.models.export import write_export
-from src.models.image_codec import encode_image
+from jointiq.bitstream.container import VERSION
+from jointiq.coding.export import write_export
+from jointiq.coding.image_codec import encode_image
+from jointiq.coding.load import load_model
 from tests.conftest import make_living, photo
 
 FOLDER = Path(__file__).parent

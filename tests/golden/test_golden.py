@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from src.bitstream.container import VERSION, Container
-from src.models.checkpoint import load_model
-from src.models.fingerprint import fingerprint
-from src.models.image_codec import decode_image, decode_latents, to_image
+from jointiq.bitstream.container import VERSION, Container
+from jointiq.coding.fingerprint import fingerprint
+from jointiq.coding.image_codec import decode_image, decode_latents, to_image
+from jointiq.coding.load import load_model
 from tests.golden import reference
 
 FOLDER = Path(__file__).parent

@@ -15,19 +15,19 @@ from compressai.ops import compute_padding
 from compressai.utils.plot.__main__ import main as compressai_plot
 from compressai.zoo.image import model_architectures
 
-from src.data.images import read_image, write_png
-from src.errors import UserError
-from src.evaluation.evaluation_run import evaluate_checkpoints
-from src.evaluation.evaluator import evaluate_image
-from src.evaluation.rd import read_rd, write_rd
-from src.interop import eval_model, update_model
-from src.interop.pth_tar import write_pth_tar
-from src.interop.registries import register
-from src.models import build_model, model_classes
-from src.models.checkpoint import load_model
-from src.models.fingerprint import fingerprint
-from src.models.image_codec import to_tensor
-from src.models.jointiq import JointIQNet
+from jointiq.coding.fingerprint import fingerprint
+from jointiq.coding.image_codec import to_tensor
+from jointiq.coding.load import load_model
+from jointiq.data.images import read_image, write_png
+from jointiq.errors import UserError
+from jointiq.evaluation.evaluation_run import evaluate_checkpoints
+from jointiq.evaluation.evaluator import evaluate_image
+from jointiq.evaluation.rd import read_rd, write_rd
+from jointiq.interop import eval_model, update_model
+from jointiq.interop.pth_tar import write_pth_tar
+from jointiq.interop.registries import register
+from jointiq.models import build_model, model_classes
+from jointiq.models.jointiq import JointIQNet
 
 ROOT = Path(__file__).resolve().parents[2]
 GRDN = {"name": "grdn", "grdbs": 1, "rdbs": 1, "convs": 1, "kernels": 4}
@@ -214,7 +214,7 @@ def test_a_mistake_is_one_line(monkeypatch, capsys, images, tmp_path):
 
 
 def test_the_command_as_typed(images, checkpoint):
-    command = [sys.executable, "-W", "ignore", "-m", "src.interop.eval_model", "checkpoint"]
+    command = [sys.executable, "-W", "ignore", "-m", "jointiq.interop.eval_model", "checkpoint"]
     arguments = [images, "-a", "jointiq", "-p", checkpoint]
     done = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["results"]["bpp"][0] > 0.1

@@ -9,18 +9,18 @@ import torch
 from compressai.zoo import load_state_dict
 from torch.utils.data import DataLoader
 
-from src import export
-from src.errors import UserError
-from src.interop.pth_tar import write_pth_tar
-from src.models.checkpoint import load_model
-from src.models.export import write_export
-from src.models.fingerprint import fingerprint
-from src.models.image_codec import encode_image, to_tensor
-from src.models.jointiq import JointIQNet
-from src.training.checkpoint_io import AtomicCheckpointIO
-from src.training.compression_module import CompressionModule
-from src.training.losses import RateDistortionLoss
-from src.training.schedules import constant
+from jointiq.coding.export import write_export
+from jointiq.coding.fingerprint import fingerprint
+from jointiq.coding.image_codec import encode_image, to_tensor
+from jointiq.coding.load import load_model
+from jointiq.commands import export
+from jointiq.errors import UserError
+from jointiq.interop.pth_tar import write_pth_tar
+from jointiq.models.jointiq import JointIQNet
+from jointiq.training.callbacks.checkpoint_io import AtomicCheckpointIO
+from jointiq.training.modules.compression import CompressionModule
+from jointiq.training.modules.losses import RateDistortionLoss
+from jointiq.training.schedules import constant
 
 GRDN = {"name": "grdn", "grdbs": 1, "rdbs": 1, "convs": 1, "kernels": 4}
 VARIANTS = [

@@ -6,15 +6,15 @@ import pytest
 import torch
 from compressai.zoo.image import model_architectures
 
-from src.data.images import read_image, write_png
-from src.errors import UserError
-from src.evaluation.evaluator import evaluate_image
-from src.evaluation.rd import read_rd
-from src.interop import eval_model
-from src.interop.pth_tar import write_pth_tar
-from src.models.checkpoint import load_model
-from src.models.compressai_codec import ARCHITECTURES
-from src.models.fingerprint import fingerprint
+from jointiq.coding.fingerprint import fingerprint
+from jointiq.coding.load import load_model
+from jointiq.data.images import read_image, write_png
+from jointiq.errors import UserError
+from jointiq.evaluation.evaluator import evaluate_image
+from jointiq.evaluation.rd import read_rd
+from jointiq.interop import eval_model
+from jointiq.interop.pth_tar import write_pth_tar
+from jointiq.models.compressai_codec import ARCHITECTURES
 
 
 def zoo_model(arch, seed=0):

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from src.layers.aggregation import Aggregation, SynthesisFeatures
-from src.layers.padding import pyramid
-from src.layers.transforms import SynthesisTransform
+from jointiq.layers.aggregation import Aggregation, SynthesisFeatures
+from jointiq.layers.padding import pyramid
+from jointiq.layers.transforms import SynthesisTransform
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (33, 2), (50, 61)])

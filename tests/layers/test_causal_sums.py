@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from src.bitstream.scan import get_scan, grid_rows
-from src.layers.causal_sums import CausalSums, pair_index, region_counts, tap_is_known
+from jointiq.bitstream.scan import get_scan, grid_rows
+from jointiq.layers.causal_sums import CausalSums, pair_index, region_counts, tap_is_known
 from tests.layers.definitions import clip, known_positions
 
 GRIDS = [(1, 1), (1, 9), (9, 1), (4, 5), (7, 12)]

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from src.layers.cbam import CBAM, ChannelAttention, SpatialAttention
+from jointiq.layers.cbam import CBAM, ChannelAttention, SpatialAttention
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (5, 1), (6, 7)])

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from src.bitstream.scan import get_scan
-from src.layers.context import KNOWN_ENTRIES, WindowLinear
+from jointiq.bitstream.scan import get_scan
+from jointiq.layers.context import KNOWN_ENTRIES, WindowLinear
 
 
 def naive(layer, x, row, column):

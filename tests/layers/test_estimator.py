@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from src.bitstream.scan import get_scan, grid_rows
-from src.layers.estimator import ExactEstimator, ParameterEstimator
-from src.layers.fixed_point import ONE, to_fixed
+from jointiq.bitstream.scan import get_scan, grid_rows
+from jointiq.layers.estimator import ExactEstimator, ParameterEstimator
+from jointiq.layers.integer_layers import ONE, to_fixed
 
 M, P = 4, 12
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from compressai.layers import GDN as CompressAIGDN
 
-from src.layers.gdn import GDN
+from jointiq.layers.gdn import GDN
 
 
 def layers(inverse: bool) -> tuple[GDN, CompressAIGDN]:

@@ -5,9 +5,8 @@ from math import isqrt
 import pytest
 import torch
 
-from src.bitstream.scan import MAX_POSITIONS, get_scan, grid_rows
-from src.layers.fixed_point import ACTIVATION_MAX, ONE
-from src.layers.global_context import (
+from jointiq.bitstream.scan import MAX_POSITIONS, get_scan, grid_rows
+from jointiq.layers.global_context import (
     DENOMINATOR_MIN,
     DENSE_POSITIONS,
     VALUE_FRACTION_BITS,
@@ -17,6 +16,7 @@ from src.layers.global_context import (
     integer_sqrt,
     weighted_moments,
 )
+from jointiq.layers.integer_layers import ACTIVATION_MAX, ONE
 from tests.layers.definitions import clip, known_positions
 
 SCANS = ("raster", "wavefront")

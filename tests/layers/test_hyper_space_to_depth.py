@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from src.layers.fixed_point import ONE
-from src.layers.hyper_space_to_depth import DepthToSpaceSynthesis, ExactDepthToSpaceSynthesis, SpaceToDepthAnalysis
+from jointiq.layers.hyper_space_to_depth import DepthToSpaceSynthesis, ExactDepthToSpaceSynthesis, SpaceToDepthAnalysis
+from jointiq.layers.integer_layers import ONE
 
 SIZES = [(1, 1), (1, 4), (5, 2), (7, 9)]
 

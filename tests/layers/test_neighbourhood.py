@@ -2,9 +2,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from src.layers import neighbourhood
-from src.layers.fixed_point import ACTIVATION_MAX, ONE, leaky_relu_
-from src.layers.neighbourhood import LEAKY_SLOPE, ExactNeighbourhoodPredictor, NeighbourhoodPredictor
+from jointiq.layers import neighbourhood
+from jointiq.layers.integer_layers import ACTIVATION_MAX, ONE, leaky_relu_
+from jointiq.layers.neighbourhood import LEAKY_SLOPE, ExactNeighbourhoodPredictor, NeighbourhoodPredictor
 
 CHANNELS = 4
 SIZES = [(1, 1), (1, 6), (5, 2), (7, 6)]

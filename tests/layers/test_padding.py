@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from src.layers.padding import crop, pad_to_even, pyramid
+from jointiq.layers.padding import crop, pad_to_even, pyramid
 
 
 @pytest.mark.parametrize(

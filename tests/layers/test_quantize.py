@@ -1,6 +1,6 @@
 import torch
 
-from src.layers.quantize import add_uniform_noise, round_ste
+from jointiq.layers.quantize import add_uniform_noise, round_ste
 
 
 def test_rounds_to_even_with_the_gradient_of_the_identity():

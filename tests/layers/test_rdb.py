@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from src.layers.rdb import GRDB, RDB
+from jointiq.layers.rdb import GRDB, RDB
 
 
 def count(module: nn.Module) -> int:

@@ -3,9 +3,9 @@ import math
 import pytest
 import torch
 
-from src.layers.fixed_point import ONE
-from src.layers.padding import pyramid
-from src.layers.transforms import (
+from jointiq.layers.integer_layers import ONE
+from jointiq.layers.padding import pyramid
+from jointiq.layers.transforms import (
     AnalysisTransform,
     ExactHyperSynthesis,
     HyperAnalysis,

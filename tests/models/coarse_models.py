@@ -5,8 +5,8 @@ from functools import cache
 
 import torch
 
-from src.models import build_model
-from src.models.image_codec import to_tensor
+from jointiq.coding.image_codec import to_tensor
+from jointiq.models import build_model
 from tests.conftest import photo
 
 CONFIG = {"name": "coarse_to_fine", "N": 8, "M": 12, "h2": 8, "h1": 6}

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from src.models import build_model
-from src.models.image_codec import to_tensor
-from src.models.lee2019 import Lee2019Hybrid
+from jointiq.coding.image_codec import to_tensor
+from jointiq.models import build_model
+from jointiq.models.lee2019 import Lee2019Hybrid
 from tests.conftest import Y_STD, Z_STD, photo
 
 CONFIG: dict[str, Any] = {"name": "lee2019_hybrid", "N": 8, "M1": 6, "M2": 5}

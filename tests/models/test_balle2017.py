@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 import torch
 
-from src.bitstream.container import Container
-from src.errors import BitstreamError, ConfigError
-from src.interop.pth_tar import write_pth_tar
-from src.models import build_model
-from src.models.checkpoint import load_model
-from src.models.export import write_export
-from src.models.fingerprint import fingerprint
-from src.models.image_codec import decode_image, encode_image, same_latents, to_image, to_tensor
+from jointiq.bitstream.container import Container
+from jointiq.coding.export import write_export
+from jointiq.coding.fingerprint import fingerprint
+from jointiq.coding.image_codec import decode_image, encode_image, same_latents, to_image, to_tensor
+from jointiq.coding.load import load_model
+from jointiq.errors import BitstreamError, ConfigError
+from jointiq.interop.pth_tar import write_pth_tar
+from jointiq.models import build_model
 
 GRDN = {"name": "grdn", "grdbs": 1, "rdbs": 1, "convs": 1, "kernels": 4}
 

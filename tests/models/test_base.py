@@ -7,10 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.errors import BitstreamError, ConfigError, DataError
-from src.models import build_model, model_classes
-from src.models.base import LearnedCodec, pack_segments, unpack_segments
-from src.models.image_codec import to_tensor
+from jointiq.coding.image_codec import to_tensor
+from jointiq.errors import BitstreamError, ConfigError, DataError
+from jointiq.models import build_model, model_classes
+from jointiq.models.base import LearnedCodec, pack_segments, unpack_segments
 
 
 @given(st.lists(st.binary(max_size=200), max_size=4))

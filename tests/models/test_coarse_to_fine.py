@@ -5,15 +5,15 @@ import numpy as np
 import pytest
 import torch
 
-from src.errors import BitstreamError, ConfigError
-from src.layers.padding import pyramid
-from src.models import build_model
-from src.models.base import LIKELIHOOD_FLOOR, bits
-from src.models.checkpoint import load_model
-from src.models.coarse_to_fine import PHASES, CoarseToFine
-from src.models.export import write_export
-from src.models.fingerprint import fingerprint
-from src.models.image_codec import decode_image, encode_image, same_latents, to_image, to_tensor
+from jointiq.coding.export import write_export
+from jointiq.coding.fingerprint import fingerprint
+from jointiq.coding.image_codec import decode_image, encode_image, same_latents, to_image, to_tensor
+from jointiq.coding.load import load_model
+from jointiq.errors import BitstreamError, ConfigError
+from jointiq.layers.padding import pyramid
+from jointiq.models import build_model
+from jointiq.models.base import LIKELIHOOD_FLOOR, bits
+from jointiq.models.coarse_to_fine import PHASES, CoarseToFine
 from tests.models.coarse_models import CONFIG, busy_latents, make_busy
 
 SIZES = [(1, 1), (1, 37), (33, 1), (17, 65), (50, 41)]

@@ -8,18 +8,18 @@ import torch
 import yaml
 from compressai.zoo.image import cfgs, model_architectures
 
-from src.bitstream.container import Container
-from src.bitstream.scan import scan_name
-from src.errors import BitstreamError, ConfigError, DataError, ModelError, UserError
-from src.models import build_model
-from src.models.checkpoint import load_model
-from src.models.compressai_codec import ARCHITECTURES
-from src.models.export import write_export
-from src.models.fingerprint import fingerprint
-from src.models.image_codec import decode_image, encode_image, same_latents, to_image, to_tensor
-from src.training.compression_module import CompressionModule, EnhancementModule
-from src.training.losses import RateDistortionLoss
-from src.training.schedules import constant
+from jointiq.bitstream.container import Container
+from jointiq.bitstream.scan import scan_name
+from jointiq.coding.export import write_export
+from jointiq.coding.fingerprint import fingerprint
+from jointiq.coding.image_codec import decode_image, encode_image, same_latents, to_image, to_tensor
+from jointiq.coding.load import load_model
+from jointiq.errors import BitstreamError, ConfigError, DataError, ModelError, UserError
+from jointiq.models import build_model
+from jointiq.models.compressai_codec import ARCHITECTURES
+from jointiq.training.modules.compression import CompressionModule, EnhancementModule
+from jointiq.training.modules.losses import RateDistortionLoss
+from jointiq.training.schedules import constant
 
 ROOT = Path(__file__).resolve().parents[2]
 GRDN = {"name": "grdn", "grdbs": 1, "rdbs": 1, "convs": 1, "kernels": 4}

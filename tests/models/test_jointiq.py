@@ -5,12 +5,12 @@ import torch
 from compressai.models import CompressionModel
 from compressai.registry import MODELS
 
-from src.errors import BitstreamError, ConfigError, DataError, ModelError
-from src.layers.padding import pyramid
-from src.models import build_model
-from src.models.base import LIKELIHOOD_FLOOR, bits
-from src.models.image_codec import to_image, to_tensor
-from src.models.jointiq import JointIQNet
+from jointiq.coding.image_codec import to_image, to_tensor
+from jointiq.errors import BitstreamError, ConfigError, DataError, ModelError
+from jointiq.layers.padding import pyramid
+from jointiq.models import build_model
+from jointiq.models.base import LIKELIHOOD_FLOOR, bits
+from jointiq.models.jointiq import JointIQNet
 
 SMALL = {"name": "jointiq", "N": 4, "M": 6}
 GRDN = {"name": "grdn", "grdbs": 1, "rdbs": 1, "convs": 1, "kernels": 4}

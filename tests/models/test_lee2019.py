@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.entropy_models.gaussian_mixture import log_mass, split_parameters
-from src.errors import ConfigError
-from src.layers.padding import pyramid
-from src.models import build_model
-from src.models.export import read_export, write_export
-from src.models.image_codec import decode_image, encode_image, same_latents, to_tensor
-from src.models.lee2019 import Lee2019Hybrid
+from jointiq.coding.export import read_export, write_export
+from jointiq.coding.image_codec import decode_image, encode_image, same_latents, to_tensor
+from jointiq.entropy_models.gaussian_mixture import log_mass, split_parameters
+from jointiq.errors import ConfigError
+from jointiq.layers.padding import pyramid
+from jointiq.models import build_model
+from jointiq.models.lee2019 import Lee2019Hybrid
 from tests.models.hybrids import CONFIG, living_hybrid
 
 BASE = {"name": "jointiq", "G": 1, "global_context": False, "mprm": False, "hyper_abs": True, "hyper_exp": True}

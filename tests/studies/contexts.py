@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from src.studies.context import Context, Trained
-from src.studies.image_sets import ImageSet
-from src.studies.plan import Run, Scale, Study
-from src.studies.rows import write_rows
+from jointiq.data.image_sets import ImageSet
+from jointiq.studies.context import Context, Trained
+from jointiq.studies.plan import Run, Scale, Study
+from jointiq.studies.rows import write_rows
 
 IMAGES = ImageSet("set", (Path("a.png"), Path("b.png")), ("1", "2"))
 

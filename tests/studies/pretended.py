@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 
-from src.models import build_model
-from src.models.checkpoint import load_model
-from src.training import run_folder
-from src.training.from_config import model_config
-from src.training.jobs import Job, JobResult
+from jointiq.coding.load import load_model
+from jointiq.models import build_model
+from jointiq.runs import folder as run_folder
+from jointiq.sweeps.jobs import Job, JobResult
+from jointiq.training.from_config import model_config
 
 
 class PretendedJobs:
-    """Stands for :func:`src.training.jobs.run_jobs`; ``started`` lists the overrides of the jobs it was given.
+    """Stands for :func:`jointiq.sweeps.jobs.run_jobs`; ``started`` lists the overrides of the jobs it was given.
 
     Args:
         fails: job number ``fails`` (counted over all calls) leaves nothing behind.

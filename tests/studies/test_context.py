@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from src.errors import DataError
-from src.studies.image_sets import ImageSet
-from src.training.run_folder import mark_done
+from jointiq.data.image_sets import ImageSet
+from jointiq.errors import DataError
+from jointiq.runs.folder import mark_done
 from tests.studies.contexts import IMAGES, a_context, a_run
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from src.errors import ConfigError, UserError
-from src.studies.analyses import check_analyses
-from src.studies.plan import EXPERIMENTS, SCALES, read_study, study_names
+from jointiq.errors import ConfigError, UserError
+from jointiq.studies.analyses import check_analyses
+from jointiq.studies.plan import EXPERIMENTS, SCALES, read_study, study_names
 
 STUDY = {
     "title": "T",

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from src.studies.image_sets import ImageSet
-from src.studies.rows import read_rows, write_rows
+from jointiq.data.image_sets import ImageSet
+from jointiq.studies.rows import read_rows, write_rows
 
 ROWS = [{"image": "a.png", "bpp": 1.0}, {"image": "b.png", "bpp": 2.0}]
 

@@ -8,12 +8,12 @@ import pytest
 import yaml
 from PIL import Image
 
-from src.errors import ConfigError, DataError, UserError
-from src.studies import training
-from src.studies.plan import read_study
-from src.studies.report import BEGIN, END, HEADER, NOT_RUN
-from src.studies.runner import Options, run_study
-from src.training.jobs import JobResult
+from jointiq.errors import ConfigError, DataError, UserError
+from jointiq.studies import training
+from jointiq.studies.plan import read_study
+from jointiq.studies.report import BEGIN, END, HEADER, NOT_RUN
+from jointiq.studies.runner import Options, run_study
+from jointiq.sweeps.jobs import JobResult
 from tests.studies.pretended import PretendedJobs
 
 SMALL = ["scale=demo", "model.N=6", "model.M=8"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
-from src.studies.statistics import paired_effect
+from jointiq.studies.statistics import paired_effect
 
 
 def draw(rng, effect=0.0, lambdas=4, seeds=3, images=24, seed_std=0.01, image_std=0.01):

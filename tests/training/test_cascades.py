@@ -8,9 +8,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from src.training.from_config import model_config
-from src.training.jobs import CONFIGS
-from src.training.validation import validate
+from jointiq.configs import CONFIGS
+from jointiq.training.from_config import model_config
+from jointiq.training.validation import validate
 
 ENHANCERS = {"enhancer_none": None, "enhancer_vdsr": "vdsr", "enhancer_rdn": "rdn", "enhancer_grdn": "grdn"}
 

@@ -14,13 +14,13 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from src.data import build_data
-from src.data.patches import StepSampler
-from src.models import build_model
-from src.training.compression_module import CompressionModule
-from src.training.from_config import model_config
-from src.training.losses import RateDistortionLoss
-from src.training.schedules import constant
+from jointiq.data import build_data
+from jointiq.data.patches import StepSampler
+from jointiq.models import build_model
+from jointiq.training.from_config import model_config
+from jointiq.training.modules.compression import CompressionModule
+from jointiq.training.modules.losses import RateDistortionLoss
+from jointiq.training.schedules import constant
 from tests.training import tiny
 
 CONFIG: dict[str, Any] = {

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.data.datamodule import ImageData
-from src.models import build_model
-from src.training.compression_module import CompressionModule
-from src.training.layout import set_training_layout
-from src.training.losses import RateDistortionLoss
-from src.training.schedules import constant
+from jointiq.data.datamodule import ImageData
+from jointiq.models import build_model
+from jointiq.training.memory_format import set_training_layout
+from jointiq.training.modules.compression import CompressionModule
+from jointiq.training.modules.losses import RateDistortionLoss
+from jointiq.training.schedules import constant
 from tests.training import tiny
 
 

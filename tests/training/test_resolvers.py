@@ -8,10 +8,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from src.errors import ConfigError
-from src.training.from_config import schedule
-from src.training.jobs import CONFIGS
-from src.training.validation import validate
+from jointiq.configs import CONFIGS
+from jointiq.errors import ConfigError
+from jointiq.training.from_config import schedule
+from jointiq.training.validation import validate
 
 MSE = (0.5, 0.4, 0.3, 0.2, 0.12, 0.06, 0.03, 0.017, 0.01)
 MS_SSIM = (0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.03, 0.017, 0.01)

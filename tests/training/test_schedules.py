@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from src.training.schedules import SCHEDULES, build_schedule, cosine, step_decay
+from jointiq.training.schedules import SCHEDULES, build_schedule, cosine, step_decay
 
 
 @pytest.mark.parametrize("steps", [1_000_000, 1_200_000, 1_500_000, 2_000_000, 3_000_000])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from src.training.validation import refuse_long_trial
+from jointiq.training.validation import refuse_long_trial
 from tests.training import tiny
 from tests.training.typed import error_line, run
 

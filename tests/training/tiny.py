@@ -9,8 +9,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from src.data.images import write_png
-from src.training.jobs import CONFIGS
+from jointiq.configs import CONFIGS
+from jointiq.data.images import write_png
 
 #: Columns of metrics.csv that measure time.
 CLOCKS = ("steps_per_second", "hours_left")

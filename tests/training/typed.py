@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from src import train as entry
-from src.errors import run_cli
+from jointiq.commands import train as entry
+from jointiq.errors import run_cli
 from tests.training.tiny import ROOT
 
 TINY = (
@@ -33,7 +33,7 @@ def own(images: Path) -> tuple[str, ...]:
 
 def run(monkeypatch: pytest.MonkeyPatch, *overrides: str) -> int:
     """Exit code of the command line, run in this process."""
-    monkeypatch.setattr(sys, "argv", ["src/train.py", *overrides])
+    monkeypatch.setattr(sys, "argv", ["src/jointiq/commands/train.py", *overrides])
     with pytest.raises(SystemExit) as exit_info:
         run_cli(entry.main)
     return int(exit_info.value.code or 0)

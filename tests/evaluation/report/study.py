@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from src.data.images import write_png
-from src.evaluation.metrics import psnr
-from src.evaluation.pictures import PictureFolder
-from src.evaluation.rd import curve_from_rows, write_rd
+from jointiq.data.images import write_png
+from jointiq.evaluation.metrics import psnr
+from jointiq.evaluation.pictures import PictureFolder
+from jointiq.evaluation.rd import curve_from_rows, write_rd
 from tests.conftest import photo
 
 NAMES = ("one.png", "two.png")

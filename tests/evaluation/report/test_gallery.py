@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.data.images import read_image, write_png
-from src.errors import DataError
-from src.evaluation.metrics import psnr
-from src.evaluation.pictures import picture_path
-from src.evaluation.report.gallery import Gallery, Packed, Packing, gallery, pack
-from src.evaluation.report.sources import Sources, read_sources
+from jointiq.data.images import read_image, write_png
+from jointiq.errors import DataError
+from jointiq.evaluation.metrics import psnr
+from jointiq.evaluation.pictures import picture_path
+from jointiq.evaluation.report.gallery import Gallery, Packed, Packing, gallery, pack
+from jointiq.evaluation.report.sources import Sources, read_sources
 from tests.evaluation.report.study import NAMES, SIZE, make_study
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.evaluation.report.gallery import Packing, gallery
-from src.evaluation.report.page import render
-from src.evaluation.report.sources import read_sources
+from jointiq.evaluation.report.gallery import Packing, gallery
+from jointiq.evaluation.report.page import render
+from jointiq.evaluation.report.sources import read_sources
 from tests.evaluation.report.browser import CHROMIUM, DRIVER, KEYS, Browser, browser
 from tests.evaluation.report.study import ANCHOR, MODEL, SIZE, make_study
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from src.errors import DataError
-from src.evaluation.rd import read_rd
-from src.evaluation.report.gallery import Packing, gallery
-from src.evaluation.report.page import page_data, render, script_json
-from src.evaluation.report.provenance import caveats, reference_of
-from src.evaluation.report.sources import read_sources
+from jointiq.errors import DataError
+from jointiq.evaluation.rd import read_rd
+from jointiq.evaluation.report.gallery import Packing, gallery
+from jointiq.evaluation.report.page import page_data, render, script_json
+from jointiq.evaluation.report.provenance import caveats, reference_of
+from jointiq.evaluation.report.sources import read_sources
 from tests.evaluation.report.study import ANCHOR, MODEL, make_study
 
 

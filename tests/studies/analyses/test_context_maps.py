@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from src.bitstream.scan import SCANS, get_scan
-from src.layers.global_context import GlobalContext
-from src.studies.analyses.context_maps import CURRENT, GRID, effective_positions, regions, weight_maps
+from jointiq.bitstream.scan import SCANS, get_scan
+from jointiq.layers.global_context import GlobalContext
+from jointiq.studies.analyses.context_maps import CURRENT, GRID, effective_positions, regions, weight_maps
 
 
 @pytest.mark.parametrize("scan", SCANS.values(), ids=lambda scan: scan.name)

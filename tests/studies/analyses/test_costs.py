@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from src.evaluation.complexity import Complexity, Cost
-from src.studies.analyses import costs
+from jointiq.evaluation.complexity import Complexity, Cost
+from jointiq.studies.analyses import costs
 from tests.studies.contexts import a_context, a_run
 
 

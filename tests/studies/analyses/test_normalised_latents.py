@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from src.errors import DataError
-from src.models.image_codec import to_tensor
-from src.studies.analyses.normalised_latents import likeness, neighbour_covariance, normalise
+from jointiq.coding.image_codec import to_tensor
+from jointiq.errors import DataError
+from jointiq.studies.analyses.normalised_latents import likeness, neighbour_covariance, normalise
 
 
 def test_covariance_of_neighbours_of_a_board_and_of_noise():

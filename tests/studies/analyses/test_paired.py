@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from src.studies.analyses.paired import _bd_rate, _samples, verdict
-from src.studies.image_sets import ImageSet
-from src.studies.statistics import Effect
+from jointiq.data.image_sets import ImageSet
+from jointiq.studies.analyses.paired import _bd_rate, _samples, verdict
+from jointiq.studies.statistics import Effect
 from tests.studies.contexts import IMAGES, a_context, a_run
 
 #: bpp and PSNR of the trunk by lambda.

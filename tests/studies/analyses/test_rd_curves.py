@@ -8,13 +8,13 @@ import pytest
 import yaml
 from PIL import Image
 
-from src.errors import ConfigError
-from src.evaluation.comparison import find_curves
-from src.evaluation.rd import read_rd
-from src.studies import training
-from src.studies.plan import read_study
-from src.studies.report import BEGIN, END
-from src.studies.runner import Options, run_study
+from jointiq.errors import ConfigError
+from jointiq.evaluation.comparison import find_curves
+from jointiq.evaluation.rd import read_rd
+from jointiq.studies import training
+from jointiq.studies.plan import read_study
+from jointiq.studies.report import BEGIN, END
+from jointiq.studies.runner import Options, run_study
 from tests.studies.pretended import PretendedJobs
 
 STUDY = {

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from src.studies.analyses.visual import _nearest
-from src.studies.image_sets import ImageSet
+from jointiq.data.image_sets import ImageSet
+from jointiq.studies.analyses.visual import _nearest
 from tests.studies.contexts import IMAGES, a_context, a_run
 
 BPP = {0.5: (0.1, 0.9), 0.1: (0.4, 0.2)}

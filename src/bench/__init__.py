@@ -1,1 +1,0 @@
-"""Speed and memory of the codec, beside CompressAI's ``mbt2018``: ``python -m src.bench``."""

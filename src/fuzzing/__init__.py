@@ -1,1 +1,0 @@
-"""Damaged ``.jiq`` files, and a process in which they are decoded: ``python -m src.fuzz``."""

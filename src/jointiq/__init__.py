@@ -1,0 +1,1 @@
+"""JointIQ-Net: learned image compression and quality enhancement, trained jointly, coded to real files."""

@@ -1,0 +1,135 @@
+"""The ``.jiq`` file: a small header, the two entropy-coded segments, a checksum. See docs/format.md.
+
+bytes   field
+3       magic "JIQ"
+1       format version
+4       fingerprint of the model
+1       scan (0 raster, 1 wavefront, 2 parallel)
+1-5     image height          LEB128
+1-5     image width           LEB128
+1-5     length of segment z   LEB128
+1-5     length of segment y   LEB128
+4       CRC-32 of the decoded latents, little-endian
+...     segment z, segment y
+4       CRC-32 of everything before it, little-endian
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+from jointiq.bitstream.scan import MAX_POSITIONS
+from jointiq.errors import BitstreamError
+
+MAGIC = b"JIQ"
+VERSION = 1
+FINGERPRINT_BYTES = 4
+_FIXED = len(MAGIC) + 1 + FINGERPRINT_BYTES + 1
+_CRC_BYTES = 4
+# Side of the square of pixels that one position of y stands for.
+POSITION_SIDE = 16
+SIZES = f"1x1 pixels to {MAX_POSITIONS} blocks of {POSITION_SIDE}x{POSITION_SIDE}, 67 megapixels"
+
+
+def positions(height: int, width: int) -> int:
+    """Positions of the latent grid of an image."""
+    return -(-height // POSITION_SIDE) * -(-width // POSITION_SIDE)
+
+
+@dataclass(frozen=True)
+class Container:
+    """What a ``.jiq`` file says.
+
+    Attributes:
+        fingerprint: first bytes of the hash of the model that wrote it.
+        scan: code of the order of coding.
+        height, width: of the image, in pixels.
+        latents_crc: CRC-32 of the decoded latents.
+        z, y: the entropy-coded segments.
+    """
+
+    fingerprint: bytes
+    scan: int
+    height: int
+    width: int
+    latents_crc: int
+    z: bytes
+    y: bytes
+
+    @property
+    def payload_bytes(self) -> int:
+        """Bytes of the entropy-coded segments."""
+        return len(self.z) + len(self.y)
+
+    def pack(self) -> bytes:
+        """The whole file."""
+        header = MAGIC + bytes([VERSION]) + self.fingerprint + bytes([self.scan])
+        header += b"".join(map(pack_varint, (self.height, self.width, len(self.z), len(self.y))))
+        body = header + self.latents_crc.to_bytes(_CRC_BYTES, "little") + self.z + self.y
+        return body + zlib.crc32(body).to_bytes(_CRC_BYTES, "little")
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Container:
+        """Read a whole file.
+
+        Raises:
+            BitstreamError: not a ``.jiq`` file, another version, truncated, damaged, or an impossible size.
+        """
+        if data[: len(MAGIC)] != MAGIC:
+            raise BitstreamError("not a .jiq file (its first bytes are not 'JIQ')" if data else "the file is empty")
+        if len(data) < _FIXED + 4 + 2 * _CRC_BYTES:
+            raise BitstreamError("the file is truncated inside its header")
+        if data[len(MAGIC)] != VERSION:
+            raise BitstreamError(f"format version {data[len(MAGIC)]} is unknown; this program reads version {VERSION}")
+        body, checksum = data[:-_CRC_BYTES], data[-_CRC_BYTES:]
+        if zlib.crc32(body) != int.from_bytes(checksum, "little"):
+            raise BitstreamError("the file is truncated or damaged (its checksum does not match)")
+        fingerprint = data[len(MAGIC) + 1 : _FIXED - 1]
+        position = _FIXED
+        numbers = []
+        for _ in range(4):
+            number, position = unpack_varint(body, position)
+            numbers.append(number)
+        height, width, z_length, y_length = numbers
+        if height < 1 or width < 1 or positions(height, width) > MAX_POSITIONS:
+            raise BitstreamError(f"impossible image size {width}x{height}; allowed: {SIZES}")
+        start = position + _CRC_BYTES
+        if start + z_length + y_length != len(body):
+            raise BitstreamError("the segment lengths do not add up to the file")
+        return cls(
+            fingerprint,
+            data[_FIXED - 1],
+            height,
+            width,
+            int.from_bytes(body[position:start], "little"),
+            body[start : start + z_length],
+            body[start + z_length :],
+        )
+
+
+def pack_varint(number: int) -> bytes:
+    """Unsigned LEB128: seven bits a byte, lowest first, top bit set on all but the last byte."""
+    out = bytearray()
+    while number >= 0x80:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def unpack_varint(data: bytes, position: int) -> tuple[int, int]:
+    """The number at ``position`` and the position after it.
+
+    Raises:
+        BitstreamError: the data ends inside it, or it takes more than five bytes.
+    """
+    number = 0
+    for index in range(5):
+        if position + index >= len(data):
+            break
+        byte = data[position + index]
+        number |= (byte & 0x7F) << (7 * index)
+        if byte < 0x80:
+            return number, position + index + 1
+    raise BitstreamError("the file is truncated or damaged inside its header")

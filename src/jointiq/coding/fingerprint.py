@@ -1,0 +1,35 @@
+"""The identity of a trained model: two models with equal fingerprints decode a file to the same picture."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from jointiq.models.base import LearnedCodec
+
+
+def fingerprint(model: LearnedCodec) -> bytes:
+    """SHA-256 over everything a decoder uses: config, integer entropy model, weights of g_s and of the enhancer
+    (float32); for models that are not coded on integers, all weights.
+
+    Cached in the model until its weights change.
+    """
+    identity = model.cached_fingerprint
+    if identity is None:
+        model.update()
+        digest = hashlib.sha256(json.dumps(model.config, sort_keys=True).encode())
+        for name, tensor in sorted(model.exact_tensors().items()):
+            digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+        for name, tensor in sorted(model.state_dict().items()):
+            if name.startswith(model.DECODER_PARTS):
+                digest.update(name.encode() + tensor.detach().cpu().float().numpy().tobytes())
+        identity = model.cached_fingerprint = digest.digest()
+    return identity
+
+
+def weights_digest(model: LearnedCodec) -> str:
+    """SHA-256 over configuration and all weights, those of the encoder too: what two models that code alike share."""
+    digest = hashlib.sha256(fingerprint(model))
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

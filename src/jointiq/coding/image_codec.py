@@ -1,0 +1,157 @@
+"""Images to ``.jiq`` bytes and back with a trained model."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from jointiq.bitstream.container import FINGERPRINT_BYTES, SIZES, Container, positions
+from jointiq.bitstream.scan import MAX_POSITIONS, scan_name
+from jointiq.coding.fingerprint import fingerprint
+from jointiq.errors import BitstreamError, DataError
+from jointiq.models.base import DecodedLatents, Latents, LearnedCodec
+
+Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A coded image.
+
+    Attributes:
+        data: the whole file.
+        header_bytes, payload_bytes: its two parts; the checksum counts as header.
+        estimated_bits: what the float likelihoods of the training say of each latent; None if not asked for.
+        exact_bits: what their integer twins say, with an ideal coder; None if not asked for, or if there are none.
+        latents: the coded latents by name, int64 (C, h, w).
+        seconds: wall-clock time of the coding, without the estimate.
+    """
+
+    data: bytes
+    header_bytes: int
+    payload_bytes: int
+    estimated_bits: dict[str, float] | None
+    exact_bits: dict[str, float] | None
+    latents: Latents
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A decoded image.
+
+    Attributes:
+        image, x_mid: final output and I's own output, 8-bit (H, W, 3).
+        latents: the decoded latents by name, int64 (C, h, w).
+        seconds: wall-clock time, from bytes to the final picture.
+    """
+
+    image: Image
+    x_mid: Image
+    latents: Latents
+    seconds: float
+
+
+@torch.inference_mode()
+def encode_image(model: LearnedCodec, image: Image, estimate: bool = True) -> Encoded:
+    """Code an 8-bit RGB image (H, W, 3).
+
+    Raises:
+        DataError: the image is too large, or the model gives no finite latents for it.
+    """
+    height, width, _ = image.shape
+    if positions(height, width) > MAX_POSITIONS:
+        raise DataError(f"the image has {width}x{height} pixels; allowed: {SIZES}")
+    # Derived from the weights once a model, not once an image.
+    identity = fingerprint(model)
+    began = time.perf_counter()
+    coded = model.encode(to_tensor(image, model.device))
+    crc = latents_crc(coded.symbols)
+    container = Container(identity[:FINGERPRINT_BYTES], model.scan_code, height, width, crc, coded.side, coded.y)
+    data = container.pack()
+    seconds = time.perf_counter() - began
+    estimated = exact_bits = None
+    if estimate:
+        exact_bits = coded.bits() or None
+        estimated = coded.estimate()
+    payload = container.payload_bytes
+    return Encoded(data, len(data) - payload, payload, estimated, exact_bits, coded.symbols, seconds)
+
+
+@torch.inference_mode()
+def decode_image(model: LearnedCodec, data: bytes) -> Decoded:
+    """Decode a whole ``.jiq`` file.
+
+    Raises:
+        BitstreamError: the file is damaged, or was written by another model; never a wrong picture.
+    """
+    fingerprint(model)
+    began = time.perf_counter()
+    decoded, size = _decode(model, data)
+    latents = {name: latent[None].float() for name, latent in decoded.latents.items()}
+    x_hat, x_mid = model.reconstruct_from(latents, size)
+    image, mid = to_image(x_hat), to_image(x_mid)
+    symbols = {name: symbol.cpu() for name, symbol in decoded.symbols.items()}
+    return Decoded(image, mid, symbols, time.perf_counter() - began)
+
+
+@torch.inference_mode()
+def decode_latents(model: LearnedCodec, data: bytes) -> tuple[Latents, tuple[int, int]]:
+    """Latents (int64) and the image size (height, width) of a ``.jiq`` file: the part that is exact everywhere.
+
+    Raises:
+        BitstreamError: as :func:`decode_image`.
+    """
+    decoded, size = _decode(model, data)
+    return decoded.symbols, size
+
+
+def _decode(model: LearnedCodec, data: bytes) -> tuple[DecodedLatents, tuple[int, int]]:
+    container = Container.unpack(data)
+    expected = fingerprint(model)[:FINGERPRINT_BYTES]
+    if container.fingerprint != expected:
+        raise BitstreamError(
+            f"the file was written by the model {container.fingerprint.hex()}, this one is {expected.hex()}"
+        )
+    if container.scan != model.scan_code:
+        here = scan_name(model.scan_code)
+        raise BitstreamError(f"the scan of the file is {scan_name(container.scan)}, the model's is {here}")
+    size = (container.height, container.width)
+    decoded = model.decode(container.z, container.y, size)
+    if latents_crc(decoded.symbols) != container.latents_crc:
+        # Models that are coded on floats decode only where those come out the same.
+        elsewhere = "" if model.exact_tensors() else ", or was written with another device, threads or versions"
+        raise BitstreamError(f"the decoded latents do not match their checksum; the file is damaged{elsewhere}")
+    return decoded, size
+
+
+def same_latents(encoded: Encoded, decoded: Decoded) -> bool:
+    """Tell whether the decoder arrived at exactly the encoder's integer latents."""
+    return encoded.latents.keys() == decoded.latents.keys() and all(
+        torch.equal(latent, decoded.latents[name]) for name, latent in encoded.latents.items()
+    )
+
+
+def latents_crc(latents: Latents) -> int:
+    """CRC-32 over the latents, ``y`` last, as little-endian int32 in (channel, row, column) order."""
+    crc = 0
+    for latent in latents.values():
+        crc = zlib.crc32(latent.cpu().numpy().astype("<i4").tobytes(), crc)
+    return crc
+
+
+def to_tensor(image: Image, device: torch.device | str = "cpu") -> Tensor:
+    """8-bit (H, W, 3) -> (1, 3, H, W) in [0, 1]."""
+    return torch.from_numpy(np.array(image)).to(device).permute(2, 0, 1)[None].float() / 255
+
+
+def to_image(x: Tensor) -> Image:
+    """(1, 3, H, W) in [0, 1], clamped and rounded to 8 bits -> (H, W, 3)."""
+    rounded: Image = x[0].clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu().numpy()
+    return rounded

@@ -1,0 +1,74 @@
+"""Trained models from files: a training checkpoint of ``src.train``, or an export of ``src.export``.
+
+Also read are state dicts in CompressAI's layouts (``.pth.tar``): bare, or under the key ``state_dict``. They may be of
+our models, or of CompressAI's own (:mod:`jointiq.models.compressai_codec`), whatever trained those.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import struct
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jointiq.coding.export import read_export
+from jointiq.coding.suffixes import EXPORT, PTH_TAR
+from jointiq.errors import UserError
+from jointiq.models import build_model
+from jointiq.models.base import LearnedCodec
+from jointiq.models.compressai_codec import CompressAICodec
+
+_NET = "net."
+_CONFIG = "_extra_state"
+# Where CompressAI's tools look for a state dict in a checkpoint.
+_STATES = ("network", "state_dict", "model_state_dict")
+# What torch.load raises depends on the bytes it stumbles over; these were seen with random and damaged files.
+_UNREADABLE = (
+    pickle.UnpicklingError, struct.error, RuntimeError, EOFError, LookupError, TypeError, AttributeError, ValueError,
+    AssertionError,
+)  # fmt: skip
+
+
+def load_model(path: str | Path, device: torch.device | str = "cpu") -> LearnedCodec:
+    """The model in ``path``, in evaluation mode on ``device``.
+
+    Raises:
+        UserError: no such file, or not one of ours. Nothing in it is executed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint")
+    model = read_export(path) if path.suffix == EXPORT else read_training_checkpoint(path)
+    return model.to(device).eval()
+
+
+def read_training_checkpoint(path: Path) -> LearnedCodec:
+    """The network inside a Lightning checkpoint of ``src.train``, or of a state dict of its own.
+
+    Raises:
+        UserError: not such a checkpoint.
+    """
+    allowed = (
+        f"a .ckpt of src.train, a {EXPORT} or {PTH_TAR} of src.export, or a {PTH_TAR} of CompressAI's image models"
+    )
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state = next((checkpoint[key] for key in _STATES if key in checkpoint), checkpoint)
+        if _CONFIG in state:
+            config, weights = json.loads(bytes(state[_CONFIG].tolist())), state
+        elif "model_config" not in checkpoint:
+            return CompressAICodec.from_zoo(state)
+        else:
+            config = checkpoint["model_config"]
+            weights = {name.removeprefix(_NET): value for name, value in state.items() if name.startswith(_NET)}
+    except _UNREADABLE as error:
+        raise UserError(f"{path} is not a checkpoint of this project; allowed: {allowed}") from error
+    try:
+        model = build_model(config)
+        model.load_state_dict(weights)
+    except (ValueError, TypeError, RuntimeError, KeyError) as error:
+        raise UserError(f"{path}: its weights do not fit its configuration") from error
+    return model

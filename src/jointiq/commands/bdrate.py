@@ -1,0 +1,122 @@
+"""BD-rates: of two or more RD files, or of all in a results folder against anchors and the paper's Table 2.
+
+``python -m src.bdrate ANCHOR.json TEST.json [TEST.json ...]`` prints one table;
+``python -m src.bdrate --results DIR --anchors DIR`` prints and writes them all; with ``--wandb GROUP`` they close the
+group of a sweep in W&B.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from jointiq.errors import DataError, UserError, run_cli
+from jointiq.evaluation.bd_rate import METHODS, METRICS, BDRate, bd_rate
+from jointiq.evaluation.comparison import compare_all, find_compared, tables, write_comparison
+from jointiq.evaluation.rd import RDCurve, read_rd
+from jointiq.evaluation.tables import bd_table
+from jointiq.tracking.bdrate import PROJECT, log_comparison
+
+RESULTS = Path("results")
+
+
+def compare(anchor: RDCurve, tests: Sequence[RDCurve], metrics: Sequence[str], method: str) -> list[BDRate]:
+    """Compute every BD-rate asked for; of several metrics, one that a pair cannot give is told on stderr.
+
+    Raises:
+        DataError: a pair gives none of the metrics.
+    """
+    rates = []
+    for test in tests:
+        failed: list[DataError] = []
+        for metric in metrics:
+            try:
+                rates.append(bd_rate(anchor, test, metric, method))
+            except DataError as error:
+                failed.append(error)
+        if len(failed) == len(metrics):
+            raise failed[0]
+        for problem in failed:
+            print(f"left out: {problem}", file=sys.stderr)
+    return rates
+
+
+def compare_folders(
+    results: Sequence[Path],
+    anchors: Sequence[Path],
+    method: str,
+    output: Path | None,
+    group: str | None = None,
+    project: str = PROJECT,
+) -> None:
+    """Print and write the tables of everything in ``results`` against ``anchors``.
+
+    ``results`` empty: the folder ``results``. ``anchors`` empty: what lies in folders named ``anchors`` in ``results``.
+    ``output``: the folder for the tables; None: the one folder of ``results``, else the folder ``results``.
+    ``group``: the group of W&B runs in ``project`` that a run with the tables is to close; None: no such run.
+
+    Raises:
+        DataError: nothing to compare, or nothing that can be.
+        UserError: wandb is not installed, or does not start.
+    """
+    places = list(results) or [RESULTS]
+    if not results and not RESULTS.is_dir():
+        raise DataError(f"{RESULTS}/ is not there yet: nothing to compare; python -m src.evaluate makes RD files")
+    models, against = find_compared(places, anchors)
+    comparison = compare_all(models, against, method)
+    for table in tables(comparison):
+        table.print()
+    for line in comparison.left_out:
+        print(f"left out: {line}", file=sys.stderr)
+    folder = output or (places[0] if len(places) == 1 and places[0].is_dir() else RESULTS)
+    print("written:", *write_comparison(folder, comparison))
+    if group is not None:
+        taken = {file.path.resolve() for file in against}
+        ours = [file.curve for file in models if file.path.resolve() not in taken]
+        run = log_comparison(group, folder, comparison, ours, [file.curve for file in against], project)
+        print("W&B run:", run)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line and print the tables."""
+    parser = argparse.ArgumentParser(
+        prog="python -m src.bdrate",
+        description="Print how many percent more (+) or fewer (-) bits each TEST needs than ANCHOR at equal quality. "
+        "Without files: the tables of a whole results folder, printed and written as bdrate.md, .csv and .json.",
+        epilog="Files: RD JSON as written by src.evaluate, src.anchors or CompressAI. MS-SSIM is compared in dB.",
+    )
+    parser.add_argument("files", metavar="ANCHOR.json TEST.json", nargs="*", help="an anchor, then what to judge")
+    parser.add_argument(
+        "--results", type=Path, nargs="+", default=[], help="folders or RD files of models, default: results"
+    )
+    parser.add_argument(
+        "--anchors",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="folders or RD files of anchors, ours or published; default: folders named anchors in RESULTS",
+    )
+    parser.add_argument("--output", type=Path, help="folder for the tables, default: the results folder")
+    parser.add_argument(
+        "--metric", choices=(*METRICS, "both"), default="both", help="of the files, default: %(default)s"
+    )
+    parser.add_argument("--method", choices=METHODS, default="pchip", help="interpolation, default: %(default)s")
+    parser.add_argument("--wandb", metavar="GROUP", help="record the tables as the closing run of this W&B group")
+    parser.add_argument("--project", default=PROJECT, help="W&B project of that run, default: %(default)s")
+    options = parser.parse_args(arguments)
+    if not options.files:
+        places = (options.results, options.anchors, options.method, options.output)
+        compare_folders(*places, options.wandb, options.project)
+        return 0
+    if len(options.files) < 2 or options.results or options.anchors or options.wandb:
+        raise UserError("give either ANCHOR.json and at least one TEST.json, or --results and --anchors (and --wandb)")
+    metrics = tuple(METRICS) if options.metric == "both" else (options.metric,)
+    curves = [read_rd(path) for path in options.files]
+    bd_table(compare(curves[0], curves[1:], metrics, options.method)).print()
+    return 0
+
+
+if __name__ == "__main__":
+    run_cli(main)

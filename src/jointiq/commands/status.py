@@ -1,0 +1,39 @@
+"""How runs stand: ``python -m src.status [FOLDER ...]``, folders of sweeps or of runs; default: the newest sweep."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from jointiq.errors import UserError, run_cli
+from jointiq.runs.status import read_folders, status_table
+
+
+def main() -> int:
+    """Run the command line; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m src.status",
+        description="A table of runs: done, running, failed, cut (the same command goes on) or waiting; steps, bpp and "
+        "PSNR of the last validation, time left.",
+    )
+    parser.add_argument(
+        "folders",
+        nargs="*",
+        type=Path,
+        metavar="FOLDER",
+        help="a sweep (results/sweeps/NAME), a run, or a folder with runs in it; default: the newest sweep",
+    )
+    folders: list[Path] = parser.parse_args().folders
+    status_table(read_folders(folders or [_newest_sweep()])).print()
+    return 0
+
+
+def _newest_sweep() -> Path:
+    sweeps = sorted(Path("results/sweeps").glob("*/jobs"), key=lambda path: path.stat().st_mtime)
+    if not sweeps:
+        raise UserError("no sweep in results/sweeps; allowed: python -m src.status FOLDER")
+    return sweeps[-1].parent
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,95 @@
+"""Hydra's configs: where they are, and the values they take from the rate table and the scale.
+
+``${rate_point:N}`` is the value of the row that ``lmbda`` names, ``${scaled:grdn.kernels,32}`` that of the scale.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+
+_PACKAGE = Path(__file__).resolve().parent
+#: The checkout; of an installed package, the folder it is in.
+ROOT = _PACKAGE.parents[1] if (_PACKAGE.parents[1] / "conf").is_dir() else _PACKAGE
+
+#: Hydra's configs, the trained models that come with the project, its studies.
+CONFIGS = ROOT / "conf"
+WEIGHTS = ROOT / "weights"
+EXPERIMENTS = ROOT / "experiments"
+
+
+def compose(name: str, overrides: Sequence[str] = ()) -> DictConfig:
+    """Compose the config ``name`` (``train``, ``evaluate``, ...) with ``overrides`` as typed.
+
+    Raises:
+        HydraException: an override that does not go with the configs.
+    """
+    if GlobalHydra.instance().is_initialized():
+        return hydra_compose(name, overrides=list(overrides))
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return hydra_compose(name, overrides=list(overrides))
+
+
+class UnknownRatePoint(LookupError):
+    """``lmbda`` is not in the rate table and the scale does not give the value either."""
+
+
+def rate_point(field: str, *, _root_: DictConfig) -> Any:
+    """Value of ``field`` (N, M, M1, M2, max_steps or lr): the scale's where it has one, else that of ``lmbda``'s row.
+
+    A stage that has steps or a learning rate of its own (``stage.max_steps``, ``stage.lr``) wins over both. M1 and M2
+    are the two parts of a hybrid y; where only M is known, they are its halves (our choice).
+
+    Raises:
+        UnknownRatePoint: the scale leaves the value open and no row of the table has this ``lmbda``.
+    """
+    value = _root_.stage.get(field) if field in ("max_steps", "lr") else None
+    if value is None:
+        value = _entry(_root_.scale, field)
+    if value is not None:
+        return value
+    for row in rate_rows(_root_):
+        if isinstance(_root_.lmbda, int | float) and math.isclose(row.lmbda, _root_.lmbda):
+            return _entry(row, field)
+    raise UnknownRatePoint(f"lmbda={_root_.lmbda} is not in the rate table")
+
+
+def rate_rows(cfg: DictConfig) -> list[DictConfig]:
+    """The rows of ``rates.table`` for the distortion in use: those that name it, and those that name none."""
+    return [row for row in cfg.rates.table if row.get("distortion") in (None, cfg.distortion.name)]
+
+
+def _entry(values: DictConfig, field: str) -> Any:
+    if field in values or field not in ("M1", "M2") or values.M is None:
+        return values.get(field)
+    first = values.M // 2
+    return first if field == "M1" else values.M - first
+
+
+def scaled(key: str, own: Any, *, _root_: DictConfig) -> Any:
+    """Value of ``scale.<key>``, or ``own`` where the scale leaves it null."""
+    value = OmegaConf.select(_root_.scale, key)
+    return own if value is None else value
+
+
+def staged(key: str, otherwise: Any, *, _root_: DictConfig) -> Any:
+    """Value of ``stage.<key>``, or ``otherwise`` where the stage has none."""
+    value = _root_.stage.get(key)
+    return otherwise if value is None else value
+
+
+def _register() -> None:
+    OmegaConf.register_new_resolver("rate_point", rate_point, replace=True)
+    OmegaConf.register_new_resolver("scaled", scaled, replace=True)
+    OmegaConf.register_new_resolver("staged", staged, replace=True)
+
+
+# Nothing in conf/ can be composed without them.
+_register()

@@ -1,0 +1,190 @@
+"""The images a study trains and measures on: what identifies them, and that no test image was trained on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jointiq.console import progress_bar
+from jointiq.data.images import list_images, pixel_hash, read_image
+from jointiq.data.sample import sample_images
+from jointiq.errors import ConfigError, DataError
+from jointiq.files import write_text
+
+#: Names of folders that say nothing by themselves.
+_GENERIC = {"train", "val", "valid", "validation", "test", "images", "png", "data"}
+
+_SHA256 = re.compile("[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """A set of images.
+
+    Attributes:
+        name: for tables.
+        paths: the files, folder after folder as they were given, sorted within each.
+        hashes: SHA-256 of the pixels of each (decoded, 8-bit RGB), so that a copy in another format is recognised.
+    """
+
+    name: str
+    paths: tuple[Path, ...]
+    hashes: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """Eight digits that stand for the contents, whatever the files are called and wherever they are."""
+        return hashlib.sha256("\n".join(sorted(self.hashes)).encode()).hexdigest()[:8]
+
+    @property
+    def slug(self) -> str:
+        """The name as a part of a file's name."""
+        return re.sub(r"[^A-Za-z0-9]+", "_", self.name).strip("_")
+
+    def __str__(self) -> str:
+        """What tables say of the set."""
+        return f"{self.name} ({len(self.paths)} images, {self.digest})"
+
+
+def read_set(given: Sequence[str], cache: Path) -> ImageSet:
+    """The images of folders, given as ``DIR`` or ``NAME=DIR`` (``sample:train`` and so on: the embedded photographs).
+
+    Args:
+        given: the folders; their names are joined by "+".
+        cache: folder where the hashes of files are kept, so that each is read once.
+
+    Raises:
+        DataError: a folder without images, or an image that cannot be read.
+    """
+    names, paths = [], []
+    for text in given:
+        name, _, folder = text.rpartition("=")
+        if folder.startswith("sample:"):
+            paths += sample_images(folder.removeprefix("sample:"))
+            names.append(name or "sample photographs")
+        else:
+            paths += list_images(folder)
+            names.append(name or folder_name(Path(folder)))
+    return ImageSet("+".join(names), tuple(paths), tuple(_hashes(paths, cache)))
+
+
+def folder_name(folder: Path) -> str:
+    """The folder's name; with its parent's where it says nothing by itself, such as ``train``."""
+    folder = folder.resolve()
+    return f"{folder.parent.name}/{folder.name}" if folder.name.lower() in _GENERIC else folder.name
+
+
+def refuse_trained(test: ImageSet, train: ImageSet) -> None:
+    """Refuse to measure on images that were trained on.
+
+    Raises:
+        DataError: the test set holds such an image.
+    """
+    known = dict(zip(train.hashes, train.paths, strict=True))
+    found = [(path, known[digest]) for path, digest in zip(test.paths, test.hashes, strict=True) if digest in known]
+    if found:
+        path, trained = found[0]
+        raise DataError(
+            f"{len(found)} of the {len(test.paths)} images of {test.name} are in the training set, first {path} "
+            f"({trained.name} there); allowed: images that no model was trained on"
+        )
+
+
+def refuse_listed(test: ImageSet, manifest: Path) -> None:
+    """Refuse to measure on images that a manifest lists: the file :func:`write_manifest` makes of a training set.
+
+    Raises:
+        ConfigError: the manifest cannot be read.
+        DataError: the test set holds such an image.
+    """
+    train = read_listed(manifest)
+    if train is None:
+        raise ConfigError("--manifest", str(manifest), "the manifest.json of a training set")
+    refuse_trained(test, train)
+
+
+def link_folder(images: ImageSet, folder: Path) -> Path:
+    """A folder of links to the images, named by their contents, with a manifest (file name -> hash) beside it.
+
+    So a training on several folders has one folder of images, and the name of a run that trains on it does not depend
+    on where the images are, nor what it trains on upon the order in which they were given: the names of the links, and
+    so the order of the images, are those of the first time.
+    """
+    target, manifest = folder / images.digest, folder / f"{images.digest}.json"
+    names = _kept_names(images, manifest) or _numbered(images)
+    # The manifest comes first, so that links that a killed process left out get the same names.
+    _write_manifest(images, names, manifest)
+    target.mkdir(parents=True, exist_ok=True)
+    for found in target.iterdir():
+        if found.is_symlink() and found.name not in names:
+            found.unlink()
+    for name, path in zip(names, images.paths, strict=True):
+        link = target / name
+        if link.is_symlink() and link.resolve() == path.resolve():
+            continue
+        link.unlink(missing_ok=True)
+        link.symlink_to(path.resolve())
+    return target
+
+
+def write_manifest(images: ImageSet, path: Path) -> Path:
+    """Write the names and hashes of the images: ``{"name", "digest", "images": {file name: hash}}``."""
+    return _write_manifest(images, _numbered(images), path)
+
+
+def read_listed(path: Path) -> ImageSet | None:
+    """The images that a manifest lists (:func:`write_manifest`, ``src.prepare``); None if the file is none."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        name, listed = document["name"], document["images"]
+        hashes = tuple(listed.values())
+        if not isinstance(name, str) or not all(map(_SHA256.fullmatch, hashes)):
+            return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return ImageSet(name, tuple(map(Path, listed)), hashes)
+
+
+def _numbered(images: ImageSet) -> list[str]:
+    """A file name for each image: its own, behind a number that makes it the only one."""
+    return [f"{number:05d}_{path.name}" for number, path in enumerate(images.paths)]
+
+
+def _kept_names(images: ImageSet, manifest: Path) -> list[str] | None:
+    """The names by which a manifest lists these images; None where it lists others, or there is none."""
+    listed = read_listed(manifest)
+    if listed is None or sorted(listed.hashes) != sorted(images.hashes):
+        return None
+    names: dict[str, list[str]] = {}
+    for path, digest in zip(listed.paths, listed.hashes, strict=True):
+        names.setdefault(digest, []).append(path.name)
+    return [names[digest].pop(0) for digest in images.hashes]
+
+
+def _write_manifest(images: ImageSet, names: Sequence[str], path: Path) -> Path:
+    listed = dict(sorted(zip(names, images.hashes, strict=True)))
+    document = {"name": images.name, "digest": images.digest, "images": listed}
+    write_text(path, json.dumps(document, indent=1) + "\n")
+    return path
+
+
+def _hashes(paths: Sequence[Path], cache: Path) -> list[str]:
+    file = cache / "hashes.json"
+    try:
+        known: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = {}
+    keys = [f"{path.resolve()}|{path.stat().st_size}|{path.stat().st_mtime_ns}" for path in paths]
+    new = [i for i, key in enumerate(keys) if key not in known]
+    if new:
+        with progress_bar() as progress:
+            task = progress.add_task("look at images", total=len(new), note="")
+            for i in new:
+                known[keys[i]] = pixel_hash(read_image(paths[i]))
+                progress.advance(task)
+        write_text(file, json.dumps(known) + "\n")
+    return [known[key] for key in keys]

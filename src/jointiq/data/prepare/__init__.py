@@ -1,0 +1,1 @@
+"""Patches cut in advance from folders of images."""

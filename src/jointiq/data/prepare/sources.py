@@ -1,0 +1,120 @@
+"""The images a set of patches is cut from: which can be used, and which repeat others."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from jointiq.data.images import pixel_hash, read_image
+from jointiq.errors import DataError
+
+#: Bits of a fingerprint.
+FINGERPRINT_BITS = 64
+
+
+@dataclass(frozen=True)
+class Source:
+    """An image file.
+
+    Attributes:
+        path: the file.
+        sha256: of its pixels (:func:`jointiq.data.images.pixel_hash`).
+        height, width: in pixels.
+        fingerprint: 64 bits that stand for the picture (:func:`fingerprint`), as a whole number.
+    """
+
+    path: Path
+    sha256: str
+    height: int
+    width: int
+    fingerprint: int
+
+    def places(self, side: int) -> int:
+        """Squares of ``side`` pixels that it holds."""
+        return max(self.height - side + 1, 0) * max(self.width - side + 1, 0)
+
+
+def look(path: Path) -> Source:
+    """Read an image and describe it.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    image = read_image(path)
+    height, width, _ = image.shape
+    return Source(path, pixel_hash(image), height, width, fingerprint(image))
+
+
+def look_at_all(
+    paths: Sequence[Path], known: dict[str, Source], advance: Callable[[], object]
+) -> tuple[list[Source], dict[str, str]]:
+    """Describe all images, several at a time; and why those are left out that cannot be read, by path.
+
+    Args:
+        known: what is known from earlier, by :func:`file_key`; new ones are added.
+        advance: called after each image.
+    """
+
+    def one(path: Path) -> Source | str:
+        key = file_key(path)
+        try:
+            source = known[key] if key in known else look(path)
+        except DataError as error:
+            return str(error)
+        finally:
+            advance()
+        known[key] = source
+        return source
+
+    # Threads: decoding and hashing let each other run.
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        found = list(zip(paths, pool.map(one, paths), strict=True))
+    sources = [source for _, source in found if isinstance(source, Source)]
+    return sources, {str(path): reason for path, reason in found if isinstance(reason, str)}
+
+
+def file_key(path: Path) -> str:
+    """Changes when the file does: its place, size and time."""
+    status = path.stat()
+    return f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
+
+
+def choose(sources: Sequence[Source], side: int, distance: int | None) -> tuple[list[Source], dict[str, str]]:
+    """The images that patches are cut from, in an order of their contents; and why the others are left out, by path.
+
+    Left out are images smaller than ``side``, copies (the same pixels), and, with a ``distance``, those whose
+    fingerprint differs in at most so many bits from that of one that is kept.
+    """
+    kept: dict[str, Source] = {}
+    bits = np.zeros((0, FINGERPRINT_BITS), dtype=bool)
+    left_out: dict[str, str] = {}
+    for source in sorted(sources, key=lambda one: (one.sha256, str(one.path))):
+        own = np.array([source.fingerprint >> bit & 1 for bit in range(FINGERPRINT_BITS)], dtype=bool)
+        if source.places(side) == 0:
+            left_out[str(source.path)] = f"{source.width}x{source.height} pixels, smaller than a patch"
+        elif source.sha256 in kept:
+            left_out[str(source.path)] = f"the same pixels as {kept[source.sha256].path}"
+        elif distance is not None and len(kept) and (apart := (bits != own).sum(1)).min() <= distance:
+            nearest = list(kept.values())[int(apart.argmin())]
+            left_out[str(source.path)] = f"nearly the same as {nearest.path} ({apart.min()} of 64 bits apart)"
+        else:
+            kept[source.sha256] = source
+            bits = np.concatenate([bits, own[None]])
+    return list(kept.values()), left_out
+
+
+def fingerprint(image: NDArray[np.uint8]) -> int:
+    """64 bits of a picture that small changes (scaling, compression, a little cropping) leave mostly alone.
+
+    Of the grey picture, scaled to 9x8: whether each pixel is brighter than the one on its right (a difference hash).
+    """
+    small = np.asarray(Image.fromarray(image).convert("L").resize((9, 8), Image.Resampling.BOX), dtype=np.int16)
+    bits = (small[:, :-1] > small[:, 1:]).flatten()
+    return int("".join("1" if bit else "0" for bit in bits), 2)

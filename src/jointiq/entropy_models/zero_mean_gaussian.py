@@ -1,0 +1,62 @@
+"""Prior of z_hat: one zero-mean Gaussian * U(-1/2, 1/2) per channel with a trained sigma (Lee 2019 section 3)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from jointiq.bitstream.binarisation import walk
+from jointiq.bitstream.rans import DecisionDecoder
+from jointiq.entropy_models.gaussian_mixture import ExactMixture, bound_log_sigma, log_mass
+from jointiq.entropy_models.integer.recorder import Recorder, in_range, reader
+from jointiq.layers.integer_layers import ONE, require_finite
+from jointiq.layers.padding import Size
+
+
+class ZeroMeanGaussian(nn.Module):
+    """log p(z) for z of shape (B, N, h, w); ``log_sigma`` (N,) is trained and starts at sigma = ``initial_sigma``."""
+
+    def __init__(self, N: int, initial_sigma: float = 2.0) -> None:
+        super().__init__()
+        self.log_sigma = nn.Parameter(torch.full((N,), initial_sigma).log())
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Log-likelihood in nats, shape of ``z``, always in float32."""
+        with torch.autocast(z.device.type, enabled=False):
+            z = z.float()
+            log_sigma = bound_log_sigma(self.log_sigma.float()).view(-1, 1, 1)
+            return log_mass(z, torch.zeros_like(log_sigma), log_sigma)
+
+
+def exact_log_sigma(prior: ZeroMeanGaussian) -> Tensor:
+    """The trained log sigmas as fixed-point integers, int64 (N,)."""
+    require_finite(prior.log_sigma)
+    return torch.round(prior.log_sigma.detach().double() * ONE).long()
+
+
+def exact_distribution(log_sigma: Tensor, positions: int) -> ExactMixture:
+    """The integer twin: the distribution of z_hat, one symbol per (channel, position) in that order."""
+    log_sigmas = log_sigma.repeat_interleave(positions)[None]
+    zeros = torch.zeros_like(log_sigmas)
+    return ExactMixture(zeros, zeros, log_sigmas)
+
+
+def record_prior(log_sigma: Tensor, z_hat: Tensor) -> Recorder:
+    """The decisions that code z_hat (N, h, w), integers, all as one set."""
+    values = in_range(z_hat, log_sigma.device).flatten()
+    recorder = Recorder()
+    recorder.record(exact_distribution(log_sigma, z_hat[0].numel()), values, torch.zeros_like(values))
+    return recorder
+
+
+def decode_prior(log_sigma: Tensor, data: bytes, size: Size) -> Tensor:
+    """z_hat (N, *size), int64, from the coded decisions of :func:`record_prior`.
+
+    Raises:
+        BitstreamError: the data are damaged so that they cannot be decoded.
+    """
+    positions = size[0] * size[1]
+    decoder = DecisionDecoder(data, len(log_sigma) * positions)
+    values = walk(exact_distribution(log_sigma, positions), reader(decoder))
+    decoder.finish()
+    return values.view(-1, *size)

@@ -1,0 +1,118 @@
+"""Bjontegaard delta rate: how many percent more bits one codec needs than another at equal quality.
+
+The arithmetic is the ``bjontegaard`` package's. What is added here are the rules that make a number worth quoting:
+quality in dB (MS-SSIM as -10 log10(1 - mean)), the method and the overlap always told, nothing outside the overlap.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jointiq.errors import ConfigError, DataError
+from jointiq.evaluation.metrics import ms_ssim_db
+from jointiq.evaluation.rd import MS_SSIM, PSNR, RDCurve
+
+METRICS = {"psnr": PSNR, "ms-ssim": MS_SSIM}
+METHODS = ("pchip", "akima", "cubic")
+MIN_POINTS = 4
+
+
+@dataclass(frozen=True)
+class BDRate:
+    """The rate change of ``test`` against ``anchor`` in percent (negative: fewer bits at the same quality).
+
+    ``low`` and ``high`` bound the quality range (dB) both curves cover, over which the mean is taken; ``overlap`` is
+    that range's share of the range either covers.
+    """
+
+    anchor: str
+    test: str
+    metric: str
+    method: str
+    percent: float
+    low: float
+    high: float
+    overlap: float
+    anchor_points: int
+    test_points: int
+
+
+def quality_db(curve: RDCurve, metric: str) -> list[float]:
+    """Quality of each point in dB: PSNR, or -10 log10(1 - MS-SSIM).
+
+    Raises:
+        DataError: the curve has no such metric.
+    """
+    key = METRICS[metric]
+    if key not in curve.results:
+        raise DataError(f'{curve.name} has no "{key}"; it has: {", ".join(curve.results)}')
+    values = curve.results[key]
+    return [ms_ssim_db(value) for value in values] if metric == "ms-ssim" else list(values)
+
+
+def _checked(curve: RDCurve, metric: str) -> tuple[list[float], list[float]]:
+    """Give the rates and the qualities of a curve that can be inverted: quality as a function's argument."""
+    rates, quality = list(curve.bpp), quality_db(curve, metric)
+    if len(rates) < MIN_POINTS:
+        raise DataError(f"{curve.name} has {len(rates)} points; BD-rate needs at least {MIN_POINTS}")
+    for i in range(1, len(rates)):
+        if rates[i] <= rates[i - 1] or quality[i] <= quality[i - 1]:
+            raise DataError(
+                f"{curve.name}: {metric} does not rise with the rate from {rates[i - 1]:.4f} bpp "
+                f"({quality[i - 1]:.3f} dB) to {rates[i]:.4f} bpp ({quality[i]:.3f} dB); BD-rate needs a rising curve"
+            )
+    return rates, quality
+
+
+def bd_rate(anchor: RDCurve, test: RDCurve, metric: str = "psnr", method: str = "pchip") -> BDRate:
+    """Compute the BD-rate of ``test`` against ``anchor``.
+
+    Args:
+        anchor: the curve that counts as 0 %.
+        test: the curve to judge.
+        metric: ``psnr`` or ``ms-ssim``.
+        method: ``pchip`` (piecewise cubic through every point, the usual choice), ``akima`` or ``cubic`` (one cubic
+            fitted to log rate, Bjontegaard's original).
+
+    Raises:
+        ConfigError: unknown metric or method.
+        DataError: under 4 points, a curve that does not rise, or curves whose quality ranges do not overlap.
+    """
+    if metric not in METRICS:
+        raise ConfigError("metric", metric, METRICS)
+    if method not in METHODS:
+        raise ConfigError("method", method, METHODS)
+    anchor_rates, anchor_quality = _checked(anchor, metric)
+    test_rates, test_quality = _checked(test, metric)
+    low, high = max(anchor_quality[0], test_quality[0]), min(anchor_quality[-1], test_quality[-1])
+    if low >= high:
+        raise DataError(
+            f"{anchor.name} ({anchor_quality[0]:.2f} to {anchor_quality[-1]:.2f} dB) and {test.name} "
+            f"({test_quality[0]:.2f} to {test_quality[-1]:.2f} dB) do not overlap in {metric}; BD-rate is never "
+            "extrapolated"
+        )
+    # Imported late: it takes SciPy and Matplotlib with it.
+    import bjontegaard
+
+    percent = bjontegaard.bd_rate(
+        anchor_rates,
+        anchor_quality,
+        test_rates,
+        test_quality,
+        method=method,
+        require_matching_points=False,
+        min_overlap=0,
+    )
+    whole = max(anchor_quality[-1], test_quality[-1]) - min(anchor_quality[0], test_quality[0])
+    return BDRate(
+        anchor=anchor.name,
+        test=test.name,
+        metric=metric,
+        method=method,
+        percent=float(percent),
+        low=low,
+        high=high,
+        overlap=(high - low) / whole,
+        anchor_points=len(anchor),
+        test_points=len(test),
+    )

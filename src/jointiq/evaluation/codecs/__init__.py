@@ -1,0 +1,1 @@
+"""Real codecs to compare with."""

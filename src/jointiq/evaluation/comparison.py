@@ -1,0 +1,245 @@
+"""BD-rate tables of a results folder: models against anchors, and ablations laid out as the paper's Table 2.
+
+RD files are told from other JSON by their ``bpp``. Anchors are files below a folder named ``anchors``, unless the user
+names others. A file ``jointiq.json`` is the full model, ``ablation_*.json`` beside it are its ablations (the names of
+the experiments).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from jointiq.console import NOTHING, Table, number
+from jointiq.errors import DataError
+from jointiq.evaluation.bd_rate import METRICS, BDRate, bd_rate
+from jointiq.evaluation.rd import RDCurve, Row, read_rd, rows_as_csv
+from jointiq.evaluation.short_names import short_names
+from jointiq.files import write_text
+
+FULL_MODEL = "jointiq"
+#: Experiment -> the row's name and its BD-rate loss (percent, PSNR) in the paper's Table 2.
+TABLE_2 = {
+    "ablation_no_grdn": ("without GRDN", 8.61),
+    "ablation_no_gc": ("without GC", 0.92),
+    "ablation_no_gc_mprm": ("without GC/MPRM", 3.71),
+    "ablation_no_gmm": ("without GMM", 2.76),
+}
+LABELS = {"psnr": "PSNR", "ms-ssim": "MS-SSIM in dB"}
+
+
+@dataclass(frozen=True)
+class CurveFile:
+    """An RD curve and the file it is from."""
+
+    path: Path
+    curve: RDCurve
+
+
+@dataclass(frozen=True)
+class Ablations:
+    """The BD-rates (None: not to be had) of the ablations in one folder against the full model there."""
+
+    folder: Path
+    rates: dict[str, dict[str, BDRate | None]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All BD-rates, the ablations, and the pairs that have none (one line each)."""
+
+    method: str
+    rates: tuple[BDRate, ...]
+    ablations: tuple[Ablations, ...]
+    left_out: tuple[str, ...]
+
+
+def find_curves(places: Sequence[Path], anchors: bool | None = None) -> list[CurveFile]:
+    """Read the RD files that ``places`` (files or folders, searched to any depth) hold, sorted by path.
+
+    Files and folders whose name begins with a dot are passed over, and so is JSON without ``bpp``. In folders,
+    ``anchors`` true keeps only what lies below a folder named ``anchors``, false only what does not.
+
+    Raises:
+        DataError: a place that does not exist, or an RD file that cannot be a curve.
+    """
+    found: dict[Path, CurveFile] = {}
+    for place in places:
+        if place.is_dir():
+            inside = [path for path in sorted(place.rglob("*.json")) if path.is_file()]
+            files = [path for path in inside if not _passed_over(path.relative_to(place), anchors) and _is_rd(path)]
+        elif place.is_file():
+            files = [place]
+        else:
+            raise DataError(f"{place}: no such file or folder of RD files")
+        for path in files:
+            found.setdefault(path.resolve(), CurveFile(path, read_rd(path)))
+    return _distinct(list(found.values()))
+
+
+def find_compared(results: Sequence[Path], anchors: Sequence[Path]) -> tuple[list[CurveFile], list[CurveFile]]:
+    """Read what is to be compared: models, and the anchors that they are judged against.
+
+    Args:
+        results: folders or RD files of models; below folders named ``anchors`` they hold anchors.
+        anchors: folders or RD files of anchors; empty: those in ``results``. A file that ``results`` names as a model
+            is judged, even if it lies among the anchors.
+
+    Raises:
+        DataError: no RD file of a model, a place that does not exist, or an RD file that cannot be a curve.
+    """
+    models = find_curves(results, anchors=False)
+    if not models:
+        named = ", ".join(map(str, results))
+        raise DataError(f"no RD files in {named} (anchors not counted); python -m src.evaluate output=FILE makes them")
+    against = find_curves(anchors) if anchors else find_curves([p for p in results if p.is_dir()], anchors=True)
+    judged = {place.resolve() for place in results if place.is_file()}
+    return models, [file for file in against if file.path.resolve() not in judged]
+
+
+def _passed_over(path: Path, anchors: bool | None) -> bool:
+    if any(part.startswith(".") for part in path.parts):
+        return True
+    return anchors is not None and ("anchors" in path.parts[:-1]) != anchors
+
+
+def _is_rd(path: Path) -> bool:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    if not isinstance(document, dict):
+        return False
+    results = document.get("results")
+    # Without that key a lone number is no curve: the status of a run has a bpp, too.
+    return "bpp" in results if isinstance(results, dict) else isinstance(document.get("bpp"), list)
+
+
+def _distinct(files: list[CurveFile]) -> list[CurveFile]:
+    """Name curves that share a name after their files as well."""
+    names = [file.curve.name for file in files]
+    clashing = [file for file in files if names.count(file.curve.name) > 1]
+    ends = dict(zip([file.path for file in clashing], short_names([str(f.path) for f in clashing]), strict=True))
+    return [
+        replace(file, curve=replace(file.curve, name=f"{file.curve.name} ({ends[file.path].removesuffix('.json')})"))
+        if file.path in ends
+        else file
+        for file in files
+    ]
+
+
+def _same_images(one: RDCurve, other: RDCurve) -> bool:
+    """Tell whether two curves are of the same images; those that do not list theirs (published ones) are believed."""
+    sets = [{(row.get("image"), row.get("width"), row.get("height")) for row in curve.images} for curve in (one, other)]
+    return not all(sets) or sets[0] == sets[1]
+
+
+def _rate(anchor: RDCurve, test: RDCurve, metric: str, method: str, left_out: list[str]) -> BDRate | None:
+    try:
+        if not _same_images(anchor, test):
+            raise DataError("they were measured on different images")
+        return bd_rate(anchor, test, metric, method)
+    except DataError as error:
+        left_out.append(f"{test.name} against {anchor.name}, {metric}: {error}")
+        return None
+
+
+def compare_all(models: Sequence[CurveFile], anchors: Sequence[CurveFile], method: str = "pchip") -> Comparison:
+    """Compute every model's BD-rate against every anchor, and the ablations' against their full model.
+
+    Raises:
+        DataError: nothing could be computed; the message is the first reason.
+        ConfigError: unknown method.
+    """
+    left_out: list[str] = []
+    taken = {file.path.resolve() for file in anchors}
+    models = [file for file in models if file.path.resolve() not in taken]
+    rates = [
+        rate
+        for metric in METRICS
+        for anchor in anchors
+        for model in models
+        if (rate := _rate(anchor.curve, model.curve, metric, method, left_out))
+    ]
+    studies: list[Ablations] = []
+    for full in (file for file in models if file.path.stem == FULL_MODEL):
+        parts = {m.path.stem: m for m in models if m.path.parent == full.path.parent and m.path.stem in TABLE_2}
+        if parts:
+            of_study: dict[str, dict[str, BDRate | None]] = {
+                name: {metric: _rate(full.curve, part.curve, metric, method, left_out) for metric in METRICS}
+                for name, part in parts.items()
+            }
+            studies.append(Ablations(full.path.parent, of_study))
+    if not rates and not any(rate for study in studies for row in study.rates.values() for rate in row.values()):
+        if left_out:
+            raise DataError(f"no BD-rate can be computed; first of {len(left_out)} reasons: {left_out[0]}")
+        raise DataError(
+            f"nothing to compare: {len(models)} RD files of models, {len(anchors)} of anchors, no {FULL_MODEL}.json "
+            "with an ablation beside it; anchors come from python -m src.anchors, models from python -m src.evaluate"
+        )
+    return Comparison(method, tuple(rates), tuple(studies), tuple(left_out))
+
+
+def tables(comparison: Comparison) -> list[Table]:
+    """Lay a comparison out: one table per metric, then one like the paper's Table 2 per study."""
+    laid_out = []
+    for metric in METRICS:
+        rates = [rate for rate in comparison.rates if rate.metric == metric]
+        table = Table(
+            f"BD-rate by {LABELS[metric]}, {comparison.method} (negative: fewer bits than the anchor)",
+            ("anchor", "model", "BD-rate %", "overlap dB", "of range", "points (anchor / model)"),
+            left=2,
+        )
+        for i, rate in enumerate(rates):
+            if i and rate.anchor != rates[i - 1].anchor:
+                table.end_group()
+            table.rows.append((rate.anchor, rate.test, number(rate.percent, 2, sign=True), *_range(rate)))
+        if rates:
+            laid_out.append(table)
+    return laid_out + [_table_2(study, comparison.method) for study in comparison.ablations]
+
+
+def _range(rate: BDRate) -> tuple[str, str, str]:
+    overlap = f"{rate.low:.2f} to {rate.high:.2f}"
+    return overlap, f"{100 * rate.overlap:.0f} %", f"{rate.anchor_points} / {rate.test_points}"
+
+
+def _table_2(study: Ablations, method: str) -> Table:
+    table = Table(
+        f"Table 2: BD-rate losses (%) against the full model, {method}, {study.folder}",
+        ("Models", "paper", "ours", "overlap dB", "of range", "points (full / model)", "ours, MS-SSIM"),
+    )
+    for name, (label, paper) in TABLE_2.items():
+        row = study.rates.get(name, {})
+        psnr, ms_ssim = row.get("psnr"), row.get("ms-ssim")
+        details = _range(psnr) if psnr else (NOTHING,) * 3
+        ours = [number(rate.percent if rate else None, 2) for rate in (psnr, ms_ssim)]
+        table.rows.append((label, f"{paper:.2f}", ours[0], *details, ours[1]))
+    return table
+
+
+def write_comparison(folder: Path, comparison: Comparison) -> list[Path]:
+    """Write ``bdrate.md``, ``bdrate.csv`` and ``bdrate.json`` into ``folder``."""
+    texts = [table.markdown() for table in tables(comparison)]
+    texts.append(
+        "The overlap is the range of quality both curves cover, over which the mean is taken; nothing is extrapolated. "
+        "MS-SSIM in dB is -10 log10(1 - mean MS-SSIM).\n"
+    )
+    if comparison.left_out:
+        texts.append("\n".join(["# Left out", "", *(f"- {line}" for line in comparison.left_out), ""]))
+    rows: list[Row] = [{"table": "anchors", **asdict(rate), "paper_percent": None} for rate in comparison.rates]
+    for study in comparison.ablations:
+        for name, of_metric in study.rates.items():
+            for metric, rate in of_metric.items():
+                if rate:
+                    paper = TABLE_2[name][1] if metric == "psnr" else None
+                    rows.append({"table": f"ablations in {study.folder}", **asdict(rate), "paper_percent": paper})
+    document: dict[str, Any] = {"method": comparison.method, "rates": rows, "left_out": comparison.left_out}
+    files = [folder / f"bdrate.{suffix}" for suffix in ("md", "csv", "json")]
+    write_text(files[0], "\n".join(texts))
+    write_text(files[1], rows_as_csv(rows))
+    write_text(files[2], json.dumps(document, indent=1) + "\n")
+    return files

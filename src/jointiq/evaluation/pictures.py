@@ -1,0 +1,65 @@
+"""Decoded pictures kept beside the measurements, for the report's viewer.
+
+Whoever measures a picture may keep it: :meth:`PictureFolder.keep` writes it as PNG (lossless) and gives the text for
+the key ``picture`` of its per-image row, a path relative to the folder of the RD file. Results and pictures can so be
+moved together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jointiq.data.images import write_png
+from jointiq.evaluation.metrics import Image
+
+#: Column of a per-image row.
+PICTURE = "picture"
+_LONGEST = 80
+
+
+@dataclass(frozen=True)
+class PictureFolder:
+    """``folder``, where decoded pictures go; ``rd_folder``, the folder of the RD file that will name them."""
+
+    folder: Path
+    rd_folder: Path
+
+    def path(self, maker: str, image: str) -> Path:
+        """Give the file for ``image`` (its name) as decoded by ``maker``: a checkpoint, or a codec and its setting."""
+        return self.folder / _safe(maker) / f"{_safe(image)}.png"
+
+    def recorded(self, path: Path) -> str:
+        """Give ``path`` as a per-image row names it: relative to the RD file, with forward slashes."""
+        return Path(os.path.relpath(path.resolve(), self.rd_folder.resolve())).as_posix()
+
+    def keep(self, picture: Image, maker: str, image: str) -> str:
+        """Write ``picture`` (uint8, (H, W, 3)) and give the row's entry.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        path = self.path(maker, image)
+        write_png(path, picture)
+        return self.recorded(path)
+
+
+def picture_path(rd_file: Path, row: Mapping[str, Any]) -> Path | None:
+    """Give the file of a row's decoded picture; None where none was kept."""
+    recorded = row.get(PICTURE)
+    if not isinstance(recorded, str) or not recorded:
+        return None
+    return Path(os.path.normpath(rd_file.resolve().parent / recorded))
+
+
+def _safe(name: str) -> str:
+    """Turn any name into one for a file, different names into different ones."""
+    safe = re.sub(r"[^A-Za-z0-9._+-]+", "_", name.removesuffix(".png")).strip("._")[-_LONGEST:]
+    if safe == name.removesuffix(".png"):
+        return safe
+    return f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -1,0 +1,175 @@
+"""Rate-distortion plots for papers and reports, drawn without a display: ours in colour, anchors grey, all labelled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from jointiq.errors import DataError
+from jointiq.evaluation.bd_rate import quality_db
+from jointiq.evaluation.plots import labels as plot_labels
+from jointiq.evaluation.plots.labels import Label, place_labels
+from jointiq.evaluation.rd import RDCurve
+from jointiq.files import atomic_path
+
+#: Colour-blind safe (Okabe and Ito), strongest first.
+OUR_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+ANCHOR_GREYS = ("#6b6b6b", "#969696", "#b0b0b0")
+ANCHOR_LINES = ("--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)))
+AXIS_LABELS = {"psnr": "PSNR (dB)", "ms-ssim": "MS-SSIM (dB)"}
+WIDTH, HEIGHT = 6.4, 4.4  # inches
+
+
+def save(figure: Figure, path: str | Path, dpi: int = 200) -> Path:
+    """Write a figure in the format of the path's suffix, whole or not at all, without a time stamp."""
+    path = Path(path)
+    metadata: dict[str, str | None] | None = {"Date": None} if path.suffix == ".svg" else None
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:], dpi=dpi, metadata=metadata, bbox_inches="tight")
+    return path
+
+
+def new_figure(width: float, height: float, **padding: Any) -> Figure:
+    """Give an empty figure (inches) that lays itself out; ``padding``: of :class:`ConstrainedLayoutEngine`."""
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(**padding))
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def rd_plot(
+    stem: str | Path,
+    ours: Sequence[RDCurve],
+    anchors: Sequence[RDCurve] = (),
+    metric: str = "psnr",
+    title: str = "",
+    bpp_range: tuple[float, float] | None = None,
+) -> list[Path]:
+    """Write :func:`rd_figure` to ``stem`` (a path without suffix) plus ``.png`` and ``.svg``; return both paths."""
+    figure = rd_figure(ours, anchors, metric, title, bpp_range)
+    stem = Path(stem)
+    return [save(figure, stem.with_name(stem.name + suffix)) for suffix in (".png", ".svg")]
+
+
+def rd_figure(
+    ours: Sequence[RDCurve],
+    anchors: Sequence[RDCurve] = (),
+    metric: str = "psnr",
+    title: str = "",
+    bpp_range: tuple[float, float] | None = None,
+) -> Figure:
+    """Draw rate-distortion curves, ours in colour and anchors in grey, each named at its right end.
+
+    Args:
+        ours: curves to stand out; a single point is drawn as a diamond.
+        anchors: curves to compare with.
+        metric: ``psnr`` or ``ms-ssim`` (in dB); curves without it are left out.
+        title: above the plot, flush left.
+        bpp_range: part of the rate axis to show; curves wholly outside are left out. Default: :func:`shown_range`.
+    """
+    bpp_range = bpp_range or shown_range([curve for curve in ours if _quality(curve, metric) is not None])
+    figure = new_figure(WIDTH, max(HEIGHT, 1.0 + 1.15 * plot_labels.HEIGHT / 72.0 * (len(ours) + len(anchors))))
+    axes = figure.add_subplot()
+    labels: list[Label] = []
+    for i, curve in enumerate(anchors):
+        grey, line = ANCHOR_GREYS[i % len(ANCHOR_GREYS)], ANCHOR_LINES[i % len(ANCHOR_LINES)]
+        labels += _draw(axes, curve, metric, bpp_range, grey, line, bold=False)
+    drawn = len(axes.lines)
+    for i, curve in enumerate(ours):
+        labels += _draw(axes, curve, metric, bpp_range, OUR_COLOURS[i % len(OUR_COLOURS)], "-", bold=True)
+    if bpp_range:
+        axes.set_xlim(*bpp_range)
+    _cut_below(axes, axes.lines[drawn:], labels)
+    axes.set_xlabel("rate (bits per pixel)")
+    axes.set_ylabel(AXIS_LABELS[metric])
+    axes.set_title(title, loc="left", fontsize=11)
+    axes.grid(color="#e6e6e6", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#888888")
+    axes.tick_params(color="#888888")
+    place_labels(figure, axes, labels)
+    return figure
+
+
+def shown_range(ours: Sequence[RDCurve]) -> tuple[float, float] | None:
+    """Give the rates (bpp) worth showing: those of ``ours``, and some more; None (everything) where there are none."""
+    if not ours:
+        return None
+    alone = all(len(curve) == 1 for curve in ours)
+    return 0.0, (2.0 if alone else 1.05) * max(curve.bpp[-1] for curve in ours)
+
+
+def _quality(curve: RDCurve, metric: str) -> list[float] | None:
+    try:
+        return quality_db(curve, metric)
+    except DataError:
+        return None
+
+
+def _draw(
+    axes: Axes,
+    curve: RDCurve,
+    metric: str,
+    bpp_range: tuple[float, float] | None,
+    colour: str,
+    line: str | tuple[int, tuple[int, ...]],
+    bold: bool,
+) -> list[Label]:
+    """Draw the part of a curve inside ``bpp_range`` and give its label, or nothing where there is nothing to draw."""
+    known = _quality(curve, metric)
+    if known is None:
+        return []
+    rates, quality, points = _inside(np.array(curve.bpp), np.array(known), bpp_range)
+    if not len(rates):
+        return []
+    over = 3 if bold else 2
+    axes.plot(rates, quality, color=colour, linestyle=line, linewidth=2.0 if bold else 1.2, zorder=over)
+    lone = len(rates) == 1
+    axes.plot(
+        rates[points],
+        quality[points],
+        linestyle="none",
+        marker="D" if lone else "o",
+        markersize=7 if lone else 4.5 if bold else 2.5,
+        color=colour,
+        markeredgecolor="white",
+        markeredgewidth=0.8 if bold else 0,
+        zorder=over + 1,
+    )
+    return [Label(curve.name, float(rates[-1]), float(quality[-1]), colour, bold)]
+
+
+def _inside(
+    rates: NDArray[np.floating], quality: NDArray[np.floating], bpp_range: tuple[float, float] | None
+) -> tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.bool_]]:
+    """Cut a curve to ``bpp_range``; the third array tells measured points from the ends that were interpolated."""
+    if bpp_range is None:
+        return rates, quality, np.ones(len(rates), bool)
+    low, high = bpp_range
+    inside = (rates >= low) & (rates <= high)
+    edges = np.array([edge for edge in bpp_range if rates[0] < edge < rates[-1]])
+    order = np.argsort(np.concatenate([rates[inside], edges]))
+    quality = np.concatenate([quality[inside], np.interp(edges, rates, quality)])[order]
+    points = np.concatenate([np.ones(int(inside.sum()), bool), np.zeros(len(edges), bool)])[order]
+    return np.concatenate([rates[inside], edges])[order], quality, points
+
+
+def _cut_below(axes: Axes, ours: Sequence[Line2D], labels: Sequence[Label]) -> None:
+    """Start the quality axis just under our lowest point: how far down the anchors go is of no interest.
+
+    No curve's right end, where its label stands, is cut off.
+    """
+    heights = np.concatenate([np.empty(0), *(np.asarray(line.get_ydata(), float) for line in ours)])
+    if len(heights):
+        top = axes.get_ylim()[1]
+        lowest = min([float(heights.min()), *(label.y for label in labels)])
+        axes.set_ylim(max(axes.get_ylim()[0], lowest - 0.08 * (top - lowest)), top)

@@ -1,0 +1,259 @@
+"""Rate-distortion curves: from per-image rows to points, and the JSON file the field exchanges.
+
+The file is CompressAI's: ``{"name", "description", "results": {"bpp": [], "psnr-rgb": [], "ms-ssim-rgb": [],
+"encoding_time": [], "decoding_time": []}}``, one entry per point, sorted by bpp, MS-SSIM linear, seconds per image.
+Beside that, ignored by CompressAI's tools, ours has further lists in ``results`` (``bpp-payload``, ``bpp-estimate``,
+``psnr-rgb-mid``), ``parameter`` (what made each point), ``about`` (version, settings, ... of an anchor) and ``images``
+(one row per image and point).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from jointiq.errors import DataError
+from jointiq.evaluation.metrics import mean
+from jointiq.files import write_text
+
+PSNR = "psnr-rgb"
+MS_SSIM = "ms-ssim-rgb"
+#: Column of a row -> key in ``results``.
+RESULT_KEYS = {
+    "bpp": "bpp",
+    "psnr": PSNR,
+    "ms_ssim": MS_SSIM,
+    "encoding_time": "encoding_time",
+    "decoding_time": "decoding_time",
+    "bpp_payload": "bpp-payload",
+    "bpp_exact": "bpp-exact",
+    "bpp_estimate": "bpp-estimate",
+    "psnr_mid": "psnr-rgb-mid",
+}
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """One image through one checkpoint, by way of a real file.
+
+    ``bytes`` and ``bpp`` count the whole file, ``bpp_payload`` its entropy-coded part only; ``bpp_exact`` is what an
+    ideal coder would take with the integer probabilities, ``bpp_estimate`` the model's own float likelihood estimate,
+    the sum of ``bpp_y`` and ``bpp_z``. ``psnr`` is of the final output, ``psnr_mid`` of the compression network's own
+    output, before quality enhancement (both dB); ``ms_ssim`` is linear, None for images too small for it. Times are
+    seconds. ``latents_equal``: the decoder arrived at the encoder's latents.
+    """
+
+    checkpoint: str
+    image: str
+    width: int
+    height: int
+    bytes: int
+    bpp: float
+    bpp_payload: float
+    bpp_exact: float | None
+    bpp_estimate: float
+    bpp_y: float
+    bpp_z: float
+    psnr: float
+    psnr_mid: float
+    ms_ssim: float | None
+    encoding_time: float
+    decoding_time: float
+    latents_equal: bool
+
+
+@dataclass(frozen=True)
+class RDCurve:
+    """A rate-distortion curve: ``results`` maps a key of the JSON file to one number per point, sorted by bpp."""
+
+    name: str
+    results: Mapping[str, tuple[float, ...]]
+    description: str = ""
+    parameter: tuple[Any, ...] = ()
+    images: tuple[Row, ...] = field(default=(), repr=False)
+    about: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        """Give the number of points."""
+        return len(self.bpp)
+
+    @property
+    def bpp(self) -> tuple[float, ...]:
+        """Bits per pixel of each point, ascending."""
+        return self.results["bpp"]
+
+    def with_about(self, about: Mapping[str, Any]) -> RDCurve:
+        """Give the same curve with ``about``: what made it, for the file."""
+        return replace(self, about=about)
+
+
+def curve_from_rows(
+    name: str, points: Sequence[tuple[Any, Sequence[ImageRow] | Sequence[Row]]], description: str = ""
+) -> RDCurve:
+    """Average per-image rows into a curve.
+
+    Args:
+        name: what a legend shows.
+        points: for each point its parameter (checkpoint, quality setting, ...) and its rows.
+        description: free text, kept in the file.
+
+    Every number is the mean over the point's images. A key that not every point has (MS-SSIM where all images are
+    small) is left out, for CompressAI's tools cannot read gaps.
+    """
+    tables = [
+        (parameter, [asdict(r) if isinstance(r, ImageRow) else dict(r) for r in rows]) for parameter, rows in points
+    ]
+    means = [
+        (parameter, {key: mean(row.get(column) for row in rows) for column, key in RESULT_KEYS.items()}, rows)
+        for parameter, rows in tables
+    ]
+    means.sort(key=lambda point: point[1]["bpp"] or 0.0)
+    results: dict[str, tuple[float, ...]] = {}
+    for key in RESULT_KEYS.values():
+        values = [point[key] for _, point, _ in means]
+        if None not in values:
+            results[key] = tuple(value for value in values if value is not None)
+    return RDCurve(
+        name=name,
+        results=results,
+        description=description,
+        parameter=tuple(parameter for parameter, _, _ in means),
+        images=tuple(row for _, _, rows in means for row in rows),
+    )
+
+
+def write_rd(path: str | Path, curve: RDCurve) -> list[Path]:
+    """Write ``curve`` as JSON to ``path`` and, when it has per-image rows, those as CSV beside it; return the paths."""
+    path = Path(path)
+    document: dict[str, Any] = {
+        "name": curve.name,
+        "description": curve.description,
+        "results": {key: list(values) for key, values in curve.results.items()},
+    }
+    if curve.parameter:
+        document["parameter"] = list(curve.parameter)
+    if curve.about:
+        document["about"] = dict(curve.about)
+    if curve.images:
+        document["images"] = [dict(row) for row in curve.images]
+    write_text(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
+    if not curve.images:
+        return [path]
+    table = path.with_suffix(".csv")
+    write_text(table, rows_as_csv(curve.images))
+    return [path, table]
+
+
+def rows_as_csv(rows: Sequence[Row]) -> str:
+    """Give rows with the same keys as CSV text with a header line; None becomes an empty field."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
+
+
+def read_rd(path: str | Path) -> RDCurve:
+    """Read one of our RD files or of CompressAI's, sorted by bpp.
+
+    Accepted: the form above; bare ``results`` without a name (then the file's stem is the name); one number instead of
+    a list (CompressAI's per-image files). Lists of text in ``results`` are ignored. A folder stands for the per-image
+    files of CompressAI in it (:func:`read_per_image`).
+
+    Raises:
+        DataError: no such file, not JSON, or a schema that cannot be a curve; the message names file and key.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return read_per_image(path)
+    document = _json(path)
+    if not isinstance(document, dict) or not isinstance(document.get("results", document), dict):
+        raise DataError(f'{path} is no RD file: expected {{"name", "results": {{"bpp": [...], "psnr-rgb": [...]}}}}')
+    raw = document.get("results", document)
+    if "bpp" not in raw:
+        raise DataError(f'{path} has no "bpp" in its results; found: {", ".join(map(str, raw)) or "nothing"}')
+    columns = {key: _numbers(path, key, values) for key, values in raw.items() if _is_column(values)}
+    count = len(columns.get("bpp", ()))
+    if not count:
+        raise DataError(f'{path}: "bpp" holds no numbers')
+    for key, values in columns.items():
+        if len(values) != count:
+            raise DataError(f'{path}: "{key}" has {len(values)} values but "bpp" has {count}')
+    if min(columns["bpp"]) <= 0:
+        raise DataError(f'{path}: "bpp" must be positive, found {min(columns["bpp"])}')
+    if max(columns.get(MS_SSIM, [0.0])) > 1:
+        raise DataError(f'{path}: "{MS_SSIM}" must be linear (at most 1), found {max(columns[MS_SSIM])}')
+    order = sorted(range(count), key=lambda i: columns["bpp"][i])
+    parameter = document.get("parameter")
+    images, about = document.get("images"), document.get("about")
+    return RDCurve(
+        name=str(document.get("name", path.stem)),
+        description=str(document.get("description", "")),
+        results={key: tuple(values[i] for i in order) for key, values in columns.items()},
+        parameter=tuple(parameter[i] for i in order) if isinstance(parameter, list) and len(parameter) == count else (),
+        images=tuple(images) if isinstance(images, list) else (),
+        about=about if isinstance(about, dict) else {},
+    )
+
+
+def read_per_image(folder: str | Path) -> RDCurve:
+    """The curve that the per-image files in ``folder``, written by CompressAI's ``eval_model --per-image``, make.
+
+    Such a file is called IMAGE-CHECKPOINT.json and names its image as ``source``. Every checkpoint is a point, the mean
+    over its images; other files are passed over.
+
+    Raises:
+        DataError: no such files, files of several models, or one that cannot be read.
+    """
+    folder = Path(folder)
+    points: dict[str, list[Row]] = {}
+    names = set()
+    for path in sorted(folder.rglob("*.json")):
+        document = _json(path)
+        source = document.get("source") if isinstance(document, dict) else None
+        if not isinstance(source, str):
+            continue
+        one = read_rd(path)
+        names.add(one.name)
+        point = path.stem.removeprefix(f"{source}-")
+        image = (path.parent.relative_to(folder) / source).as_posix()
+        values = {column: one.results[key][0] for column, key in RESULT_KEYS.items() if key in one.results}
+        points.setdefault(point, []).append({"checkpoint": point, "image": image, **values})
+    if not points:
+        raise DataError(f"{folder} holds no per-image results; allowed: an RD file, or files of eval_model --per-image")
+    if len(names) > 1:
+        raise DataError(f"{folder} holds per-image results of several models: {', '.join(sorted(names))}; allowed: one")
+    return curve_from_rows(names.pop(), list(points.items()))
+
+
+def _json(path: Path) -> Any:
+    """Content of a JSON file; DataError where there is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"cannot read the RD file {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON: {error}") from error
+
+
+def _is_column(values: object) -> bool:
+    """Tell a column of numbers (or a lone number) from names, texts and nested extras."""
+    values = values if isinstance(values, list) else [values]
+    return bool(values) and not any(isinstance(value, str | dict | list) for value in values)
+
+
+def _numbers(path: Path, key: str, values: object) -> list[float]:
+    numbers = []
+    for value in values if isinstance(values, list) else [values]:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise DataError(f'{path}: "{key}" holds {value!r}; expected finite numbers')
+        numbers.append(float(value))
+    return numbers

@@ -1,0 +1,75 @@
+"""CompressAI's two lists of image models, with ours in them.
+
+CompressAI's tools do not look into its registry of models (``compressai.registry``), where ours have been since their
+classes were defined. They use two dictionaries instead: ``compressai.zoo.image_models`` for the names that a command
+line accepts and for pretrained models, and ``compressai.zoo.image.model_architectures`` for the class that loads a
+checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NoReturn, Self
+
+import torch
+from compressai.zoo import image_models
+from compressai.zoo.image import model_architectures
+from torch import Tensor, nn
+
+from jointiq.errors import UserError
+from jointiq.models import model_classes
+from jointiq.models.base import LearnedCodec
+from jointiq.models.compressai_codec import CompressAICodec
+
+#: Networks that can run in 16 bits; what is beside them is the entropy model.
+_NETWORKS = ("g_a", "h_a", "g_s", "enhancer")
+
+
+class _InTools(LearnedCodec):
+    """A model as CompressAI's tools treat one: they bring state dicts of any origin, and halve it."""
+
+    @classmethod
+    def from_state_dict(cls, state_dict: Mapping[str, Tensor]) -> Self:
+        """As in :class:`LearnedCodec`.
+
+        Raises:
+            UserError: not a state dict of this model.
+        """
+        name = _registered_name(cls)
+        stored = state_dict.get("_extra_state")
+        if stored is None or json.loads(bytes(stored.tolist())).get("name") != name:
+            raise UserError(f"this is no {name} checkpoint; allowed: a .pth.tar of such a model, written by src.export")
+        return super().from_state_dict(state_dict)
+
+    def half(self) -> Self:
+        """Run the transforms and the enhancer in 16 bits. The entropy model stays as it is: it codes integers."""
+        for part in (getattr(self, name, None) for name in _NETWORKS):
+            if part is not None and next(part.parameters()).dtype != torch.float16:
+                part.half().register_forward_pre_hook(_halve_input)
+        return self
+
+
+def _registered_name(cls: type[LearnedCodec]) -> str:
+    return next(name for name, model in model_classes().items() if issubclass(cls, model))
+
+
+def _halve_input(_part: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What reaches a part from another is 32-bit: latents are rounded in 32 bits."""
+    return (inputs[0].half(), *inputs[1:])
+
+
+def _no_published_weights(*_args: Any, **_kwargs: Any) -> NoReturn:
+    """Stand where CompressAI keeps the functions that download pretrained weights."""
+    raise UserError("there are no published weights of this model; allowed: `checkpoint` with -p FILE.pth.tar")
+
+
+def register() -> None:
+    """Make our models known to CompressAI's tools in this process, by their names; to be called before they run.
+
+    Those that are CompressAI's own it knows already, and their ``.pth.tar`` is as it expects.
+    """
+    for name, model in model_classes().items():
+        if not issubclass(model, CompressAICodec):
+            image_models[name] = _no_published_weights
+            model_architectures[name] = type(f"{model.__name__}InTools", (_InTools, model), {})

@@ -1,0 +1,217 @@
+"""Global context c''' (JointIQ-Net section 4.3, Eq. 4 to 6).
+
+    y_hat --1x1--> y_bar --per channel, over all known positions--> weighted mean, weighted standard deviation
+
+The weight of a known position is a softmax over the known set of psi[dr, dc], where (dr, dc) is its offset from the
+current position, each clipped to +-K: everything farther than K shares the nearest trained value. Two places where we
+depart from the letter of the paper: Eq. 5 prints the denominator 1 - sum(w), which is zero; it is 1 - sum(w^2). And
+where that denominator comes near zero (one position holds all the weight) it is held at ``DENOMINATOR_MIN``.
+
+Three forms of the same sums: the naive definition (in the tests), the dense one (training patches: one weight matrix a
+channel) and the one in linear time (:mod:`jointiq.layers.causal_sums`), which the exact coder runs on integers.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from jointiq.bitstream.scan import Run, Scan
+from jointiq.bitstream.tables import EXP_BITS, EXP_ENTRIES, EXP_STEP_BITS, exp_table
+from jointiq.layers.causal_sums import CausalSums, pair_index, region_counts, tap_is_known
+from jointiq.layers.integer_layers import FRACTION_BITS, ExactLinear, clamp_fixed_, require_finite, to_fixed
+
+DENOMINATOR_MIN = 2.0**-10
+# Keeps the gradient of the square root finite where all known values are equal.
+VARIANCE_EPS = 1e-6
+# Up to here one (positions x positions) matrix a channel is faster than the sums in linear time.
+DENSE_POSITIONS = 256
+
+
+class GlobalContext(nn.Module):
+    """c''' of every position: (B, M, H, W) -> (B, 2M, H, W), means then standard deviations; zero where too little is
+    known.
+
+    Args:
+        M: channels of y_hat.
+        K: reach of the trained weights psi, in latent positions.
+        min_known: positions that must be known before c''' is used (30 in section 5).
+        scan: decides what is known.
+
+    ``psi`` is (M, K + 1, 2K + 1): rows above (0 .. K, K meaning K and more), columns from K and more to the left to K
+    and more to the right.
+    """
+
+    def __init__(self, M: int, K: int, min_known: int, scan: Scan) -> None:
+        super().__init__()
+        self.K = K
+        self.min_known = min_known
+        self.scan = scan
+        self.transform = nn.Conv2d(M, M, 1)
+        self.psi = nn.Parameter(torch.zeros(M, K + 1, 2 * K + 1))
+
+    # Compilers cannot follow the cached functions of the size, and hardly gain in what is left.
+    @torch.compiler.disable
+    def forward(self, y_hat: Tensor) -> Tensor:
+        with torch.autocast(y_hat.device.type, enabled=False):
+            y_bar = self.transform(y_hat.float())
+            weights = self.relative_weights()
+            # A variance does not depend on where zero is; near the mean its one-pass formula does not cancel.
+            origin = y_bar.mean(dim=(2, 3), keepdim=True).detach()
+            centred = y_bar - origin
+            height, width = y_bar.shape[-2:]
+            sums = self._dense if torch.is_grad_enabled() or height * width <= DENSE_POSITIONS else self._linear
+            total, total_squares, first, second = sums(weights, centred)
+            mean = first / total
+            variance = (second / total - mean.square()).clamp(min=0)
+            denominator = (1 - total_squares / total.square()).clamp(min=DENOMINATOR_MIN)
+            deviation = torch.sqrt(variance / denominator + VARIANCE_EPS)
+            active = self._known(height, width, y_bar.device).sum(-1).view(height, width) >= self.min_known
+            return torch.cat([mean + origin, deviation], 1).float() * active
+
+    def relative_weights(self) -> Tensor:
+        """exp(psi - its largest known entry), (M, K + 1, 2K + 1), zero where the scan knows nothing."""
+        known = tap_is_known(self.scan, self.K).to(self.psi.device)
+        psi = self.psi.float().masked_fill(~known, -torch.inf)
+        return torch.exp(psi - psi.amax(dim=(1, 2), keepdim=True).detach())
+
+    def _known(self, height: int, width: int, device: torch.device) -> Tensor:
+        return region_counts(self.scan, self.K, height, width).to(device)
+
+    def _dense(self, weights: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Sums of w, w^2, w v, w v^2 over the known positions, through one weight matrix a channel."""
+        batch, channels, height, width = values.shape
+        index, known = pair_index(self.scan, self.K, height, width)
+        # A further entry, zero, stands for what is not known. Of all gathers index_select has the fastest gradient.
+        entries = F.pad(weights.flatten(1), (0, 1))
+        index = torch.where(known, index, entries.shape[1] - 1).flatten().to(values.device)
+        matrix = entries.index_select(1, index).view(channels, height * width, height * width)
+        flat = values.flatten(2).permute(1, 2, 0)
+        moments = torch.cat([flat, flat.square()], 2)
+        first, second = torch.bmm(matrix, moments).permute(2, 0, 1).unflatten(2, (height, width)).split(batch)
+        return *self._totals(weights.flatten(1), height, width), first, second
+
+    def _linear(self, weights: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The same sums in time linear in the number of positions, in float64; not differentiable."""
+        _, _, height, width = values.shape
+        weights = weights.double().flatten(1)
+        total, total_squares = self._totals(weights, height, width)
+        moments = torch.cat([values, values.square()], 1).double().permute(0, 2, 3, 1)
+        weights = weights.repeat(2, 1).T.contiguous()
+        sums = torch.stack([CausalSums.of_grid(self.scan, self.K, weights, image) for image in moments])
+        first, second = sums.permute(0, 3, 1, 2).chunk(2, 1)
+        return total, total_squares, first, second
+
+    def _totals(self, weights: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Sums of w and w^2 over the positions known to each, (1, M, height, width), from weights (M, taps)."""
+        counts = self._known(height, width, weights.device).to(weights.dtype)
+        total, total_squares = ((counts @ w.T).T.reshape(1, -1, height, width) for w in (weights, weights.square()))
+        # Where nothing is known the sum is zero and so is c'''; the 1 only keeps the division defined.
+        return torch.where(total > 0, total, torch.ones_like(total)), total_squares
+
+
+# Integers of the exact twin: weights of 16 bits, values y_bar of 15 bits (steps of 1/64, range +-256). The sum of
+# weight x value^2 over 2^18 positions (jointiq.bitstream.scan.MAX_POSITIONS) then stays below 2^62.
+# With K up to 16 the (2K - 1) K products of single values add up to less than 2^53, exact in float64.
+MAX_K = 16
+CONTEXT_WEIGHT_BITS = 16
+VALUE_FRACTION_BITS = 6
+VALUE_MAX = (1 << 14) - 1
+_MEAN_BITS = 12
+_RATIO_BITS = 28
+_ROOT_BITS = 3
+
+
+class ExactGlobalContext:
+    """The integer twin of :class:`GlobalContext`: c''' of the positions of one run at a time.
+
+    Args:
+        transform: the 1x1 layer.
+        weights: (M, (K + 1)(2K + 1)) int64, exp(psi) relative to the largest known entry, 1 .. 2^16, zero where
+            nothing is ever known.
+        scan, K, min_known: as in :class:`GlobalContext`.
+    """
+
+    def __init__(self, transform: ExactLinear, weights: Tensor, scan: Scan, K: int, min_known: int) -> None:
+        self.transform = transform
+        self.weights = weights
+        self.scan, self.K, self.min_known = scan, K, min_known
+        self._moment_weights = weights.repeat(2, 1).T.contiguous()
+
+    @classmethod
+    def quantise(cls, module: GlobalContext) -> ExactGlobalContext:
+        """Quantise a float module; psi in steps of 1/256."""
+        transform = ExactLinear.of_layer(module.transform, VALUE_FRACTION_BITS)
+        require_finite(module.psi)
+        known = tap_is_known(module.scan, module.K).flatten().to(module.psi.device)
+        psi = torch.round(module.psi.detach().double() * (1 << EXP_STEP_BITS)).long().flatten(1)
+        largest = psi.masked_fill(~known, torch.iinfo(torch.int64).min).amax(1, keepdim=True)
+        drop = (largest - psi).clamp_(0, EXP_ENTRIES - 1)
+        weights = (exp_table().to(psi.device)[drop] >> (EXP_BITS - CONTEXT_WEIGHT_BITS)).clamp_(min=1) * known
+        return cls(transform, weights, module.scan, module.K, module.min_known)
+
+    def start(self, height: int, width: int) -> None:
+        """Begin an image with a latent grid of (height, width)."""
+        weights = self._moment_weights
+        self.sums = CausalSums(self.scan, self.K, weights, height, width)
+        self._counts = region_counts(self.scan, self.K, height, width).to(weights.device).view(height, width, -1)
+        self._float_weights = self.weights.T.double()
+        self._float_squares = self._float_weights.square()
+
+    def _moments(self, y_hat: Tensor) -> Tensor:
+        y_bar = self.transform(to_fixed(y_hat)).clamp_(-VALUE_MAX, VALUE_MAX)
+        return torch.cat([y_bar, y_bar.square()], -1)
+
+    def write(self, run: Run, y_hat: Tensor) -> None:
+        """Record y_hat (run.count, M), integers, of a step just coded."""
+        self.sums.write(run, self._moments(y_hat))
+
+    def write_grid(self, y_hat: Tensor) -> None:
+        """Record a whole y_hat (h, w, M): the encoder's side."""
+        self.sums.write_grid(self._moments(y_hat.flatten(0, 1)).view(*y_hat.shape[:2], -1))
+
+    def read(self, run: Run) -> Tensor:
+        """c''' of a run: (run.count, 2M), fixed point in float64."""
+        counts = self._counts[run.index(self._counts.device)]
+        active = counts.sum(1) >= self.min_known
+        result = self.weights.new_zeros(run.count, 2 * self.weights.shape[0], dtype=torch.float64)
+        if not bool(active.any()):
+            return result
+        # Exact in float64: weights < 2^17, their squares < 2^33, at most 2^18 positions.
+        counts = counts.double()
+        total = (counts @ self._float_weights).long()
+        total_squares = (counts @ self._float_squares).long()
+        first, second = self.sums.read(run).chunk(2, 1)
+        mean, deviation = weighted_moments(*(part[active] for part in (total, total_squares, first, second)))
+        shift = VALUE_FRACTION_BITS + _MEAN_BITS - FRACTION_BITS
+        mean = (mean + (1 << (shift - 1))) >> shift
+        deviation = deviation << (FRACTION_BITS - VALUE_FRACTION_BITS - _ROOT_BITS)
+        result[active] = clamp_fixed_(torch.cat([mean, deviation], 1).double())
+        return result
+
+
+def weighted_moments(total: Tensor, total_squares: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Weighted mean (12 fractional bits below the values) and standard deviation (3 bits below), int64, rounded down.
+
+    From the sums of w, w^2, w v and w v^2. Bounds with 2^18 positions: w <= 2^16, total <= 2^34, first < 2^48,
+    second < 2^62, total_squares <= 2^50; no intermediate reaches 2^63.
+    """
+    mean = (first << _MEAN_BITS) // total
+    whole, rest = second // total, second % total
+    mean_square = (whole << (2 * _MEAN_BITS)) + (rest << (2 * _MEAN_BITS)) // total
+    variance = (mean_square - mean * mean).clamp_(min=0)
+    # sum(w^2) / sum(w)^2 in 28 bits, by two divisions.
+    whole, rest = total_squares // total, total_squares % total
+    share = ((whole << _RATIO_BITS) + (rest << _RATIO_BITS) // total) // total
+    denominator = ((1 << _RATIO_BITS) - share).clamp_(min=int(DENOMINATOR_MIN * (1 << _RATIO_BITS)))
+    # variance has 24 fractional bits; the quotient gets 6, twice those of its root.
+    up = _RATIO_BITS + 2 * _ROOT_BITS - _MEAN_BITS
+    return mean, integer_sqrt(((variance >> _MEAN_BITS) << up) // denominator)
+
+
+def integer_sqrt(x: Tensor) -> Tensor:
+    """floor(sqrt(x)) of int64 below 2^62: a float root, corrected by one where it rounded across an integer."""
+    root = x.double().sqrt().floor().long()
+    root = root - (root * root > x).long()
+    return root + ((root + 1) * (root + 1) <= x).long()

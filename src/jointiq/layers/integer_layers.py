@@ -1,0 +1,167 @@
+"""Exact layers: integers carried in float64, with results that no device, thread count or batch shape can change.
+
+    activation  a = round(x * 2^12), |a| < 2^23            (range +-2048, step 1/4096)
+    weight      w = round(x * 2^k),  |w| <= 2^13, one k per output channel
+    layer       a' = clamp(floor((sum w a + b) / 2^k + 1/2))
+
+Every product and partial sum is an integer below 2^52, so float64 holds it exactly in whatever order it is added; this
+is checked against the actual weights when a layer is made. Matrix products only: a convolution routine may go through
+Winograd or FFT, which are not exact. Weights come from their float originals by a power-of-two scale and rounding, both
+exact in IEEE arithmetic, so that every machine derives the same integers from the same checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from jointiq.errors import ModelError
+
+FRACTION_BITS = 12
+ONE = 1 << FRACTION_BITS
+ACTIVATION_MAX = (1 << 23) - 1
+WEIGHT_BITS = 13
+EXACT_LIMIT = 2.0**52
+MAX_SHIFT = 30
+# Positions of a strip, where an image is too large to be taken as a whole.
+STRIP_POSITIONS = 1 << 12
+
+
+def clamp_fixed_(a: Tensor) -> Tensor:
+    """Clamp, in place, to the range of an activation."""
+    return a.clamp_(-ACTIVATION_MAX, ACTIVATION_MAX)
+
+
+def to_fixed(x: Tensor) -> Tensor:
+    """Integers (any dtype) -> fixed-point activations, clamped to their range."""
+    return clamp_fixed_(x.double() * ONE)
+
+
+def leaky_relu_(a: Tensor) -> Tensor:
+    """In place LeakyReLU with slope 1/8 on integers, rounding down."""
+    return torch.maximum(a, (a * 0.125).floor_(), out=a)
+
+
+def require_finite(*weights: Tensor) -> None:
+    """Refuse weights that no integer stands for.
+
+    Raises:
+        ModelError: one is NaN or infinite.
+    """
+    if not all(bool(torch.isfinite(weight).all()) for weight in weights):
+        raise ModelError("weights of the entropy model are not finite; the training diverged or the file is damaged")
+
+
+class ExactLinear:
+    """A fully connected layer on integers: (rows, inputs) -> (rows, outputs), float64 holding integers.
+
+    Attributes:
+        weight: (outputs, inputs) integers.
+        bias: (outputs,) integers at the scale of the products.
+        shift: (outputs,) the k of each output channel.
+        fraction_bits: of the results, 12 unless they are no activations.
+
+    Raises:
+        ModelError: the weights are so large that their sums would not be exact.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, shift: Tensor, fraction_bits: int = FRACTION_BITS) -> None:
+        self.weight = weight.double()
+        self.bias = bias.double()
+        self.shift = shift
+        self.fraction_bits = fraction_bits
+        largest = self.weight.abs().sum(1) * ACTIVATION_MAX + self.bias.abs()
+        if not bool((largest < EXACT_LIMIT).all()):
+            raise ModelError("weights of the entropy model are too large to be summed exactly; the model is damaged")
+        self._columns = self.weight.T.contiguous()
+        self._scale = torch.ldexp(torch.ones_like(self.bias), fraction_bits - FRACTION_BITS - shift)
+        self._scaled_bias = self.bias * self._scale + 0.5
+
+    @classmethod
+    def quantise(cls, weight: Tensor, bias: Tensor | None, fraction_bits: int = FRACTION_BITS) -> ExactLinear:
+        """Quantise a float layer: weight (outputs, inputs), bias (outputs,) or None.
+
+        Each output channel takes the largest k that keeps its weights within 13 bits and its sums exact.
+        """
+        weight = weight.detach().double()
+        bias = weight.new_zeros(weight.shape[0]) if bias is None else bias.detach().double()
+        require_finite(weight, bias)
+        _, exponent = torch.frexp(weight.abs().amax(1))
+        shift = (WEIGHT_BITS - exponent).clamp(0, MAX_SHIFT)
+        while True:
+            scale = torch.ldexp(torch.ones_like(bias), shift)
+            quantised = torch.round(weight * scale[:, None])
+            quantised_bias = torch.round(bias * scale * ONE)
+            too_large = quantised.abs().sum(1) * ACTIVATION_MAX + quantised_bias.abs() >= EXACT_LIMIT
+            if not bool(too_large.any()) or not bool((shift[too_large] > 0).all()):
+                return cls(quantised, quantised_bias, shift, fraction_bits)
+            shift = shift - too_large.to(shift.dtype)
+
+    @classmethod
+    def of_layer(cls, layer: nn.Module, fraction_bits: int = FRACTION_BITS) -> ExactLinear:
+        """Quantise a convolution or transposed convolution, its kernel flattened in (input, row, column) order."""
+        weight, bias = layer.weight, layer.bias
+        assert isinstance(weight, Tensor) and isinstance(bias, Tensor)
+        if isinstance(layer, nn.ConvTranspose2d):
+            weight = weight.transpose(0, 1)
+        return cls.quantise(weight.flatten(1), bias, fraction_bits)
+
+    def accumulate(self, a: Tensor) -> Tensor:
+        """Sum of products before bias and scale; may be added to the sums of other inputs of the same layer."""
+        return a @ self._columns
+
+    def finish_(self, total: Tensor) -> Tensor:
+        """Bias, rounding shift and clamp, in place, on the last axis of ``total``."""
+        return clamp_fixed_(total.mul_(self._scale).add_(self._scaled_bias).floor_())
+
+    def __call__(self, a: Tensor) -> Tensor:
+        return self.finish_(self.accumulate(a))
+
+    def split(self, *sizes: int) -> list[Tensor]:
+        """The transposed weight cut along its inputs, for inputs that arrive at different times."""
+        return [part.contiguous() for part in self._columns.split(sizes)]
+
+
+def exact_conv(layer: ExactLinear, a: Tensor, kernel: int) -> Tensor:
+    """Convolution of stride 1 with an odd ``kernel``, zeros outside: (C, H, W) -> (out, H, W)."""
+    _, height, width = a.shape
+    half = kernel // 2
+    padded = F.pad(a, (half,) * 4)
+    # A strip of rows at a time, because all windows of a large image together would fill gigabytes.
+    rows = max(1, STRIP_POSITIONS // width)
+    strips = (padded[None, :, top : top + rows + 2 * half] for top in range(0, height, rows))
+    return torch.cat([layer(F.unfold(strip, kernel)[0].T) for strip in strips]).T.reshape(-1, height, width)
+
+
+def exact_deconv(layer: ExactLinear, a: Tensor, kernel: int) -> Tensor:
+    """Transposed convolution of stride 2, padding kernel // 2, output padding 1: (C, H, W) -> (out, 2H, 2W).
+
+    Written as the stride-1 convolution of the zero-stuffed input, one of four kernel phases for each output parity, so
+    that an output is one sum of products. ``layer.weight`` is (out, C * kernel^2) in the order of
+    ``nn.ConvTranspose2d`` after moving its output axis first.
+    """
+    channels, height, width = a.shape
+    outputs = layer.weight.shape[0]
+    weight = layer.weight.view(outputs, channels, kernel, kernel)
+    half = kernel // 2
+    reach = math.ceil(half / 2)
+    padded = F.pad(a, (reach,) * 4)
+    result = a.new_empty(outputs, 2 * height, 2 * width)
+    for row_parity in range(2):
+        for column_parity in range(2):
+            # Output 2i + parity collects input i + d through kernel row parity + half - 2d.
+            rows = [d for d in range(-reach, reach + 1) if 0 <= row_parity + half - 2 * d < kernel]
+            columns = [d for d in range(-reach, reach + 1) if 0 <= column_parity + half - 2 * d < kernel]
+            taps = [(dr, dc) for dr in rows for dc in columns]
+            inputs = torch.stack(
+                [padded[:, reach + dr : reach + dr + height, reach + dc : reach + dc + width] for dr, dc in taps]
+            )
+            phase = torch.stack(
+                [weight[:, :, row_parity + half - 2 * dr, column_parity + half - 2 * dc] for dr, dc in taps], 1
+            )
+            total = inputs.flatten(0, 1).flatten(1).T @ phase.flatten(1).T
+            result[:, row_parity::2, column_parity::2] = layer.finish_(total).T.view(outputs, height, width)
+    return result

@@ -1,0 +1,137 @@
+"""The four transforms g_a, g_s, h_a, h_s (Lee 2019 section 4.1: the structures of Balle 2018).
+
+    x  --g_a-->  y (1/16)  --h_a-->  z (1/64)
+    x' <--g_s--  y_hat       c' <--h_s--  z_hat
+
+Synthesis transforms take the size they must return, because an odd side was padded by one line on the way down
+(:mod:`jointiq.layers.padding`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from compressai.models.utils import conv, deconv
+from torch import Tensor, nn
+
+from jointiq.bitstream.tables import EXP_BITS, EXP_ENTRIES, EXP_STEP_BITS, exp_table
+from jointiq.layers.gdn import GDN
+from jointiq.layers.integer_layers import FRACTION_BITS, ExactLinear, exact_conv, exact_deconv, to_fixed
+from jointiq.layers.padding import Size, crop, pad_to_even, pyramid
+
+# exp(7) = 1096.6 still fits the fixed-point activations of the exact path.
+EXP_INPUT_MAX = 7
+EXP_OF_INPUT_MAX = 1096.625
+
+
+class AnalysisTransform(nn.Module):
+    """g_a: image (B, 3, H, W) in [-1, 1] -> y (B, M, ceil(H / 16), ceil(W / 16)).
+
+    Four 5x5 convolutions of stride 2 with N, N, N and M filters, GDN after the first three. An odd image side is
+    extended by its own edge, an odd feature side by zeros.
+    """
+
+    def __init__(self, N: int, M: int) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList([conv(3, N), conv(N, N), conv(N, N), conv(N, M)])
+        self.gdns = nn.ModuleList([GDN(N), GDN(N), GDN(N), nn.Identity()])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for index, (convolution, gdn) in enumerate(zip(self.convs, self.gdns, strict=True)):
+            x = gdn(convolution(pad_to_even(x, "replicate" if index == 0 else "constant")))
+        return x
+
+
+class SynthesisTransform(nn.Module):
+    """g_s: y_hat (B, M, h, w) -> image (B, 3, *size), about [-1, 1], not clamped.
+
+    Mirrors g_a: four transposed 5x5 convolutions with inverse GDN before the last three.
+    """
+
+    def __init__(self, N: int, M: int) -> None:
+        super().__init__()
+        self.deconvs = nn.ModuleList([deconv(M, N), deconv(N, N), deconv(N, N), deconv(N, 3)])
+        self.igdns = nn.ModuleList([*(GDN(N, inverse=True) for _ in range(3)), nn.Identity()])
+
+    def forward(self, y_hat: Tensor, size: Size) -> Tensor:
+        x, sizes = y_hat, pyramid(size, len(self.deconvs))
+        for deconvolution, igdn, target in zip(self.deconvs, self.igdns, sizes[-2::-1], strict=True):
+            x = igdn(crop(deconvolution(x), target))
+        return x
+
+
+class HyperAnalysis(nn.Module):
+    """h_a: y_hat (B, M, h, w) -> z (B, N, ceil(h / 4), ceil(w / 4)); 3x3 stride 1, then two 5x5 stride 2, ReLU
+    between.
+    """
+
+    def __init__(self, N: int, M: int) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList([conv(M, N, stride=1, kernel_size=3), conv(N, N), conv(N, N)])
+        self.relu = nn.ReLU()
+
+    def forward(self, y_hat: Tensor) -> Tensor:
+        z = self.relu(self.convs[0](y_hat))
+        z = self.relu(self.convs[1](pad_to_even(z)))
+        return self.convs[2](pad_to_even(z))
+
+
+class HyperSynthesis(nn.Module):
+    """h_s: z_hat (B, N, ...) -> c' (B, M, *size) with ``size`` = (h, w) of y.
+
+    Two transposed 5x5 stride 2, then 3x3, ReLU between; with ``exp`` the last operation is the exponential of Lee 2019.
+    """
+
+    def __init__(self, N: int, M: int, exp: bool = False) -> None:
+        super().__init__()
+        self.deconvs = nn.ModuleList([deconv(N, N), deconv(N, N)])
+        self.conv = conv(N, M, stride=1, kernel_size=3)
+        self.relu = nn.ReLU()
+        self.exp = exp
+
+    def forward(self, z_hat: Tensor, size: Size) -> Tensor:
+        c = z_hat
+        for deconvolution, target in zip(self.deconvs, pyramid(size, 2)[-2::-1], strict=True):
+            c = self.relu(crop(deconvolution(c), target))
+        c = self.conv(c)
+        return bounded_exp(c) if self.exp else c
+
+
+def bounded_exp(c: Tensor) -> Tensor:
+    """The exponential at the end of Lee 2019's h_s, of inputs up to 7."""
+    return c.clamp(max=EXP_INPUT_MAX).exp()
+
+
+class ExactHyperSynthesis:
+    """The integer twin of :class:`HyperSynthesis`: z_hat (N, h, w) integers -> c' (M, *size), fixed point in
+    float64.
+    """
+
+    def __init__(self, layers: Sequence[ExactLinear], exp: bool) -> None:
+        *self.deconvs, self.conv = layers
+        self.exp = exp
+
+    @classmethod
+    def quantise(cls, h_s: HyperSynthesis) -> ExactHyperSynthesis:
+        """Quantise the weights of a float h_s."""
+        return cls([ExactLinear.of_layer(layer) for layer in (*h_s.deconvs, h_s.conv)], h_s.exp)
+
+    def layers(self) -> dict[str, ExactLinear]:
+        """The layers by name, for storage."""
+        return {**{f"deconv{i}": layer for i, layer in enumerate(self.deconvs)}, "conv": self.conv}
+
+    def __call__(self, z_hat: Tensor, size: Size) -> Tensor:
+        c = to_fixed(z_hat)
+        for deconvolution, target in zip(self.deconvs, pyramid(size, 2)[-2::-1], strict=True):
+            c = crop(exact_deconv(deconvolution, c, 5), target).clamp_(min=0)
+        c = exact_conv(self.conv, c, 3)
+        return exact_exp(c) if self.exp else c
+
+
+def exact_exp(a: Tensor) -> Tensor:
+    """exp of fixed-point activations up to 7, by the exponential table: exp(7) * exp(-(7 - a)), a in steps of 1/256."""
+    steps = (
+        EXP_INPUT_MAX * (1 << EXP_STEP_BITS) - a.mul(2.0 ** (EXP_STEP_BITS - FRACTION_BITS)).add_(0.5).floor_()
+    ).long()
+    power = exp_table().to(a.device)[steps.clamp_(0, EXP_ENTRIES - 1)]
+    return (power.double() * (EXP_OF_INPUT_MAX * 2.0 ** (FRACTION_BITS - EXP_BITS))).add_(0.5).floor_()

@@ -1,0 +1,1 @@
+"""What keeps a run: folder, lock, resume, status."""

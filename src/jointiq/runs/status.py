@@ -1,0 +1,151 @@
+"""How runs and sweeps stand: what a training process notes in its folder, and the table made of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from jointiq.console import NOTHING, Table, number
+from jointiq.errors import UserError
+from jointiq.files import write_text
+from jointiq.runs.folder import CONFIG, DONE, stage_folders
+from jointiq.runs.lock import is_locked
+from jointiq.sweeps.processes import EXIT_INTERRUPTED, EXIT_TERMINATED
+
+#: What a training process keeps up to date in its folder.
+FILE = "status.json"
+STATES = ("done", "running", "failed", "cut", "waiting")
+
+_STOPPED = (None, 0, EXIT_INTERRUPTED, EXIT_TERMINATED)
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """One run.
+
+    Attributes:
+        name: its folder, or what was typed to start it.
+        state: ``done``; ``running``, a process trains in its folder; ``failed``; ``cut``, it was stopped or killed, and
+            the same command goes on; ``waiting``, it has not begun.
+        step, steps: optimizer steps that are done, and of the whole training (of the stage, in a chain).
+        bpp, psnr: of the last validation, bits per pixel (estimated) and dB.
+        seconds_left: estimate of the process that trains.
+        note: a failure's message, or the stage of a chain.
+    """
+
+    name: str
+    state: str
+    step: int | None = None
+    steps: int | None = None
+    bpp: float | None = None
+    psnr: float | None = None
+    seconds_left: float | None = None
+    note: str = ""
+
+
+def write_status(folder: Path, values: Mapping[str, Any]) -> None:
+    """Note ``values`` (step, steps, bpp, psnr, seconds_left, failure) in a run's folder, with process and time.
+
+    A run does not end because this cannot be written.
+    """
+    process = {"process": os.getpid(), "host": socket.gethostname(), "written": time.time()}
+    try:
+        write_text(folder / FILE, json.dumps({**values, **process}, indent=2) + "\n")
+    except UserError:
+        return
+
+
+def read_status(folder: Path) -> dict[str, Any]:
+    """What :func:`write_status` wrote; empty where there is nothing."""
+    try:
+        values = json.loads((folder / FILE).read_text())
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def read_run(folder: Path, name: str | None = None, code: int | None = None) -> RunStatus:
+    """How the run in ``folder`` stands; of a chain of stages, the stage that it is at.
+
+    Args:
+        name: what to call it; None: the folder.
+        code: exit code of the process that last ran it; None: not known.
+    """
+    stages = [path for path in stage_folders(folder) if (path / FILE).is_file()]
+    at = stages[-1] if stages and not (folder / FILE).is_file() else folder
+    values = read_status(at)
+    failure = values.get("failure")
+    if (folder / DONE).is_file():
+        state = "done"
+    elif is_locked(at):
+        state = "running"
+    elif failure or code not in _STOPPED:
+        state = "failed"
+    else:
+        state = "cut" if values else "waiting"
+    note = failure or (at.name if at != folder else "")
+    if state == "failed" and not failure:
+        note = f"exit code {code}"
+    shown = {key: values.get(key) for key in ("step", "steps", "bpp", "psnr")}
+    left = values.get("seconds_left") if state == "running" else None
+    return RunStatus(name or str(folder), state, **shown, seconds_left=left, note=note)
+
+
+def read_sweep(folder: Path) -> list[RunStatus]:
+    """How the jobs of a sweep stand, from its folder, ``results/sweeps/NAME``."""
+    runs = []
+    for path in sorted((folder / "jobs").glob("*.json"), key=lambda path: int(path.stem)):
+        job = json.loads(path.read_text())
+        name = " ".join(job["overrides"])
+        if job["folder"] is not None and Path(job["folder"]).is_dir():
+            runs.append(read_run(Path(job["folder"]), name, job["code"]))
+        elif job["code"] in _STOPPED:
+            runs.append(RunStatus(name, "done" if job["code"] == 0 else "waiting"))
+        else:
+            runs.append(RunStatus(name, "failed", note=f"exit code {job['code']}"))
+    return runs
+
+
+def read_folders(folders: Sequence[Path]) -> list[RunStatus]:
+    """How everything in ``folders`` stands: sweeps, runs, or folders that hold runs somewhere.
+
+    Raises:
+        UserError: a folder that is not there, or holds neither.
+    """
+    runs: list[RunStatus] = []
+    for folder in folders:
+        if (folder / "jobs").is_dir():
+            found = read_sweep(folder)
+        elif (folder / CONFIG).is_file():
+            found = [read_run(folder)]
+        else:
+            inside = sorted(path.parent for path in folder.rglob(CONFIG))
+            tops = [path for path in inside if not any(other in path.parents for other in inside)]
+            found = [replace(read_run(path), name=str(path.relative_to(folder))) for path in tops]
+        if not found:
+            raise UserError(f"{folder}: no runs; allowed: the folder of a run, of a sweep, or of several")
+        runs += found
+    return runs
+
+
+def status_table(runs: Sequence[RunStatus]) -> Table:
+    """A row for each of ``runs``, without what their names have in common; the title counts the states."""
+    counts = [f"{sum(run.state == state for run in runs)} {state}" for state in STATES]
+    counts = [text for text in counts if not text.startswith("0 ")]
+    header = ("run", "state", "step", "of", "bpp", "PSNR", "left", "note")
+    many = "run" if len(runs) == 1 else "runs"
+    table = Table(f"{len(runs)} {many}: {', '.join(counts)}", header, 2)
+    common = set.intersection(*(set(run.name.split()) for run in runs)) if len(runs) > 1 else set()
+    for run in runs:
+        name = " ".join(word for word in run.name.split() if word not in common) or run.name
+        steps = [NOTHING if value is None else str(value) for value in (run.step, run.steps)]
+        left = NOTHING if run.seconds_left is None else str(timedelta(seconds=round(run.seconds_left)))
+        table.rows.append((name, run.state, *steps, number(run.bpp, 4), number(run.psnr, 2), left, run.note))
+    return table

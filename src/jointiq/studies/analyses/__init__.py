@@ -1,0 +1,53 @@
+"""What a study makes of its trained models: one module an analysis, each with a function ``analyse(context, options)``.
+
+To add one: put a file into this folder; its name is what ``study.yaml`` says under ``analyses``, and ``OPTIONS`` in it
+names the options that it has.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jointiq.errors import ConfigError
+from jointiq.studies.context import Context, Findings
+from jointiq.studies.plan import Scale
+
+Analysis = Callable[[Context, Mapping[str, Any]], Findings]
+
+
+def analysis_names() -> list[str]:
+    """Names of all analyses."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def check_analyses(scale: Scale) -> None:
+    """Check names and options of a study's analyses before anything is trained.
+
+    Raises:
+        ConfigError: an analysis or an option that there is not.
+    """
+    for name, options in scale.analyses:
+        get_analysis(name)
+        known = _module(name).OPTIONS
+        for key in options:
+            if key not in known:
+                raise ConfigError(f"analyses.{name}", key, sorted(known) or "no options")
+
+
+def get_analysis(name: str) -> Analysis:
+    """The function ``analyse`` of an analysis.
+
+    Raises:
+        ConfigError: there is none of this name.
+    """
+    if name not in analysis_names():
+        raise ConfigError("analyses", name, analysis_names())
+    function: Analysis = _module(name).analyse
+    return function
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"{__name__}.{name}")

@@ -1,0 +1,230 @@
+"""Systems that share their trunks, compared image by image: entropy models by bits, enhancers by PSNR.
+
+Models that differ in the entropy model alone have the same pictures, those that differ in the enhancer alone the same
+bits. So one number a lambda and image remains, and the chance of training shows in the seeds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jointiq.console import Table, number
+from jointiq.data.image_sets import ImageSet
+from jointiq.errors import ConfigError, DataError
+from jointiq.evaluation.bd_rate import bd_rate
+from jointiq.evaluation.metrics import mean
+from jointiq.evaluation.plots.rd_plot import OUR_COLOURS, new_figure, save
+from jointiq.evaluation.rd import PSNR, RDCurve
+from jointiq.studies.context import Context, Findings, Ours, point_name, steps_text
+from jointiq.studies.plan import Value
+from jointiq.studies.statistics import Effect, Samples, paired_effect
+
+OPTIONS = {"quantity"}
+#: What is compared: the row's column, the unit of a difference, decimals of it.
+QUANTITIES = {"bits": ("bytes", "%", 2), "psnr": ("psnr", "dB", 3)}
+
+
+def analyse(context: Context, options: Mapping[str, Any]) -> Findings:
+    """Compare ``test`` with ``anchor`` of every value that names both, on every set.
+
+    Options: ``quantity`` (bits or psnr). A value's ``sense`` says what its number counts: ``more`` (the default: test
+    needs more bits, or has a higher PSNR, than the anchor) or ``less``.
+    """
+    quantity = options.get("quantity", "bits")
+    if quantity not in QUANTITIES:
+        raise ConfigError("analyses.paired.quantity", quantity, QUANTITIES)
+    findings = Findings(notes=[_explanation(quantity)])
+    for images in context.sets:
+        lines = []
+        for value in context.scale.values:
+            effects = _effects(context, images, value, quantity)
+            if effects:
+                lines.append((value, effects))
+                findings.ours.append(_ours(context, images, value, effects, quantity))
+        if lines:
+            findings.tables.append(_by_lambda(context, images, lines, quantity))
+            findings.figures.append(_figure(context, images, lines, quantity))
+        findings.tables.append(_systems(context, images))
+    return findings
+
+
+def _effects(context: Context, images: ImageSet, value: Value, quantity: str) -> dict[float | None, Effect]:
+    """The effect at each lambda and, by None, over all of them; empty where a side was not trained."""
+    names = value.details.get("test"), value.details.get("anchor")
+    if None in names:
+        return {}
+    test, anchor = (_samples(context, images, str(name), quantity) for name in names)
+    shared = [lmbda for lmbda in test if lmbda in anchor]
+    if not shared:
+        return {}
+    sign = -1 if value.details.get("sense", "more") == "less" else 1
+    ours = [run for run in context.scale.runs if run.name == names[0]]
+    fixed = bool(ours) and ours[0].init_from == names[1]
+    groups: list[tuple[float | None, list[float]]] = [(None, shared), *((lmbda, [lmbda]) for lmbda in shared)]
+    return {
+        group: paired_effect([sign * test[key] for key in keys], [sign * anchor[key] for key in keys], fixed)
+        for group, keys in groups
+    }
+
+
+def _samples(context: Context, images: ImageSet, name: str, quantity: str) -> dict[float, Samples]:
+    """Measurements (seeds, images) by lambda: natural logarithm of the file's size, or PSNR in dB."""
+    column = QUANTITIES[quantity][0]
+    found: dict[float, list[list[float]]] = {}
+    for one in context.of(name):
+        found.setdefault(one.lmbda, []).append([row[column] for row in context.rows(one, images)])
+    arrays = {lmbda: np.array(seeds, dtype=float) for lmbda, seeds in found.items()}
+    return {lmbda: np.log(array) if quantity == "bits" else array for lmbda, array in arrays.items()}
+
+
+def _shown(value: float, quantity: str) -> float:
+    """A difference of logarithms as percent; dB as they are."""
+    return 100 * float(np.expm1(value)) if quantity == "bits" else value
+
+
+def _text(effect: Effect, quantity: str, unit: bool = True) -> str:
+    _, name, digits = QUANTITIES[quantity]
+    if not math.isfinite(effect.low):
+        return f"{number(_shown(effect.mean, quantity), digits, sign=True)}{f' {name}' if unit else ''} (one image)"
+    mean_, low, high = (number(_shown(x, quantity), digits, sign=True) for x in (effect.mean, effect.low, effect.high))
+    return f"{mean_}{f' {name}' if unit else ''} ({low} to {high})"
+
+
+def verdict(effect: Effect, paper: float | str) -> str:
+    """Our sign beside that of the paper's number.
+
+    A statement in words claims a difference above zero, unless it says that the paper has none ("not in ...").
+    """
+    if not effect.sign:
+        return "inconclusive"
+    if isinstance(paper, str) and paper.startswith("not in"):
+        return "above zero" if effect.sign > 0 else "below zero"
+    expected = 1 if isinstance(paper, str) or paper > 0 else -1
+    return "sign as in the paper" if effect.sign == expected else "opposite sign"
+
+
+def _ours(
+    context: Context, images: ImageSet, value: Value, effects: Mapping[float | None, Effect], quantity: str
+) -> Ours:
+    test, anchor = str(value.details["test"]), str(value.details["anchor"])
+    effect = effects[None]
+    found = {key: _shown(getattr(effect, key), quantity) for key in ("mean", "low", "high")}
+    numbers: dict[str, Any] = {key: x if math.isfinite(x) else None for key, x in found.items()} | {
+        "unit": QUANTITIES[quantity][1],
+        "lambdas": len(effects) - 1,
+        "seeds": len({one.seed for one in context.of(test)}),
+        "seed_error": effect.seed_error,
+        "image_error": effect.image_error,
+        "degrees_of_freedom": effect.degrees if math.isfinite(effect.degrees) else None,
+    }
+    if quantity == "bits":
+        numbers["bd_rate_percent"] = _bd_rate(context, images, test, anchor)
+    return Ours(
+        value=value.name,
+        text=_text(effect, quantity),
+        numbers=numbers,
+        measured_on=str(images),
+        steps=steps_text(context.of(test)),
+        verdict=verdict(effect, value.paper) if value.details.get("judge", True) else "",
+    )
+
+
+def _bd_rate(context: Context, images: ImageSet, test: str, anchor: str) -> float | None:
+    """BD-rate in percent of the means over images and seeds, with the trunk's PSNR; None where impossible."""
+    runs = {run.name: run for run in context.scale.runs}
+    trunk = runs[test].init_from if test in runs else None
+    quality = context.curve([trunk], images) if trunk else None
+    if quality is None or PSNR not in quality.results:
+        return None
+    by_name = dict(zip(quality.parameter, quality.results[PSNR], strict=True))
+    by_lambda = {one.lmbda: by_name[point_name(one.lmbda)] for one in context.of(str(trunk), runs[str(trunk)].seeds[0])}
+    curves = []
+    for name in (anchor, test):
+        points = []
+        for lmbda, psnr in by_lambda.items():
+            rows = [row["bpp"] for one in context.of(name) if one.lmbda == lmbda for row in context.rows(one, images)]
+            if rows:
+                points.append((float(np.mean(rows)), psnr))
+        points.sort()
+        columns = {"bpp": tuple(bpp for bpp, _ in points), PSNR: tuple(psnr for _, psnr in points)}
+        curves.append(RDCurve(name, columns))
+    try:
+        return bd_rate(curves[0], curves[1]).percent
+    except DataError:
+        return None
+
+
+Lines = Sequence[tuple[Value, Mapping[float | None, Effect]]]
+
+
+def _by_lambda(context: Context, images: ImageSet, lines: Lines, quantity: str) -> Table:
+    lambdas = [lmbda for lmbda in lines[0][1] if lmbda is not None]
+    what = "more bits, %" if quantity == "bits" else "PSNR difference, dB"
+    header = ("", *(f"lambda {lmbda:g}" for lmbda in lambdas), "all")
+    table = Table(f"By lambda on {images.name}: {what}, with 95 % interval", header)
+    for value, effects in lines:
+        cells = [_text(effects[key], quantity, unit=False) if key in effects else "" for key in (*lambdas, None)]
+        table.rows.append((value.name, *cells))
+    return table
+
+
+def _systems(context: Context, images: ImageSet) -> Table:
+    """Means over images and seeds of every run, so that differences can be put into proportion."""
+    header = ("system", "lambda", "seeds", "bpp", "PSNR dB", "MS-SSIM", "enc s", "dec s")
+    table = Table(f"Files on {images.name}: means over images and seeds", header)
+    columns = (("bpp", 4), ("psnr", 2), ("ms_ssim", 4), ("encoding_time", 2), ("decoding_time", 2))
+    for run in context.scale.runs:
+        for lmbda in run.lmbda:
+            found = [one for one in context.of(run.name) if one.lmbda == lmbda]
+            if run.measure and found:
+                rows = [row for one in found for row in context.rows(one, images)]
+                cells = [number(mean(row.get(key) for row in rows), digits) for key, digits in columns]
+                table.rows.append((run.label, f"{lmbda:g}", str(len(found)), *cells))
+    return table
+
+
+def _figure(context: Context, images: ImageSet, lines: Lines, quantity: str) -> tuple[Any, str]:
+    figure = new_figure(6.4, 3.2)
+    axes = figure.add_subplot()
+    lambdas = [lmbda for lmbda in lines[0][1] if lmbda is not None]
+    labels = [f"lambda {lmbda:g}" for lmbda in lambdas] + ["all"]
+    for i, (value, effects) in enumerate(lines):
+        found = [(x, effects[key]) for x, key in enumerate((*lambdas, None)) if key in effects]
+        found = [(x, effect) for x, effect in found if math.isfinite(effect.low)]
+        shown = [[_shown(v, quantity) for v in (e.mean, e.low, e.high)] for _, e in found]
+        middle = [mean_ for mean_, _, _ in shown]
+        bars = [[mean_ - low for mean_, low, _ in shown], [high - mean_ for mean_, _, high in shown]]
+        places = [x + 0.12 * (i - (len(lines) - 1) / 2) for x, _ in found]
+        colour = OUR_COLOURS[i % len(OUR_COLOURS)]
+        axes.errorbar(places, middle, bars, fmt="o", color=colour, label=value.name, capsize=2, markersize=4)
+    axes.axhline(0, color="#888888", linewidth=0.8)
+    axes.set_xticks(range(len(labels)), labels)
+    axes.set_ylabel("more bits (%)" if quantity == "bits" else "PSNR difference (dB)")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)
+    axes.set_title(f"{images.name}, with 95 % intervals", loc="left", fontsize=10)
+    stem = context.output / f"paired_{quantity}_{images.slug}"
+    for suffix in (".svg", ".png"):
+        save(figure, stem.with_suffix(suffix))
+    return stem.with_suffix(".png"), f"{images.name}: differences by lambda with 95 % intervals."
+
+
+def _explanation(quantity: str) -> str:
+    what = (
+        "The models of a lambda share one trunk, so their pictures and PSNR are the same by construction and only bits "
+        "differ: a difference is the mean, over lambdas and images, of the logarithm of the ratio of the sizes of real "
+        "files, in percent; where it can be had, `results.json` holds the BD-rate of the mean curves beside it."
+        if quantity == "bits"
+        else "The models of a lambda share one frozen compression network, so their bits are the same by construction: "
+        "a difference is the mean over lambdas and images of the difference in PSNR."
+    )
+    return (
+        f"{what} The 95 % interval is Student's t over two chances, the seed of the training (estimated within each "
+        "lambda, pooled over lambdas) and the choice of images (paired: the same images on both sides), with Welch and "
+        "Satterthwaite's degrees of freedom. Lambdas and trunks are fixed: other trunks may give other numbers. A sign "
+        "counts only if the interval excludes zero."
+    )

@@ -1,0 +1,170 @@
+"""What an analysis is given, and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jointiq.console import Table
+from jointiq.data.image_sets import ImageSet
+from jointiq.errors import DataError
+from jointiq.evaluation.rd import RDCurve, Row, curve_from_rows
+from jointiq.runs import folder as run_folder
+from jointiq.studies.plan import Run, Scale, Study
+from jointiq.studies.rows import read_rows
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training: one lambda and seed of a run.
+
+    Attributes:
+        source: the training it started from, or None.
+    """
+
+    run: Run
+    lmbda: float
+    seed: int
+    folder: Path
+    source: Trained | None = None
+
+    @property
+    def checkpoint(self) -> Path:
+        """Its weights."""
+        return self.folder / run_folder.CHECKPOINT
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Optimizer steps: of the training it started from, then its own, one by one where it has several stages."""
+        stages = [path for path in run_folder.stage_folders(self.folder) if (path / run_folder.DONE).is_file()]
+        own = [run_folder.done_step(folder) for folder in stages or [self.folder]]
+        return (*(self.source.steps if self.source else ()), *own)
+
+
+@dataclass(frozen=True)
+class Ours:
+    """Our number beside a value of the paper.
+
+    Attributes:
+        value: name of the paper's value.
+        text: the number as a table shows it.
+        numbers: the same for ``results.json``.
+        measured_on: the images, as text.
+        steps: of the training, as text.
+        verdict: how it compares with the paper.
+    """
+
+    value: str
+    text: str
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+    measured_on: str = "no images"
+    steps: str = "none"
+    verdict: str = ""
+
+
+@dataclass
+class Findings:
+    """What analyses found.
+
+    Attributes:
+        ours: our numbers beside the paper's.
+        tables: further tables.
+        figures: files in the folder of the results, the PNG of each figure, with a caption.
+        notes: sentences for the report.
+        numbers: anything else for ``results.json``.
+    """
+
+    ours: list[Ours] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    figures: list[tuple[Path, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, other: Findings) -> None:
+        """Append another analysis's findings."""
+        self.ours += other.ours
+        self.tables += other.tables
+        self.figures += other.figures
+        self.notes += other.notes
+        self.numbers |= other.numbers
+
+
+@dataclass(frozen=True)
+class Context:
+    """What an analysis may look at.
+
+    Attributes:
+        trained: all finished trainings of the study at this scale.
+        sets: the images that were coded.
+        output: folder for figures: small files that are kept.
+        work: folder for files that can be made again.
+        device: where networks run.
+        row_files: gives the file with the rows of a training on a set (:mod:`jointiq.studies.rows`).
+        anchors: gives the RD curves of real codecs on a set, by family; they are measured where they are missing.
+        published: RD curves of others by set and name.
+    """
+
+    study: Study
+    scale: Scale
+    trained: Sequence[Trained]
+    sets: Sequence[ImageSet]
+    output: Path
+    work: Path
+    device: str
+    row_files: Callable[[Trained, ImageSet], Path]
+    anchors: Callable[[ImageSet, Sequence[str]], list[RDCurve]]
+    published: Mapping[str, Mapping[str, RDCurve]] = field(default_factory=dict)
+
+    def of(self, name: str, seed: int | None = None) -> list[Trained]:
+        """The finished trainings of a run, of one seed or of all, by falling lambda (rising rate)."""
+        found = [one for one in self.trained if one.run.name == name and seed in (None, one.seed)]
+        return sorted(found, key=lambda one: (-one.lmbda, one.seed))
+
+    def rows(self, trained: Trained, images: ImageSet) -> list[Row]:
+        """One row for every image of a set, in the set's order; see :mod:`jointiq.studies.rows`.
+
+        Raises:
+            DataError: there are none.
+        """
+        file = self.row_files(trained, images)
+        rows = read_rows(file, images)
+        if rows is None:
+            raise DataError(f"{file}: no rows of {images}; repeat the command, which measures what is missing")
+        return rows
+
+    def curve(self, names: Sequence[str], images: ImageSet, label: str | None = None) -> RDCurve | None:
+        """RD curve of the first seed of one run or of several together on a set; None where there is no point."""
+        runs = [run for run in self.scale.runs if run.name in names]
+        points = [one for run in runs for one in self.of(run.name, run.seeds[0])]
+        if not points:
+            return None
+        rows = [(point_name(one.lmbda), self.rows(one, images)) for one in points]
+        return curve_from_rows(label or runs[0].label, rows)
+
+    def label(self, name: str) -> str:
+        """How tables speak of a run."""
+        return next((run.label for run in self.scale.runs if run.name == name), name)
+
+    def any_of(self, name: str, lmbda: float | None = None) -> Trained:
+        """One finished training of a run, at ``lmbda`` where it is given.
+
+        Raises:
+            DataError: there is none.
+        """
+        found = [one for one in self.of(name) if lmbda in (None, one.lmbda)]
+        if not found:
+            raise DataError(f"{self.study.name}: no training of {name} is finished, which this analysis needs")
+        return found[0]
+
+
+def point_name(lmbda: float) -> str:
+    """What made a point of a curve, as its ``parameter`` says it."""
+    return f"lmbda {lmbda:g}"
+
+
+def steps_text(trained: Sequence[Trained]) -> str:
+    """Steps of trainings as a table shows them: ``20000 + 5000``, several variants separated by a comma."""
+    texts = [" + ".join(map(str, one.steps)) for one in trained]
+    return ", ".join(dict.fromkeys(texts)) or "none"

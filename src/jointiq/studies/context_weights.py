@@ -1,0 +1,30 @@
+"""What the trained weights psi of the global context say: how they spread over the known positions."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from jointiq.layers.causal_sums import tap_is_known
+from jointiq.layers.global_context import GlobalContext
+
+
+def weight_maps(module: GlobalContext) -> NDArray[np.floating]:
+    """softmax(psi) over the known offsets of each channel, (M, K + 1, 2K + 1); NaN where nothing is ever known.
+
+    Rows from K and more above (first) to the current row (last).
+    """
+    known = tap_is_known(module.scan, module.K)
+    psi = module.psi.detach().cpu().double().masked_fill(~known, -torch.inf)
+    weights = torch.softmax(psi.flatten(1), 1).view_as(psi).masked_fill(~known, torch.nan)
+    maps: NDArray[np.floating] = weights.flip(1).numpy()
+    return maps
+
+
+def effective_positions(maps: NDArray[np.floating]) -> NDArray[np.floating]:
+    """exp(entropy) of the weights of each channel: 1 where one position has all, their number where all are equal."""
+    weights = np.nan_to_num(maps).reshape(len(maps), -1)
+    entropy = -(weights * np.log(np.where(weights > 0, weights, 1))).sum(1)
+    spread: NDArray[np.floating] = np.exp(entropy)
+    return spread

@@ -1,0 +1,209 @@
+"""What a study is, read from ``experiments/NAME/study.yaml`` and checked. docs/studies.md explains every key."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from jointiq.configs import EXPERIMENTS
+from jointiq.errors import ConfigError, UserError
+
+FILE = "study.yaml"
+SCALES = ("paper", "gpu", "pilot", "demo")
+#: What a scale is measured on: the validation images, or the test sets.
+SETS = ("val", "test")
+#: Which files are decoded again: all of them, or one of each model and set (where the bits alone are of interest).
+DECODE = ("all", "one")
+
+_STUDY_KEYS = {"title", "source", "shows", "scales"}
+#: Keys of a scale; those of the study's own level are the default for all of its scales.
+_SCALE_KEYS = {"note", "settings", "lmbda", "seeds", "runs", "measure", "decode", "values", "analyses"}
+_RUN_KEYS = {"label", "overrides", "lmbda", "seeds", "init_from", "measure"}
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number or statement of the paper, beside which ours is put.
+
+    Attributes:
+        name: the line's name.
+        paper: the paper's number, or its statement in words.
+        unit: of the number.
+        details: what the analysis needs to find ours, such as ``test`` and ``anchor``.
+    """
+
+    name: str
+    paper: float | str
+    unit: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Trainings of one system: one for each lambda and seed.
+
+    Attributes:
+        name: how the study speaks of it.
+        label: how tables and plots do.
+        overrides: what is typed after ``python -m src.train``, without lambda, seed and data.
+        lmbda, seeds: the trainings.
+        init_from: the run whose model of the same lambda (and of its first seed) this one starts from; or None.
+        measure: code the study's images with it.
+    """
+
+    name: str
+    label: str
+    overrides: tuple[str, ...]
+    lmbda: tuple[float, ...]
+    seeds: tuple[int, ...]
+    init_from: str | None = None
+    measure: bool = True
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A study at one size.
+
+    Attributes:
+        note: what a reader of its numbers has to know.
+        runs: in an order in which each comes after the one it starts from.
+        measure: which images are coded (:data:`SETS`); empty: none.
+        decode: see :data:`DECODE`.
+        values: of the paper, beside which ours are put.
+        analyses: name and options of each.
+    """
+
+    name: str
+    note: str
+    runs: tuple[Run, ...]
+    measure: tuple[str, ...]
+    decode: str
+    values: tuple[Value, ...]
+    analyses: tuple[tuple[str, Mapping[str, Any]], ...]
+
+
+@dataclass(frozen=True)
+class Study:
+    """One table or figure of a paper."""
+
+    name: str
+    folder: Path
+    title: str
+    source: str
+    shows: str
+    scales: Mapping[str, Scale]
+
+    def at(self, scale: str) -> Scale:
+        """The study at ``scale``.
+
+        Raises:
+            ConfigError: it is not declared there.
+        """
+        if scale not in self.scales:
+            raise ConfigError("--scale", scale, self.scales)
+        return self.scales[scale]
+
+
+def study_names(experiments: Path = EXPERIMENTS) -> list[str]:
+    """Names of all studies."""
+    return sorted(path.parent.name for path in experiments.glob(f"*/{FILE}"))
+
+
+def read_study(name: str, experiments: Path = EXPERIMENTS) -> Study:
+    """The study ``experiments/NAME``.
+
+    Raises:
+        ConfigError: there is none of this name, or a key or value in its file is not allowed.
+        UserError: the file is not YAML.
+    """
+    path = experiments / name / FILE
+    if name not in study_names(experiments):
+        raise ConfigError("NAME", name, study_names(experiments))
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: {' '.join(str(error).split())}") from error
+    _check_keys(name, document, _STUDY_KEYS | _SCALE_KEYS, {"title", "source", "shows", "scales"})
+    shared = {key: document[key] for key in _SCALE_KEYS & document.keys()}
+    scales = {}
+    for scale, own in document["scales"].items():
+        if scale not in SCALES:
+            raise ConfigError(f"{name}.scales", scale, SCALES)
+        where = f"{name}.scales.{scale}"
+        _check_keys(where, own, _SCALE_KEYS)
+        scales[scale] = _scale(scale, where, {**shared, **own})
+    return Study(
+        name=name,
+        folder=path.parent,
+        title=document["title"],
+        source=document["source"],
+        shows=" ".join(document["shows"].split()),
+        scales=scales,
+    )
+
+
+def _value(where: str, value: Any) -> Value:
+    _check_keys(where, value, None, {"name", "paper"})
+    details = {key: item for key, item in value.items() if key not in ("name", "paper", "unit")}
+    return Value(str(value["name"]), value["paper"], str(value.get("unit", "")), details)
+
+
+def _scale(name: str, where: str, keys: Mapping[str, Any]) -> Scale:
+    measure = tuple(keys.get("measure", ("test",)))
+    for one in measure:
+        if one not in SETS:
+            raise ConfigError(f"{where}.measure", one, SETS)
+    decode = keys.get("decode", "all")
+    if decode not in DECODE:
+        raise ConfigError(f"{where}.decode", decode, DECODE)
+    analyses = keys.get("analyses", {})
+    if not isinstance(analyses, Mapping) or not analyses:
+        raise ConfigError(f"{where}.analyses", analyses, "analyses by name, with their options")
+    declared: dict[str, Run] = {}
+    for run_name, run in (keys.get("runs") or {}).items():
+        declared[run_name] = _run(run_name, f"{where}.runs.{run_name}", run, keys, declared)
+    return Scale(
+        name=name,
+        note=" ".join(str(keys.get("note", "")).split()),
+        runs=tuple(declared.values()),
+        measure=measure,
+        decode=decode,
+        values=tuple(_value(f"{where}.values[{i}]", value) for i, value in enumerate(keys.get("values") or ())),
+        analyses=tuple((key, options or {}) for key, options in analyses.items()),
+    )
+
+
+def _run(name: str, where: str, run: Any, keys: Mapping[str, Any], earlier: Mapping[str, Run]) -> Run:
+    _check_keys(where, run, _RUN_KEYS, {"overrides"})
+    lmbda = _numbers(f"{where}.lmbda", run.get("lmbda", keys.get("lmbda")), float)
+    seeds = _numbers(f"{where}.seeds", run.get("seeds", keys.get("seeds", [0])), int)
+    source = run.get("init_from")
+    if source is not None:
+        if source not in earlier:
+            raise ConfigError(f"{where}.init_from", source, "a run above it")
+        missing = sorted(set(lmbda) - set(earlier[source].lmbda))
+        if missing:
+            raise ConfigError(f"{where}.lmbda", missing[0], f"lambdas of {source}, which it starts from")
+    overrides = (*run["overrides"], *keys.get("settings", ()))
+    return Run(name, str(run.get("label", name)), overrides, lmbda, seeds, source, bool(run.get("measure", True)))
+
+
+def _numbers(where: str, values: Any, kind: type) -> tuple[Any, ...]:
+    wrong = not isinstance(values, Sequence) or isinstance(values, str) or not values or len(set(values)) < len(values)
+    if wrong or not all(isinstance(value, int | kind) and not isinstance(value, bool) for value in values):
+        raise ConfigError(where, values, "a list of different numbers" if kind is float else "a list of whole numbers")
+    return tuple(kind(value) for value in values)
+
+
+def _check_keys(where: str, given: Any, allowed: set[str] | None, needed: Collection[str] = ()) -> None:
+    if not isinstance(given, Mapping):
+        raise ConfigError(where, given, "keys with values")
+    for key in given:
+        if allowed is not None and key not in allowed:
+            raise ConfigError(where, key, sorted(allowed))
+    for key in sorted(set(needed) - given.keys()):
+        raise ConfigError(f"{where}.{key}", None, "a value")

@@ -1,0 +1,170 @@
+"""What a study leaves behind: ``results.json``, its tables as Markdown and CSV, ``report.md``, the README's table."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from jointiq.console import NOTHING, Table
+from jointiq.data.image_sets import ImageSet
+from jointiq.evaluation.stopwatch import processor_name
+from jointiq.files import write_text
+from jointiq.runs.provenance import provenance
+from jointiq.studies.context import Findings
+from jointiq.studies.plan import Scale, Study
+
+NOT_RUN = "not run"
+RESULTS = "results.json"
+DEMO = "demo"
+HEADER = ("", "paper", "ours", "verdict", "scale", "trained on", "measured on", "steps", "device")
+BEGIN, END = "<!-- results: written by src.study -->", "<!-- end of results -->"
+
+
+def write_results(
+    study: Study,
+    scale: Scale,
+    findings: Findings,
+    train: ImageSet | None,
+    device: str,
+    output: Path,
+    problems: list[str],
+) -> list[Path]:
+    """Write everything that is kept of a study at a scale into ``output``; return the files.
+
+    Args:
+        train: what was trained on; None where nothing was trained.
+        device: where it ran, as text.
+        problems: trainings that are not finished, one line each.
+    """
+    rows = main_rows(scale, findings, str(train) if train else "nothing", device)
+    made = provenance()
+    document = {
+        "study": study.name,
+        "scale": scale.name,
+        "command": f"python -m src.study {study.name} --scale {scale.name}",
+        "made_with": {key: made[key] for key in ("git", "python", "packages")},
+        "device": device,
+        "trained_on": str(train) if train else None,
+        "table": {"header": list(HEADER), "rows": rows},
+        "ours": [
+            {"value": one.value, "measured_on": one.measured_on, "verdict": one.verdict, **one.numbers}
+            for one in findings.ours
+        ],
+        "tables": [
+            {"title": table.title, "header": list(table.header), "rows": [list(row) for row in table.rows]}
+            for table in findings.tables
+        ],
+        "numbers": findings.numbers,
+        "not_finished": problems,
+    }
+    files = [output / RESULTS, output / "table.md", output / "table.csv", output / "report.md"]
+    write_text(files[0], json.dumps(document, indent=1, allow_nan=False) + "\n")
+    table = main_table(study, scale.name, rows)
+    write_text(files[1], table.markdown())
+    write_text(files[2], as_csv(table))
+    write_text(files[3], _report(study, scale, rows, findings, problems))
+    return files
+
+
+def main_rows(scale: Scale, findings: Findings, trained_on: str, device: str) -> list[list[str]]:
+    """The lines that every study's table has: each value of the paper with each of ours, or as not run."""
+    rows = []
+    for value in scale.values:
+        paper = f"{value.paper:g} {value.unit}".strip() if isinstance(value.paper, int | float) else value.paper
+        found = [one for one in findings.ours if one.value == value.name]
+        for one in found:
+            # A demo shows that a study runs, and nothing about the method.
+            verdict = NOTHING if scale.name == DEMO else one.verdict
+            rows.append(
+                [value.name, paper, one.text, verdict, scale.name, trained_on, one.measured_on, one.steps, device]
+            )
+        if not found:
+            rows.append([value.name, paper, NOT_RUN, NOTHING, scale.name, NOTHING, NOTHING, NOTHING, NOTHING])
+    return rows
+
+
+def main_table(study: Study, scale: str, rows: Sequence[Sequence[str]]) -> Table:
+    """:func:`main_rows` as a table."""
+    return Table(f"{study.title}: scale {scale}", HEADER, left=len(HEADER), rows=list(rows))
+
+
+def as_csv(table: Table) -> str:
+    """A table as CSV text."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerows([table.header, *table.rows])
+    return stream.getvalue()
+
+
+def device_text(device: str) -> str:
+    """Where networks ran: the kind, its name, threads of a process."""
+    if device.startswith("cuda"):
+        return f"GPU, {torch.cuda.get_device_name(device)}"
+    threads = os.environ.get("OMP_NUM_THREADS", str(torch.get_num_threads()))
+    return f"CPU, {processor_name()}, threads: {threads}"
+
+
+def write_readme(study: Study) -> Path | None:
+    """Put the tables of all scales between the markers of the study's README; None where it has no markers."""
+    path = study.folder / "README.md"
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        return None
+    write_text(path, f"{before}{BEGIN}\n\n{_all_scales(study)}\n{END}{after}")
+    return path
+
+
+def _all_scales(study: Study) -> str:
+    parts = []
+    for scale in (name for name in ("gpu", "pilot", "demo", "paper") if name in study.scales):
+        folder = Path("results") / scale
+        if not (study.folder / folder / RESULTS).is_file():
+            parts.append(f"Scale `{scale}`: {NOT_RUN}.\n")
+            continue
+        document = json.loads((study.folder / folder / RESULTS).read_text(encoding="utf-8"))
+        parts.append(_body(Table(f"Scale {scale}", HEADER, left=len(HEADER), rows=document["table"]["rows"]), level=3))
+        if document["not_finished"]:
+            parts.append(f"Not finished: {len(document['not_finished'])} trainings.\n")
+        parts += [f"![{figure.stem}]({figure})\n" for figure in _figures(study, folder)]
+        parts.append(f"All tables, intervals and what was done: [{folder / 'report.md'}]({folder / 'report.md'})\n")
+    return "\n".join(parts)
+
+
+def _figures(study: Study, folder: Path) -> list[Path]:
+    return [folder / path.name for path in sorted((study.folder / folder).glob("*.png"))]
+
+
+def _body(table: Table, level: int) -> str:
+    return "#" * (level - 1) + table.markdown()
+
+
+def _report(study: Study, scale: Scale, rows: list[list[str]], findings: Findings, problems: Sequence[str]) -> str:
+    parts = [f"# {study.title}: scale {scale.name}\n", f"Source: {study.source}\n", f"{study.shows}\n"]
+    parts.append(f"Made by `python -m src.study {study.name} --scale {scale.name}` (data folders: docs/studies.md).\n")
+    if scale.note:
+        parts.append(f"{scale.note}\n")
+    parts.append(_body(Table("Paper and ours", HEADER, left=len(HEADER), rows=list(rows)), level=2))
+    parts += [f"{note}\n" for note in findings.notes]
+    for path, caption in findings.figures:
+        parts.append(f"![{caption}]({path.name})\n\n{caption}\n")
+    parts += [_body(table, level=2) for table in findings.tables]
+    parts.append(_body(_runs(scale), level=2))
+    if problems:
+        parts += ["## Not finished\n", "\n".join(f"- {line}" for line in problems) + "\n"]
+    return "\n".join(parts)
+
+
+def _runs(scale: Scale) -> Table:
+    table = Table("Trainings", ("run", "lambda", "seeds", "starts from", "python -m src.train ..."), left=5)
+    for run in scale.runs:
+        lists = (", ".join(f"{value:g}" for value in values) for values in (run.lmbda, run.seeds))
+        table.rows.append((run.label, *lists, run.init_from or NOTHING, f"`{' '.join(run.overrides)}`"))
+    return table

@@ -1,0 +1,216 @@
+"""Run a study: train, code the images, analyse, report. Whatever is there already is not made again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jointiq.command_line import override
+from jointiq.console import progress_bar
+from jointiq.data.image_sets import ImageSet, link_folder, read_set, refuse_listed, refuse_trained
+from jointiq.errors import ConfigError, UserError
+from jointiq.evaluation.codecs.pillow import find_codecs
+from jointiq.evaluation.codecs.programs import PROGRAMS
+from jointiq.evaluation.codecs.run import run_anchors
+from jointiq.evaluation.comparison import find_curves
+from jointiq.evaluation.rd import RDCurve, read_rd
+from jointiq.runtime import pick_device
+from jointiq.studies.analyses import check_analyses, get_analysis
+from jointiq.studies.context import Context, Findings, Trained
+from jointiq.studies.measuring import Task, measure, row_file
+from jointiq.studies.plan import Run, Scale, Study
+from jointiq.studies.report import device_text, main_rows, main_table, write_readme, write_results
+from jointiq.studies.training import Training, train, trainings
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user says beside the study and its scale.
+
+    Attributes:
+        train, val, test: folders, ``DIR`` or ``NAME=DIR``; those of train and of val make one set each, each of test is
+            a set of its own. Without train: the embedded photographs.
+        published: ``SET=DIR``, folders of RD files of others on a test set.
+        manifests: lists of images that may not be measured on.
+        overrides: added to every training.
+        results: folder for trained models and everything else that can be made again.
+        output: folder for what is kept; None: ``experiments/NAME/results/SCALE``, or one in ``results`` where there are
+            overrides, because it is another study then.
+        jobs: processes at a time.
+        device: where images are coded: auto, cpu, cuda or cuda:N.
+    """
+
+    train: tuple[str, ...] = ()
+    val: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+    published: tuple[str, ...] = ()
+    manifests: tuple[Path, ...] = ()
+    overrides: tuple[str, ...] = ()
+    results: Path = Path("results")
+    output: Path | None = None
+    jobs: int = 1
+    device: str = "auto"
+
+    @property
+    def work(self) -> Path:
+        """Folder of all studies' models."""
+        return self.results / "studies"
+
+
+@dataclass(frozen=True)
+class Data:
+    """The images of a study: for training, for validation while training, and those that are coded."""
+
+    train: ImageSet | None
+    val: ImageSet | None
+    measured: tuple[ImageSet, ...]
+    overrides: tuple[str, ...]
+
+
+def study_data(scale: Scale, options: Options) -> Data:
+    """Read and check the images of a study.
+
+    Raises:
+        ConfigError: folders that are missing on the command line.
+        DataError: a folder without images, or a test image that was trained on.
+    """
+    cache = options.work / "images"
+    train_set = val_set = None
+    overrides: tuple[str, ...] = ("data=sample",)
+    if scale.runs:
+        train_set = read_set(options.train or ["sample:train"], cache)
+    if scale.runs or "val" in scale.measure:
+        if options.train and not options.val:
+            raise ConfigError("--val", None, "a folder of validation images, with --train")
+        val_set = read_set(options.val or ["sample:val"], cache)
+    if train_set and val_set and options.train:
+        folders = {"train_dir": link_folder(train_set, cache), "val_dir": link_folder(val_set, cache)}
+        overrides = ("data=folder", *(override(f"data.{key}", folder) for key, folder in folders.items()))
+    measured: list[ImageSet] = []
+    if "val" in scale.measure and val_set:
+        measured.append(val_set)
+    if "test" in scale.measure:
+        if options.train and not options.test:
+            raise ConfigError("--test", None, "folders of test images, with --train")
+        measured += [read_set([folder], cache) for folder in options.test or ["sample:test"]]
+    for images in measured:
+        if train_set:
+            refuse_trained(images, train_set)
+        for manifest in options.manifests:
+            refuse_listed(images, manifest)
+    return Data(train_set, val_set, tuple(measured), overrides)
+
+
+def study_trainings(scale: Scale, data: Data, options: Options) -> list[Training]:
+    """The trainings of a study; see :func:`jointiq.studies.training.trainings`."""
+    common = [override("paths.results", options.work), *data.overrides, *options.overrides]
+    return trainings(scale, common)
+
+
+def run_study(study: Study, scale_name: str, options: Options) -> int:
+    """Run a study at a scale and write its results; 1 if a training failed (its numbers are then missing).
+
+    Raises:
+        UserError: a value, image or checkpoint that cannot be used, or not one training could be finished.
+        KeyboardInterrupt: stopped; the same command goes on.
+    """
+    scale = study.at(scale_name)
+    check_analyses(scale)
+    published = published_curves(options.published)
+    device = str(pick_device(options.device))
+    data = study_data(scale, options)
+    jobs = study_trainings(scale, data, options)
+    work = options.work / study.name / scale.name
+    trained = train(jobs, options.jobs, work / "jobs")
+    finished = [one for one in trained if one]
+    if jobs and not finished:
+        raise UserError(f"{study.name}: none of its {len(jobs)} trainings could be finished; their messages are above")
+
+    def rows_of(one: Trained, images: ImageSet) -> Path:
+        return row_file(one, images, _decode(one.run, scale))
+
+    tasks = [
+        Task(one.checkpoint, images, _decode(one.run, scale), rows_of(one, images), device)
+        for one in finished
+        for images in data.measured
+        if one.run.measure
+    ]
+    measure(tasks, options.jobs)
+
+    output = options.output
+    if output is None:
+        output = work / "results" if options.overrides else study.folder / "results" / scale.name
+    output.mkdir(parents=True, exist_ok=True)
+    context = Context(
+        study=study,
+        scale=scale,
+        trained=finished,
+        sets=data.measured,
+        output=output,
+        work=work,
+        device=device,
+        row_files=rows_of,
+        anchors=lambda images, families: anchor_curves(images, families, options),
+        published=published,
+    )
+    findings = Findings()
+    for name, settings in scale.analyses:
+        findings.add(get_analysis(name)(context, settings))
+    problems = [
+        f"{job.run.name}, lambda {job.lmbda:g}, seed {job.seed}"
+        for job, one in zip(jobs, trained, strict=True)
+        if not one
+    ]
+    where = device_text(device)
+    files = write_results(study, scale, findings, data.train, where, output, problems)
+    if output == study.folder / "results" / scale.name:
+        files += [path for path in [write_readme(study)] if path]
+    trained_on = str(data.train) if data.train else "nothing"
+    main_table(study, scale.name, main_rows(scale, findings, trained_on, where)).print()
+    print("written:", *files, *(path for path, _ in findings.figures), sep="\n  ")
+    for line in problems:
+        print(f"not finished: {line}")
+    return 1 if problems else 0
+
+
+def _decode(run: Run, scale: Scale) -> str:
+    """Decode every file, unless the pictures are those of the model that the run started from."""
+    return scale.decode if run.init_from else "all"
+
+
+def anchor_curves(images: ImageSet, families: Sequence[str], options: Options) -> list[RDCurve]:
+    """RD curves of real codecs on a set; measured once. Codecs that this machine has not are left out."""
+    found = find_codecs(families, dict.fromkeys(PROGRAMS))
+    for family, reason in found.absent.items():
+        print(f"absent: {family}: {reason}")
+    folder = options.work / "anchors" / images.digest
+    named = [(path.name, path) for path in images.paths]
+    with progress_bar() as progress:
+        bar = progress.add_task("real codecs", total=len(found.codecs) * len(named), note="")
+        run_anchors(
+            [(codec, codec.settings) for codec in found.codecs],
+            named,
+            folder,
+            options.jobs,
+            lambda done: progress.update(bar, advance=1, note=done.job.codec.name),
+        )
+    files = [folder / f"{codec.name}.json" for codec in found.codecs]
+    return [read_rd(file) for file in files if file.is_file()]
+
+
+def published_curves(given: Sequence[str]) -> Mapping[str, Mapping[str, RDCurve]]:
+    """RD curves of others by set and file name, from ``SET=DIR``.
+
+    Raises:
+        ConfigError: not of that form.
+        DataError: no such folder, or a damaged file.
+    """
+    found: dict[str, dict[str, RDCurve]] = {}
+    for text in given:
+        name, _, folder = text.partition("=")
+        if not name or not folder:
+            raise ConfigError("--published", text, "SET=DIR, SET the name of a test set")
+        curves = found.setdefault(name, {})
+        curves.update({file.path.stem: file.curve for file in find_curves([Path(folder)])})
+    return found

@@ -1,0 +1,1 @@
+"""Many runs: the jobs of a sweep, stages of a chain, curves."""

@@ -1,0 +1,121 @@
+"""What a sweep comes down to: the rate-distortion curves of its runs' last validations, and the W&B run that closes it.
+
+A rate is the estimate, and the images are those of the validation: curves to see where a sweep stands by.
+``src.evaluate`` measures files, on test images.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from jointiq.errors import DataError, UserError
+from jointiq.evaluation.metrics import mean
+from jointiq.evaluation.rd import MS_SSIM, PSNR, RDCurve, write_rd
+from jointiq.runs.folder import CONFIG, DONE, read_config, stage_folders
+from jointiq.runs.name import curve_name
+
+#: Key in an RD file's results -> column of metrics.csv.
+_COLUMNS = {"bpp": "val/bpp", PSNR: "val/psnr", MS_SSIM: "val/ms_ssim"}
+
+
+def close_sweep(record: Path) -> None:
+    """Write the curves of a sweep and, where its runs were logged to W&B, close their group with the BD-rates.
+
+    Nothing happens without ``logger=wandb``. A problem is told on stderr; the sweep itself stands.
+
+    Args:
+        record: the sweep's folder. ``record/curves/NAME.json`` are the curves.
+    """
+    try:
+        folders = finished_runs(record)
+        settings = [cfg.logger.wandb for cfg in map(read_config, folders) if cfg.logger.get("wandb")]
+        if settings:
+            _log(record, write_curves(record, folders), settings[0])
+    except UserError as error:
+        print(f"the sweep has no BD-rate run in W&B: {error}", file=sys.stderr, flush=True)
+
+
+def finished_runs(record: Path) -> list[Path]:
+    """Folders of a sweep's finished runs, in the order of its jobs; of a chain of stages, the last stage's."""
+    folders = []
+    for path in sorted((record / "jobs").glob("*.json"), key=lambda path: int(path.stem)):
+        folder = json.loads(path.read_text())["folder"]
+        if folder is None or not (Path(folder) / DONE).is_file():
+            continue
+        stages = [at for at in stage_folders(Path(folder)) if (at / CONFIG).is_file()]
+        folders.append(stages[-1] if stages else Path(folder))
+    return folders
+
+
+def write_curves(record: Path, folders: Sequence[Path]) -> Path:
+    """Write an RD file for each curve that the runs in ``folders`` are points of; their folder, ``record/curves``.
+
+    A point is a lambda, the mean over the runs that share it (seeds). Its numbers are means over validation images.
+
+    Raises:
+        DataError: no run has validated.
+    """
+    points: dict[str, dict[float, list[dict[str, float]]]] = defaultdict(lambda: defaultdict(list))
+    for folder in folders:
+        cfg = read_config(folder)
+        if found := _last_validation(folder):
+            name = curve_name(cfg.experiment_name, cfg.stage.name, cfg.distortion.name)
+            points[name][float(cfg.lmbda)].append(found)
+    if not points:
+        raise DataError(f"no finished run of {record} has validated")
+    for name, of_curve in points.items():
+        write_rd(record / "curves" / f"{name.replace(' ', '_')}.json", _curve(name, of_curve))
+    return record / "curves"
+
+
+def _curve(name: str, points: Mapping[float, Sequence[dict[str, float]]]) -> RDCurve:
+    means = [
+        (f"{lmbda:g}", {key: mean(run.get(key) for run in runs) for key in _COLUMNS}) for lmbda, runs in points.items()
+    ]
+    means.sort(key=lambda point: point[1]["bpp"] or 0.0)
+    results = {}
+    for key in _COLUMNS:
+        values = tuple(value for _, point in means if (value := point[key]) is not None)
+        if len(values) == len(means):
+            results[key] = values
+    text = "last validation of each run: estimated rate, means over the validation images"
+    return RDCurve(name, results, text, parameter=tuple(lmbda for lmbda, _ in means))
+
+
+def _last_validation(folder: Path) -> dict[str, float]:
+    """The newest row of metrics.csv that has a validation's means; empty where there is none."""
+    try:
+        with (folder / "metrics.csv").open(newline="") as stream:
+            rows = [row for row in csv.DictReader(stream) if row.get("val/bpp") and row.get("val/psnr")]
+    except OSError:
+        return {}
+    return {key: float(rows[-1][column]) for key, column in _COLUMNS.items() if rows[-1].get(column)} if rows else {}
+
+
+def _log(record: Path, curves: Path, settings: DictConfig) -> None:
+    from jointiq.evaluation.comparison import compare_all, find_curves, tables, write_comparison
+    from jointiq.tracking.bdrate import log_comparison
+
+    options: dict[str, Any] = OmegaConf.to_container(settings, resolve=True)  # type: ignore[assignment]
+    place = options.get("anchors")
+    models, anchors = find_curves([curves]), find_curves([Path(place)]) if place else []
+    comparison = None
+    try:
+        comparison = compare_all(models, anchors)
+    except DataError as error:
+        print(f"the sweep has no BD-rates yet: {error}", flush=True)
+    else:
+        write_comparison(record, comparison)
+        for table in tables(comparison):
+            table.print()
+    kept = {key: options[key] for key in ("entity", "project", "offline") if options.get(key) is not None}
+    ours, others = ([file.curve for file in files] for files in (models, anchors))
+    print("W&B run:", log_comparison(options["group"], record, comparison, ours, others, **kept), flush=True)

@@ -1,0 +1,224 @@
+"""Many runs, each in a process of its own, some at a time: what is finished is skipped, what was cut goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import subprocess
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from jointiq.configs import compose
+from jointiq.console import progress_bar
+from jointiq.files import write_text
+from jointiq.runs.folder import is_finished
+from jointiq.runs.name import run_folder
+from jointiq.runs.rerun import again
+from jointiq.sweeps.processes import EXIT_INTERRUPTED, EXIT_TERMINATED, PassOnSigterm, exit_code, start_process
+
+_POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of ``src.train``.
+
+    Attributes:
+        overrides: what is typed after ``python -m src.train``.
+        cfg: the configuration that gives.
+        folder: the run's folder; None where the configuration is wrong: the run itself says how.
+    """
+
+    overrides: tuple[str, ...]
+    cfg: DictConfig
+    folder: Path | None
+
+    @classmethod
+    def of(cls, overrides: Sequence[str], cfg: DictConfig | None = None) -> Job:
+        """The job of these ``overrides``; ``cfg`` is their composed configuration, where it is at hand.
+
+        Raises:
+            UserError: ``rerun=`` names no run.
+            HydraException: an override that does not go with the configs.
+        """
+        if cfg is None:
+            cfg = compose("train", overrides)
+        if cfg.rerun is not None:
+            cfg = again(cfg.rerun, [text for text in overrides if not text.startswith("rerun=")])
+        try:
+            folder = run_folder(cfg)
+        except (OmegaConfBaseException, ValueError, TypeError):
+            folder = None
+        return cls(tuple(overrides), cfg, folder)
+
+    def is_finished(self) -> bool:
+        """Whether the run's folder holds a finished run of this configuration, and it is not to be trained anew."""
+        anew = OmegaConf.select(self.cfg, "resume") == "never" or self.cfg.ckpt_path is not None
+        return self.folder is not None and not anew and is_finished(self.folder, self.cfg)
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """How a job ended.
+
+    Attributes:
+        job: what it was.
+        code: exit code of its process: 0 done (or finished before), 130 stopped with Ctrl-C, 143 by SIGTERM; None: not
+            started, because the whole was stopped.
+        skipped: it had been finished before, and no process was started.
+    """
+
+    job: Job
+    code: int | None
+    skipped: bool = False
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended otherwise than finished or stopped on demand."""
+        return self.code not in (0, None, EXIT_INTERRUPTED, EXIT_TERMINATED)
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    at_once: int = 1,
+    gpus: Sequence[str] = (),
+    folders: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    record: Path | None = None,
+) -> list[JobResult]:
+    """Run ``jobs``, each in a process of its own, ``at_once`` at a time, and wait for all of them.
+
+    A job whose run is finished is skipped. All others are started: a run that was cut goes on from its last checkpoint
+    (``resume=auto``), one that failed is tried again. A job that fails does not stop the others.
+
+    Args:
+        at_once: processes at a time.
+        gpus: the GPUs of each place in the queue, as values of CUDA_VISIBLE_DEVICES; a job takes those of the place it
+            gets, and with more places than entries they are dealt out in turn. Empty: every job sees what this
+            process sees.
+        folders: further config folders.
+        environment: environment variables of the jobs, where this process has not set them.
+        record: folder for ``jobs/NUMBER.json`` (overrides, run folder, exit code) and, where several run at a time,
+            for what they print, ``jobs/NUMBER.log``. None: nothing is written, and all print here.
+
+    Returns:
+        One result a job, in the order of ``jobs``. After SIGTERM the started ones have saved and ended, and the others
+        have the code None.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; it has reached the jobs too, and they have saved.
+    """
+    queue = _Queue(jobs, at_once, gpus, folders, environment, record)
+    return queue.run()
+
+
+class _Queue:
+    """The state of :func:`run_jobs`."""
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        at_once: int,
+        gpus: Sequence[str],
+        folders: Sequence[str],
+        environment: Mapping[str, str] | None,
+        record: Path | None,
+    ) -> None:
+        self.jobs = jobs
+        self.at_once = at_once
+        self.gpus = gpus
+        self.folders = folders
+        self.environment = {**(environment or {}), **os.environ}
+        self.record = record
+        self.results: dict[int, JobResult] = {}
+        #: By place: the job's number and where it prints to.
+        self.running: dict[int, tuple[int, subprocess.Popen[bytes], IO[str] | None]] = {}
+        if at_once > 1 and not gpus:
+            # Jobs share the cores; a number that the user has set stays.
+            self.environment.setdefault("OMP_NUM_THREADS", str(max(len(os.sched_getaffinity(0)) // at_once, 1)))
+
+    def run(self) -> list[JobResult]:
+        waiting = deque(range(len(self.jobs)))
+        for earlier in (self.record / "jobs").glob("*.*") if self.record else ():
+            earlier.unlink()
+        for number in waiting:
+            self._note(number, None)
+        several = self.at_once > 1 and self.record is not None
+        bar = progress_bar() if several else contextlib.nullcontext()
+        with bar as progress, PassOnSigterm() as sigterm:
+            task = progress.add_task("jobs", total=len(self.jobs), note="") if progress else None
+            while waiting or self.running:
+                for place in range(self.at_once):
+                    while waiting and place not in self.running and not sigterm.received:
+                        self._start(place, waiting.popleft())
+                sigterm.watch([process for _, process, _ in self.running.values()])
+                if sigterm.received and not self.running:
+                    break
+                try:
+                    time.sleep(_POLL_SECONDS)
+                except KeyboardInterrupt:
+                    self._wait_for_all()
+                    raise
+                self._collect()
+                if progress and task is not None:
+                    progress.update(task, completed=len(self.results), note=f"{len(self.running)} running")
+        return [self.results.get(number, JobResult(job, None)) for number, job in enumerate(self.jobs)]
+
+    def _start(self, place: int, number: int) -> None:
+        job = self.jobs[number]
+        if job.is_finished():
+            self._say(number, "finished before, skipped")
+            self._end(number, JobResult(job, 0, skipped=True))
+            return
+        environment = dict(self.environment)
+        if self.gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = self.gpus[place % len(self.gpus)]
+        output = None
+        if self.at_once > 1 and self.record is not None:
+            output = (self.record / "jobs" / f"{number}.log").open("w")
+        self._say(number, shlex.join(job.overrides))
+        self.running[place] = number, start_process(job.overrides, self.folders, environment, output), output
+
+    def _collect(self) -> None:
+        for place, (number, process, output) in list(self.running.items()):
+            code = process.poll()
+            if code is None:
+                continue
+            if output is not None:
+                output.close()
+            del self.running[place]
+            self._end(number, JobResult(self.jobs[number], exit_code(code)))
+            if self.at_once > 1:
+                self._say(number, "done" if code == 0 else f"ended with exit code {exit_code(code)}")
+
+    def _wait_for_all(self) -> None:
+        for _, process, _ in self.running.values():
+            process.wait()
+        self._collect()
+
+    def _end(self, number: int, result: JobResult) -> None:
+        self.results[number] = result
+        self._note(number, result.code)
+
+    def _note(self, number: int, code: int | None) -> None:
+        if self.record is not None:
+            job = self.jobs[number]
+            note_job(self.record, number, job.overrides, job.folder, code)
+
+    def _say(self, number: int, text: str) -> None:
+        print(f"[{number + 1}/{len(self.jobs)}] {text}", flush=True)
+
+
+def note_job(record: Path, number: int, overrides: Sequence[str], folder: Path | None, code: int | None) -> None:
+    """Write ``record/jobs/NUMBER.json``, which ``python -m src.status`` reads; ``code`` is None until the job ends."""
+    values = {"overrides": list(overrides), "folder": None if folder is None else str(folder.resolve()), "code": code}
+    write_text(record / "jobs" / f"{number}.json", json.dumps(values, indent=2) + "\n")

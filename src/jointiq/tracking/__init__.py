@@ -1,0 +1,1 @@
+"""All of Weights & Biases; configs name it by ``_target_``."""

@@ -1,0 +1,124 @@
+"""Pictures of validation images for W&B: original, I's and Q's output, the error and where each latent's bits went."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from jointiq.errors import check_whole
+from jointiq.models.compressai_codec import CompressAICodec
+from jointiq.training.callbacks.stop import leaves_out_validation
+from jointiq.training.modules.losses import psnr
+
+_ERROR_GAIN = 8
+
+#: Pictures (H, W, 3), 8 bits, by caption.
+Pictures = dict[str, NDArray[np.uint8]]
+
+
+class ImagePanels(Callback):
+    """Gives loggers that take images (W&B's) pictures of the first validation images; others get nothing.
+
+    Args:
+        images: how many validation images; 0 is none.
+        side: longest side of a picture in pixels; larger ones are scaled down.
+        every: at each so-many-th validation, from the first, and at the last of the training.
+
+    Raises:
+        ConfigError: a value that is not a whole number in its range.
+    """
+
+    def __init__(self, images: int = 1, side: int = 384, every: int = 5) -> None:
+        for key, value, smallest in (("images", images, 0), ("side", side, 16), ("every", every, 1)):
+            check_whole(f"callbacks.panels.{key}", value, smallest)
+        self.images, self.side, self.every = images, side, every
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Tensor, batch_idx: int, *args: Any
+    ) -> None:
+        """Log the pictures of one image from the output that the validation step has computed."""
+        if batch_idx < self.images and is_due(trainer, self.every):
+            centred = isinstance(pl_module.net, CompressAICodec)
+            log_pictures(trainer, f"val/image_{batch_idx}", lambda: panels(batch, outputs, self.side, centred))
+
+
+def is_due(trainer: Trainer, every: int) -> bool:
+    """Whether this validation is one of each ``every``, from the first, or the training's last; never one that was cut.
+
+    The last one runs at the last step, or, where a time cap has ended the training, then or after it.
+    """
+    if leaves_out_validation(trainer):
+        return False
+    # Not counted, so that a continued run shows what an unbroken one shows.
+    earlier = trainer.global_step // int(trainer.val_check_interval) - 1
+    is_last = trainer.global_step == trainer.max_steps or trainer.should_stop
+    return earlier % every == 0 or is_last or trainer.state.fn == TrainerFn.VALIDATING
+
+
+def log_pictures(trainer: Trainer, key: str, make: Callable[[], Pictures]) -> None:
+    """Log the pictures that ``make`` gives, in the row of the validation's means, if a logger takes any."""
+    takers: list[Any] = [logger for logger in trainer.loggers if hasattr(logger, "log_image")]
+    if not takers or not trainer.is_global_zero:
+        return
+    pictures = make()
+    for logger in takers:
+        logger.log_image(key, list(pictures.values()), step=row(trainer), caption=list(pictures))
+
+
+def row(trainer: Trainer) -> int:
+    """The step of the row of the validation's means: Lightning numbers it by the last step's index."""
+    return max(trainer.global_step - 1, 0)
+
+
+def panels(x: Tensor, output: Mapping[str, Any], side: int, centred: bool = False) -> Pictures:
+    """Pictures by caption, of one image (1, 3, H, W) in [0, 1] and the model's output for it: four, and a bit map of
+    each latent.
+
+    Args:
+        side: longest side of a picture in pixels.
+        centred: the latents are of an image that was padded equally on both sides, not at its end.
+    """
+    x_hat, x_mid = (output[key].float().clamp(0, 1) for key in ("x_hat", "x_mid"))
+    pictures = {
+        "original": _picture(x, side),
+        f"I, {float(psnr(x, x_mid)):.2f} dB": _picture(x_mid, side),
+        f"Q, {float(psnr(x, x_hat)):.2f} dB": _picture(x_hat, side),
+        f"error of Q, times {_ERROR_GAIN}": _picture((x - x_hat).abs().mul(_ERROR_GAIN).clamp(max=1), side),
+    }
+    for name, log_likelihoods in sorted(output["log_likelihoods"].items(), key=lambda item: item[0] != "y"):
+        bits = -log_likelihoods.float().sum(1)[0] / math.log(2)
+        scale = max(float(bits.max()), 1e-9)
+        bpp = float(bits.sum()) / (x.shape[-2] * x.shape[-1])
+        caption = f"bits of {name}, {bpp:.3f} bpp; white = {scale:.3g} a position"
+        pictures[caption] = _picture(_like(bits / scale, x, centred), side)
+    return pictures
+
+
+def _like(values: Tensor, x: Tensor, centred: bool) -> Tensor:
+    """Values of a latent's grid, (h, w), as a grey picture of the size of ``x``."""
+    size = (x.shape[-2], x.shape[-1])
+    # Pixels of a side that one position stands for: latents are smaller by a power of two.
+    stride = 1
+    while any(cells * stride < length for cells, length in zip(values.shape, size, strict=True)):
+        stride *= 2
+    large = values.repeat_interleave(stride, 0).repeat_interleave(stride, 1)
+    top, left = ((have - want) // 2 if centred else 0 for have, want in zip(large.shape, size, strict=True))
+    return large[top : top + size[0], left : left + size[1]].clamp(0, 1).expand(1, 3, -1, -1)
+
+
+def _picture(x: Tensor, side: int) -> NDArray[np.uint8]:
+    factor = side / max(x.shape[-2:])
+    if factor < 1:
+        size = [max(1, round(length * factor)) for length in x.shape[-2:]]
+        x = F.interpolate(x, size=size, mode="area")
+    picture: NDArray[np.uint8] = (x[0] * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    return picture

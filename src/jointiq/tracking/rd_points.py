@@ -1,0 +1,50 @@
+"""A run's rate-distortion point for W&B, live: the runs of a sweep make the curve together, anchors stand behind it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+
+from jointiq.errors import check_whole
+from jointiq.runs.name import curve_name
+from jointiq.tracking.loggers import WandbLog
+from jointiq.tracking.panels import is_due, row
+from jointiq.tracking.tables import CHART, curve_rows, rd_chart, rd_row
+
+
+class RDPoints(Callback):
+    """Gives W&B the newest point of this run: bpp (estimated), PSNR and MS-SSIM of the validation images.
+
+    It is one row of a table and one point of a chart over all runs that are shown. The points of the anchors
+    (``logger.wandb.anchors``) follow in the same table.
+
+    Args:
+        curve: name of the curve that the run is a point of, such as the experiment's; see
+            :func:`jointiq.runs.name.curve_name`.
+        stage: name of the training's stage.
+        every: at each so-many-th validation, from the first, and at the last of the training.
+
+    Raises:
+        ConfigError: a value that is not a whole number in its range.
+    """
+
+    def __init__(self, curve: str, stage: str = "joint", every: int = 1) -> None:
+        check_whole("callbacks.rd_points.every", every, 1)
+        self.curve, self.stage, self.every = curve, stage, every
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the means of the validation as a point."""
+        takers = [logger for logger in trainer.loggers if isinstance(logger, WandbLog)]
+        means = trainer.callback_metrics
+        if not (is_due(trainer, self.every) and takers and trainer.is_global_zero and "val/bpp" in means):
+            return
+        criterion: Any = pl_module.criterion
+        name = curve_name(self.curve, self.stage, criterion.distortion)
+        bpp, psnr, ms_ssim = (
+            float(means[key]) if (key := f"val/{kind}") in means else None for kind in ("bpp", "psnr", "ms_ssim")
+        )
+        point = rd_row(name, "model", f"{criterion.lmbda:g}", trainer.global_step, bpp, psnr, ms_ssim)
+        for logger in takers:
+            chart = rd_chart([point, *curve_rows("anchor", logger.anchors)])
+            logger.log_metrics({CHART: chart}, step=row(trainer))

@@ -1,0 +1,156 @@
+"""Training checkpoints as files: written whole or not at all, opened without running anything that is in them."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from jointiq.errors import UserError
+from jointiq.files import atomic_path
+
+_OPEN_ERRORS = (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile)
+
+
+# What a reader of the model needs of a checkpoint, and what says where it is from.
+_FOR_USE = (
+    "model_config",
+    "state_dict",
+    "lmbda",
+    "distortion",
+    "name",
+    "global_step",
+    "epoch",
+    "pytorch-lightning_version",
+)
+_MB = 1e6
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's file format; the file appears in one step, and is read with ``weights_only``."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write ``checkpoint`` to ``path`` atomically. Whatever fails, the file that was there stays.
+
+        Args:
+            storage_options: ``keep``, how many of the newest checkpoints stay: what was at ``last.ckpt`` becomes
+                ``last-1.ckpt``, and so on (default 1). ``weights``: save only what a reader of the model needs.
+
+        Raises:
+            UserError: the file cannot be written, or the disk has too little room for it.
+        """
+        path, options = Path(path), storage_options or {}
+        if options.get("weights"):
+            checkpoint = {key: checkpoint[key] for key in _FOR_USE if key in checkpoint}
+        check_room(path, _size(checkpoint))
+        with atomic_path(path) as temporary:
+            # Through a file of Python's, a full disk is an OSError that says so.
+            with temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+            _move_back(path, options.get("keep", 1))
+
+    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
+        """Read a checkpoint of :meth:`save_checkpoint`.
+
+        Raises:
+            UserError: no such file, or not a checkpoint.
+        """
+        return read_training_checkpoint(path)
+
+
+def check_room(path: Path, size: float) -> None:
+    """Make sure that ``size`` bytes fit on the disk of ``path`` beside what is there.
+
+    Raises:
+        UserError: they do not.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(path.parent).free
+    if free < size:
+        raise UserError(
+            f"cannot write {path}: it takes {size / _MB:.1f} MB and the disk has {free / _MB:.1f} MB left; what was "
+            "there stays; make room and type the same command, which goes on"
+        )
+
+
+def _size(value: Any) -> float:
+    """Bytes of all tensors in nested containers, and something for the rest."""
+    if isinstance(value, torch.Tensor):
+        return value.numel() * value.element_size()
+    if isinstance(value, Mapping):
+        return sum(map(_size, value.values())) + 200 * len(value)
+    return sum(map(_size, value)) if isinstance(value, list | tuple) else 0
+
+
+def _move_back(path: Path, keep: int) -> None:
+    """Let the file at ``path`` be known as ``NAME-1`` too, the one there as ``NAME-2``, ..., ``keep`` names in all."""
+
+    def earlier(number: int) -> Path:
+        return path.with_stem(f"{path.stem}-{number}") if number else path
+
+    for number in range(keep - 1, 0, -1):
+        if not earlier(number - 1).is_file():
+            continue
+        if number > 1:
+            earlier(number - 1).replace(earlier(number))
+            continue
+        # A second name for the same file: `path` itself is there at every moment.
+        earlier(1).unlink(missing_ok=True)
+        try:
+            os.link(path, earlier(1))
+        except OSError:
+            shutil.copyfile(path, earlier(1))
+
+
+def read_training_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Open a checkpoint that ``src.train`` wrote, on the CPU.
+
+    Raises:
+        UserError: no such file, a damaged one, or one that holds no training state.
+    """
+    expected = "a checkpoints/last.ckpt that src.train wrote"
+    if not Path(path).is_file():
+        raise UserError(f"ckpt_path={path}: no such file; allowed: {expected}")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except _OPEN_ERRORS as error:
+        raise UserError(f"ckpt_path={path} cannot be opened (damaged or foreign); allowed: {expected}") from error
+    needed = ("model_config", "state_dict", "optimizer_states", "global_step")
+    if not isinstance(checkpoint, dict) or not all(key in checkpoint for key in needed):
+        raise UserError(f"ckpt_path={path} holds no training state; allowed: {expected}")
+    return checkpoint
+
+
+def check_same_model(checkpoint: Mapping[str, Any], config: Mapping[str, Any], path: str) -> None:
+    """Refuse to continue a checkpoint with another model.
+
+    Raises:
+        UserError: names the settings that differ.
+    """
+    saved = checkpoint["model_config"]
+    keys = [key for key in {**saved, **config} if saved.get(key) != config.get(key)]
+    if keys:
+        differences = ", ".join(f"{key}={saved.get(key)} there, {config.get(key)} here" for key in keys)
+        raise UserError(f"ckpt_path={path} holds another model: {differences}; allowed: a checkpoint of this model")
+
+
+def check_same_averaging(checkpoint: Mapping[str, Any], averages: bool, path: str) -> None:
+    """Refuse to continue a training with a running mean of the weights without it, and the other way round.
+
+    Raises:
+        UserError: says which of the two it is.
+    """
+    averaged = "averaging_state" in checkpoint
+    if averaged != averages:
+        there, here = ("with" if on else "without" for on in (averaged, averages))
+        allowed = "optim.ema_decay=.. as there" if averaged else "optim.ema_decay=null"
+        raise UserError(
+            f"ckpt_path={path} was trained {there} a mean of the weights, this is {here}; allowed: {allowed}"
+        )

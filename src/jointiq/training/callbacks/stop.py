@@ -1,0 +1,125 @@
+"""A clean stop on Ctrl-C, on SIGTERM and on a cluster's signal before the time is up."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.plugins.environments import SLURMEnvironment
+
+from jointiq.sweeps.processes import EXIT_TERMINATED
+
+# Clusters announce the end of a job's time by one of these.
+_CLUSTER = (signal.SIGUSR1, signal.SIGUSR2)
+# All processes of a distributed run stop after the same step; asking them all makes a GPU wait.
+_ASK_EVERY = 10
+
+
+class StopOnSignal(Callback):
+    """A signal ends the training after the current step, so that the final state is saved whole.
+
+    A validation in one process is ended after its current image; it counts as left out, and a continued run makes up
+    for it (:class:`jointiq.training.callbacks.late_validation.LateValidation`).
+
+    Ctrl-C twice is obeyed at once and saves nothing. SIGUSR1 and SIGUSR2 count in a SLURM job, which is queued again
+    once the state is saved, and where someone listens to them already (submitit), who is told then.
+    """
+
+    def __init__(self) -> None:
+        #: The signal that asked for the stop; 0: none.
+        self.received = 0
+        self._previous: dict[int, Any] = {}
+        self._listener: Any = None
+        self._in_slurm = False
+        self._frame: Any = None
+
+    @property
+    def stopped(self) -> bool:
+        """True once the training was asked to stop."""
+        return self.received != 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take over the signals (possible in the main thread only)."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        self._in_slurm = SLURMEnvironment.detect()
+        for number in (signal.SIGINT, signal.SIGTERM, *_CLUSTER):
+            if number not in _CLUSTER or self._in_slurm or callable(signal.getsignal(number)):
+                self._previous[number] = signal.signal(number, self._on_signal)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Stop if asked to; all processes of a distributed run stop after the same step."""
+        number = self.received
+        if trainer.world_size > 1:
+            number = 0 if trainer.global_step % _ASK_EVERY else _largest(trainer, number)
+        if number:
+            self._stop(trainer, number)
+
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """End the validation if asked to.
+
+        A distributed one is finished: its processes have different numbers of images and cannot ask each other.
+
+        Raises:
+            StopIteration: as from a loader that has no more images, at which Lightning closes the validation in order.
+        """
+        if self.received and trainer.world_size == 1:
+            self._stop(trainer, self.received)
+            raise StopIteration
+
+    def _stop(self, trainer: Trainer, number: int) -> None:
+        self.received = number
+        trainer.should_stop = True
+        trainer.limit_val_batches = 0  # nobody who stops a training waits for a validation
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Give the signals back."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
+
+    def leave(self, first_process: bool) -> None:
+        """End this process as the signal asks, after the state is saved.
+
+        Args:
+            first_process: the other processes of a distributed run end as if nothing had happened, so that Lightning
+                does not take the first one down before it is finished.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C.
+            SystemExit: SIGTERM (exit code 143), or what a cluster's listener decides.
+        """
+        if self.received in _CLUSTER:
+            if callable(self._listener):
+                self._listener(self.received, self._frame)
+            elif self._in_slurm and first_process:
+                subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=False)
+        if not first_process:
+            return
+        if self.received == signal.SIGINT:
+            raise KeyboardInterrupt
+        sys.exit(EXIT_TERMINATED)
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        if self.received == number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received, self._frame = number, frame
+        self._listener = self._previous.get(number)
+        again = " (Ctrl-C again: at once, without saving)" if number == signal.SIGINT else ""
+        print(f"\nstopping after this step{again}", flush=True)
+
+
+def leaves_out_validation(trainer: Trainer) -> bool:
+    """Whether a stop leaves out the validation after this step, or has cut the one that runs: it has no means then."""
+    return trainer.should_stop and trainer.limit_val_batches == 0
+
+
+def _largest(trainer: Trainer, number: int) -> int:
+    """The largest of the processes' numbers."""
+    return int(trainer.strategy.reduce(torch.tensor(number, device=trainer.strategy.root_device), reduce_op="max"))

@@ -1,0 +1,1 @@
+"""What is trained: Lightning modules, losses, crops."""

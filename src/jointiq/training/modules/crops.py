@@ -1,0 +1,51 @@
+"""Parts of training patches: Q sees a small square of each, while I gets the whole (paper, section 5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from jointiq.training.values import LATENT
+
+
+@dataclass(frozen=True)
+class Crops:
+    """One square of each image of a batch, on the grid of y.
+
+    Attributes:
+        corners: top and left of each square, in positions of y.
+        side: of the squares, in positions of y.
+    """
+
+    corners: tuple[tuple[int, int], ...]
+    side: int
+
+    @classmethod
+    def random(cls, images: int, size: tuple[int, int], side: int) -> Crops:
+        """Squares at random places, all equally likely, drawn from torch's generator of the CPU.
+
+        Args:
+            images: how many.
+            size: height and width of the images in pixels.
+            side: of the squares in pixels, a multiple of 16 that both sides of the images hold.
+        """
+        rows, columns = (torch.randint((length - side) // LATENT + 1, (images,)).tolist() for length in size)
+        return cls(tuple(zip(rows, columns, strict=True)), side // LATENT)
+
+    def pixels(self, x: Tensor) -> Tensor:
+        """The squares of images (B, C, H, W)."""
+        return self._cut(x, LATENT)
+
+    def latents(self, y: Tensor) -> Tensor:
+        """The same squares of what lies on the grid of y, (B, C, h, w)."""
+        return self._cut(y, 1)
+
+    def _cut(self, x: Tensor, unit: int) -> Tensor:
+        side = self.side * unit
+        squares = [
+            image[:, top * unit : top * unit + side, left * unit : left * unit + side]
+            for image, (top, left) in zip(x, self.corners, strict=True)
+        ]
+        return torch.stack(squares)

@@ -1,0 +1,58 @@
+"""Lightning's view of ``stage=entropy``: the entropy model alone is trained, behind a frozen trunk of g_a and g_s.
+
+The distortion is that of the trunk and does not change, so that entropy models are compared at equal PSNR.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from compressai.models import CompressionModel
+from torch import Tensor
+
+from jointiq.errors import ConfigError
+from jointiq.training.modules.compression import CompressionModule
+from jointiq.training.values import LATENT
+
+#: The networks that stay as they are, where a model has them.
+TRUNK = ("g_a", "g_s", "enhancer")
+
+
+class EntropyModule(CompressionModule):
+    """Trains everything but g_a, g_s and the enhancer by the rate term of Eq. 7, on latents y instead of images.
+
+    Validation is that of the whole network, on whole images: its bits are what is compared, its PSNR is the trunk's.
+
+    Args: as :class:`CompressionModule`.
+
+    Raises:
+        ConfigError: the model has no entropy model that can be trained by itself.
+    """
+
+    def __init__(self, net: CompressionModel, *args: Any, **options: Any) -> None:
+        super().__init__(net, *args, **options)
+        if not hasattr(net, "entropy_forward"):
+            raise ConfigError("model.name", net.config["name"], "jointiq, with stage=entropy")
+        for name in TRUNK:
+            part = getattr(net, name)
+            if part is not None:
+                part.requires_grad_(False)
+
+    def on_after_batch_transfer(self, batch: Tensor, dataloader_idx: int) -> Tensor:
+        """Latents (B, M, h, w), float32, stay what they are; validation images become [0, 1]."""
+        return batch if batch.is_floating_point() else super().on_after_batch_transfer(batch, dataloader_idx)
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        """Loss of a batch of unrounded y, (B, M, h, w)."""
+        log_likelihoods, _ = self.net.entropy_forward(batch)
+        with torch.autocast(self.device.type, enabled=False):
+            pixels = (batch.shape[-2] * LATENT, batch.shape[-1] * LATENT)
+            terms = self.criterion.rate_terms(log_likelihoods, pixels)
+        values = {"loss": terms.loss.detach(), "bpp": terms.bpp, "bpp_y": terms.bpp_y, "bpp_z": terms.bpp_z}
+        self.log_dict(
+            {f"train/{key}": value for key, value in values.items()}
+            | {"lr": self.trainer.optimizers[0].param_groups[0]["lr"]},
+            batch_size=batch.shape[0],
+        )
+        return terms.loss

@@ -1,0 +1,157 @@
+"""The training loss (paper, Eq. 7) and what one watches beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from pytorch_msssim.ssim import _ssim
+from torch import Tensor
+from torch.nn import functional as F
+
+from jointiq.training.modules.crops import Crops
+from jointiq.training.values import ALL_POSITIONS, LATENT
+
+#: Up to this side MS-SSIM's 11-tap window does not fit into the smallest of the five scales.
+MS_SSIM_SIDE = 160
+
+_PEAK = 255.0
+_SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+_WINDOW, _SIGMA = 11, 1.5
+# Eq. 7 divides the rate by the pixels one latent position covers.
+_PIXELS_PER_LATENT = 256
+
+
+def _gaussian_window(size: int, sigma: float, like: Tensor) -> Tensor:
+    offsets = torch.arange(size, dtype=like.dtype, device=like.device) - (size - 1) / 2
+    window = torch.exp(-(offsets**2) / (2 * sigma**2))
+    return window / window.sum()
+
+
+def ms_ssim(x: Tensor, y: Tensor) -> Tensor:
+    """MS-SSIM of every image, (B,), of two batches (B, 3, H, W) on the 0..255 scale, with H and W >= 16.
+
+    Where both sides exceed 160 pixels this is pytorch-msssim's value. Below, the window shrinks at each scale to
+    min(11, side) and its sigma in proportion: the rule of the metric's authors. Contrast terms are kept above zero,
+    because the root of zero has no gradient.
+    """
+    terms = []
+    for level in range(len(_SCALE_WEIGHTS)):
+        size = min(_WINDOW, *x.shape[-2:])
+        window = _gaussian_window(size, _SIGMA * size / _WINDOW, x)
+        ssim, contrast = _ssim(x, y, _PEAK, window.repeat(x.shape[1], 1, 1, 1), size_average=False)
+        if level == len(_SCALE_WEIGHTS) - 1:
+            terms.append(ssim)
+        else:
+            terms.append(contrast)
+            padding = [x.shape[-2] % 2, x.shape[-1] % 2]
+            x, y = (F.avg_pool2d(image, kernel_size=2, padding=padding) for image in (x, y))
+    weights = x.new_tensor(_SCALE_WEIGHTS).view(-1, 1, 1)
+    return (torch.stack(terms).clamp(min=1e-6) ** weights).prod(dim=0).mean(dim=1)
+
+
+def to_8bit(image: Tensor) -> Tensor:
+    """What a picture file would hold: [0, 1] clamped and rounded, as floats on the 0..255 scale."""
+    return (image.clamp(0, 1) * _PEAK).round()
+
+
+def psnr(x: Tensor, x_hat: Tensor) -> Tensor:
+    """PSNR in dB, (B,), between the 8-bit pictures of two batches (B, 3, H, W) in [0, 1]; at most 100."""
+    mse = (to_8bit(x) - to_8bit(x_hat)).pow(2).mean(dim=(1, 2, 3))
+    return 10 * torch.log10(_PEAK**2 / mse.clamp(min=_PEAK**2 * 1e-10))
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """Means over a batch, scalars. ``loss`` carries the gradient; bpp_y and bpp_z are bits per pixel, the second of all
+    side information.
+    """
+
+    loss: Tensor
+    bpp_y: Tensor
+    bpp_z: Tensor
+
+    @property
+    def bpp(self) -> Tensor:
+        """Bits per pixel of y and the side information together."""
+        return self.bpp_y + self.bpp_z
+
+
+class RateDistortionLoss:
+    """lambda / (Wy Hy 256) * R + (1 - lambda) / 1000 * D (paper, Eq. 7).
+
+    R is the rate of one image's y and z; D is the mean squared error on the 0..255 scale, or 3000 (1 - MS-SSIM).
+
+    Args:
+        lmbda: between 0 and 1.
+        distortion: ``mse`` or ``ms_ssim``.
+        rate_unit: unit of R. The paper does not name it; ``nats`` is inferred from its authors' published curves.
+        rate_positions: positions of each y, drawn anew at each step, whose rate a training counts in place of that of
+            ``all``, scaled so that its expectation is the whole (Lee 2019, section 4.1).
+    """
+
+    def __init__(
+        self, lmbda: float, distortion: str = "mse", rate_unit: str = "nats", rate_positions: int | str = "all"
+    ) -> None:
+        self.lmbda = lmbda
+        self.distortion = distortion
+        self.rate_scale = 1.0 if rate_unit == "nats" else 1 / math.log(2)
+        self.rate_positions = math.inf if rate_positions == ALL_POSITIONS else float(rate_positions)
+
+    def __call__(self, output: Mapping[str, Any], x: Tensor, crops: Crops | None = None) -> LossTerms:
+        """Loss of a model's ``output`` (``x_hat``, ``log_likelihoods``) for images ``x``, (B, 3, H, W) in [0, 1].
+
+        With ``crops``, ``x_hat`` is that of the crops, and so is the rate of y (:meth:`rate_terms`). An ``auxiliary``
+        loss in the output, in nats a pixel, counts as the rate does.
+        """
+        terms = self.rate_terms(output["log_likelihoods"], (x.shape[-2], x.shape[-1]), crops)
+        distortion = self.distortion_term(output["x_hat"], x if crops is None else crops.pixels(x))
+        auxiliary = self.lmbda * self.rate_scale * output.get("auxiliary", 0.0)
+        return replace(terms, loss=terms.loss + distortion + auxiliary)
+
+    def rate_terms(
+        self, log_likelihoods: Mapping[str, Tensor], size: tuple[int, int], crops: Crops | None = None
+    ) -> LossTerms:
+        """The rate term, lambda / (Wy Hy 256) * R, as ``loss``, of images of ``size`` (height, width in pixels).
+
+        All latents but ``y`` are side information and count as z.
+
+        With ``crops``, the rate of y is the sum over their latents, divided by their number. The rate of z, which no
+        place can claim, counts whole (our choice), divided by that of all.
+
+        Positions are drawn for the loss alone, and only where a gradient is wanted: bpp_y is always that of all.
+        """
+        y = log_likelihoods["y"]
+        images = y.shape[0]
+        side = [value for key, value in log_likelihoods.items() if key != "y"]
+        seen_y = y if crops is None else crops.latents(y)
+        pixels = size[0] * size[1]
+        seen_pixels = pixels if crops is None else (crops.side * LATENT) ** 2
+        nats_y = -seen_y.float().sum() / images
+        nats_z = -sum((value.float().sum() for value in side), start=y.new_zeros((), dtype=torch.float32)) / images
+        per_latent = self._counted(seen_y, nats_y) / _area(seen_y) + nats_z / _area(y)
+        rate = self.lmbda * self.rate_scale / _PIXELS_PER_LATENT * per_latent
+        bpp_y, bpp_z = nats_y / (math.log(2) * seen_pixels), nats_z / (math.log(2) * pixels)
+        return LossTerms(rate, bpp_y.detach(), bpp_z.detach())
+
+    def _counted(self, y: Tensor, nats: Tensor) -> Tensor:
+        """Rate of y (B, M, h, w) that the loss counts: ``nats``, or the estimate of it by the drawn positions."""
+        area = _area(y)
+        if not y.requires_grad or self.rate_positions >= area:
+            return nats
+        drawn = torch.rand(y.shape[0], 1, area, device=y.device).argsort(2)[..., : int(self.rate_positions)]
+        values = y.flatten(2).gather(2, drawn.expand(-1, y.shape[1], -1))
+        return -values.float().sum() / y.shape[0] * (area / drawn.shape[2])
+
+    def distortion_term(self, x_hat: Tensor, x: Tensor) -> Tensor:
+        """(1 - lambda) / 1000 * D, a scalar, of two batches (B, 3, H, W) in [0, 1]."""
+        x_hat, x = x_hat.float() * _PEAK, x * _PEAK
+        mse = self.distortion == "mse"
+        return (1 - self.lmbda) / 1000 * (F.mse_loss(x_hat, x) if mse else 3000 * (1 - ms_ssim(x_hat, x).mean()))
+
+
+def _area(x: Tensor) -> int:
+    return x.shape[-2] * x.shape[-1]

@@ -1,0 +1,1 @@
+"""Where weights start: another model, or principal components."""

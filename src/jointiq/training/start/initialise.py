@@ -1,0 +1,100 @@
+"""Start a training from the weights of another model (``init_from=``)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from compressai.models import CompressionModel
+
+from jointiq.coding.load import load_model
+from jointiq.errors import UserError
+
+_ENHANCER = "enhancer"
+
+# By what is taken: the settings that have to agree, and the beginnings of the weights' names.
+_SETTINGS: dict[str, tuple[str, ...]] = {"trunk": ("name", "N", "M", "M1", "M2", _ENHANCER)}
+_SETTINGS["shared"] = (*_SETTINGS["trunk"], "hyper_abs", "hyper_exp", "estimator_width")
+_WEIGHTS: dict[str, tuple[str, ...]] = {"trunk": ("g_a.", "g_s.", f"{_ENHANCER}.")}
+_FIRST_LAYERS = ("estimator.from_hyper.", "estimator.from_known.", "estimator.hidden.")
+_WEIGHTS["shared"] = (*_WEIGHTS["trunk"], "h_a.", "h_s.", "z_prior.", *_FIRST_LAYERS)
+
+
+def initialise(net: CompressionModel, path: str, takes: str = "model") -> str:
+    """Fill ``net`` with the weights in ``path``, a training checkpoint or an export; averaged ones where it holds them.
+
+    Args:
+        takes: what is taken, and has to be alike.
+
+            - ``model``: the compression networks have to agree in every setting, the entropy model's included. The
+              enhancer is taken along if it is the same, and else starts anew. Of models that grow from stage to stage
+              the parts that both have are taken.
+            - ``trunk``: g_a, g_s and the enhancer, which have to be alike. The entropy model starts anew.
+            - ``shared``: the trunk, and what entropy models have in common whatever their mixture and contexts are:
+              h_a, h_s, the prior of z and the first two layers of f. The layers from there on start anew, even where
+              theirs would fit, so that no variant has a head start.
+
+    Returns:
+        What was taken, as a line to show.
+
+    Raises:
+        UserError: no such file, no model in it, or another network; names the settings that differ.
+    """
+    try:
+        source = load_model(path)
+    except UserError as error:
+        raise UserError(f"init_from: {error}") from error
+    ours, theirs = dict(net.config), dict(source.config)
+    if takes != "model":
+        _check_settings(ours, theirs, path, takes)
+        _fill(net, source, lambda key: key.startswith(_WEIGHTS[takes]))
+        parts = [name.removesuffix(".") for name in _WEIGHTS[takes]]
+        present = ", ".join(part for part in parts if part != _ENHANCER or ours[_ENHANCER] is not None)
+        return f"{path}: weights of {present} taken; the rest starts anew"
+    differing = [key for key in {**theirs, **ours} if key != _ENHANCER and ours.get(key) != theirs.get(key)]
+    keys = [key for key in differing if key not in net.STAGED]
+    if keys:
+        differences = ", ".join(f"{key}={theirs.get(key)} there, {ours.get(key)} here" for key in keys)
+        alike = " ".join(f"model.{key}={theirs.get(key)}" for key in keys)
+        way_out = "" if "name" in keys else f", or here with {alike}"
+        raise UserError(
+            f"init_from={path} holds another compression network: {differences}; allowed: one that differs in its "
+            f"enhancer at most{way_out}"
+        )
+    same = ours[_ENHANCER] == theirs[_ENHANCER]
+    _fill(net, source, lambda key: same or not key.startswith(f"{_ENHANCER}."))
+    if differing:
+        grown = ", ".join(f"{key}={theirs[key]} there, {ours[key]} here" for key in differing)
+        return f"{path}: weights of the parts that both have taken ({grown}); the rest starts anew"
+    if same:
+        return f"{path}: all weights taken"
+    enhancer = "no enhancer here" if ours[_ENHANCER] is None else f"the enhancer {_size(ours)} starts anew"
+    return f"{path}: weights of the compression network taken; {enhancer} ({_size(theirs)} there)"
+
+
+def _check_settings(ours: dict[str, Any], theirs: dict[str, Any], path: str, takes: str) -> None:
+    differences = []
+    for key in _SETTINGS[takes]:
+        if ours.get(key) != theirs.get(key):
+            there, here = (_size(config) if key == _ENHANCER else config.get(key) for config in (theirs, ours))
+            differences.append(f"{key}={there} there, {here} here")
+    if differences:
+        raise UserError(
+            f"init_from={path} holds another network: {', '.join(differences)}; allowed: with stage.takes={takes} one "
+            f"with the same {', '.join(_SETTINGS[takes][1:])}"
+        )
+
+
+def _fill(net: CompressionModel, source: CompressionModel, takes: Callable[[str], bool]) -> None:
+    """Load the weights of ``source`` whose names ``takes`` accepts, where ``net`` has them."""
+    # The extra state is the configuration: that of the model that is being filled stays.
+    state, own = source.state_dict().items(), net.state_dict()
+    taken = {key: value for key, value in state if takes(key) and key in own and not key.endswith("_extra_state")}
+    net.load_state_dict({**own, **taken})
+
+
+def _size(config: dict[str, Any]) -> str:
+    enhancer = config[_ENHANCER]
+    if enhancer is None:
+        return "none"
+    return " ".join([str(enhancer["name"]), *(f"{key}={value}" for key, value in enhancer.items() if key != "name")])

@@ -1,0 +1,197 @@
+"""The one place where a composed training config is checked, before anything is built or written.
+
+Hydra has refused unknown keys and options by then; values are ours. What a part checks itself is left to the part: the
+model's own arguments to :func:`jointiq.models.build_model`, image files to the data module.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
+
+from jointiq.configs import rate_rows
+from jointiq.data import DATA_SETS
+from jointiq.errors import ConfigError, UserError, check_whole
+from jointiq.training.schedules import SCHEDULES
+from jointiq.training.values import ALL_POSITIONS, COMPILE_MODES, DISTORTIONS, LATENT, MIN_SIDE, PCA, RATE_UNITS
+
+#: Keys that a row of the rate table fills, unless the scale or the user does.
+RATE_POINT_KEYS = ("model.N", "model.M", "model.M1", "model.M2", "trainer.max_steps", "optim.lr")
+
+#: Below this crop the global context sees (next to) no position with enough known ones, and learns nothing.
+MIN_CROP_GLOBAL_CONTEXT = 128
+
+#: Up to this many optimizer steps, training on the sample photographs is a trial.
+_TRIAL_STEPS = 10_000
+
+
+def validate(cfg: DictConfig) -> None:
+    """Check every value of a composed ``train`` config.
+
+    Raises:
+        ConfigError: a value that is not allowed; its message names the key and what is allowed.
+        UserError: an interpolation that cannot be resolved.
+    """
+    _check_name(cfg, "experiment_name")
+    _check_number(cfg, "lmbda", lambda value: 0 < value < 1, "a number between 0 and 1, both excluded")
+    _check_rate_point(cfg)
+    try:
+        OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"the configuration cannot be resolved: {str(error).splitlines()[0]}") from error
+
+    _check_whole(cfg, "seed", 0, 2**32 - 1)
+    _check_whole(cfg, "trainer.max_steps", 1)
+    _check_whole(cfg, "trainer.val_check_interval", 1)
+    _check_whole(cfg, "trainer.log_every_n_steps", 1)
+    _check_whole(cfg, "trainer.devices", 1)
+    _check_whole(cfg, "trainer.num_nodes", 1)
+    if cfg.trainer.get("accumulate_grad_batches", 1) != 1:
+        allowed = "1; data.batch_size counts all patches of an optimizer step"
+        raise ConfigError("trainer.accumulate_grad_batches", cfg.trainer.accumulate_grad_batches, allowed)
+    _check_max_time(cfg)
+    _check_optimizer(cfg)
+    _check_choice(cfg, "distortion.name", DISTORTIONS)
+    _check_choice(cfg, "distortion.rate_unit", RATE_UNITS)
+    _check_rate_positions(cfg)
+    _check_data(cfg)
+    _check_stage(cfg)
+
+
+def refuse_long_trial(cfg: DictConfig) -> None:
+    """Keep a command with nothing typed from training for days on a handful of photographs.
+
+    Raises:
+        UserError: ``scale=paper`` on ``data=sample`` with neither a time cap nor few steps, and not asked for.
+    """
+    short = cfg.trainer.max_time is not None or cfg.trainer.max_steps <= _TRIAL_STEPS
+    if cfg.scale.name == "paper" and cfg.data.name == "sample" and not short and not cfg.data.get("at_paper_scale"):
+        raise UserError(
+            f"scale=paper with data=sample is {cfg.trainer.max_steps} steps on a handful of photographs; allowed: "
+            "scale=demo (a trial of minutes), data=folder data.train_dir=DIR data.val_dir=DIR (your images), or "
+            "data.at_paper_scale=true (all the same)"
+        )
+
+
+def _check_rate_point(cfg: DictConfig) -> None:
+    missing = []
+    for key in RATE_POINT_KEYS:
+        try:
+            OmegaConf.select(cfg, key)
+        except InterpolationResolutionError:
+            missing.append(key)
+    if missing:
+        table = ", ".join(f"{row.lmbda:g}" for row in rate_rows(cfg))
+        keys = " ".join(f"{key}=.." for key in missing)
+        raise ConfigError("lmbda", cfg.lmbda, f"a rate point of the table ({table}), or any other together with {keys}")
+
+
+def _check_rate_positions(cfg: DictConfig) -> None:
+    value = cfg.distortion.rate_positions
+    if value != ALL_POSITIONS and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise ConfigError("distortion.rate_positions", value, f"{ALL_POSITIONS}, or a whole number from 1 up")
+
+
+def _check_optimizer(cfg: DictConfig) -> None:
+    def positive(value: float) -> bool:
+        return value > 0
+
+    _check_number(cfg, "optim.lr", positive, "a number above 0")
+    _check_number(cfg, "optim.aux_lr", positive, "a number above 0")
+    if cfg.optim.clip_norm is not None:
+        _check_number(cfg, "optim.clip_norm", positive, "a number above 0, or null for no clipping")
+    if cfg.optim.ema_decay is not None:
+        between = "a number between 0 and 1, both excluded, or null for no mean"
+        _check_number(cfg, "optim.ema_decay", lambda value: 0 < value < 1, between)
+    if cfg.optim.get("compile", False) not in COMPILE_MODES:
+        raise ConfigError("optim.compile", cfg.optim.compile, COMPILE_MODES)
+    _check_choice(cfg, "optim.schedule", SCHEDULES)
+    _check_whole(cfg, "optim.halvings", 1)
+    _check_whole(cfg, "optim.decay_steps", 1)
+    _check_number(cfg, "optim.pretrain_share", lambda value: 0 <= value < 1, "a number from 0 to 1 (excluded)")
+    _check_number(cfg, "optim.pretrain_factor", positive, "a number above 0")
+    share = "a number from 0 (excluded) to 1"
+    _check_number(cfg, "optim.decay_share", lambda value: 0 < value <= 1, share)
+    _check_number(cfg, "optim.final_share", lambda value: 0 <= value <= 1, "a number from 0 to 1")
+
+
+def _check_data(cfg: DictConfig) -> None:
+    _check_choice(cfg, "data.name", DATA_SETS)
+    _check_whole(cfg, "data.batch_size", 1)
+    _check_whole(cfg, "data.crop", MIN_SIDE)
+    processes = cfg.trainer.devices * cfg.trainer.num_nodes
+    if cfg.data.batch_size % processes:
+        raise ConfigError(
+            "data.batch_size",
+            cfg.data.batch_size,
+            f"a multiple of trainer.devices x trainer.num_nodes = {processes}: it counts over all devices together",
+        )
+    if cfg.model.get("global_context") and cfg.data.crop < MIN_CROP_GLOBAL_CONTEXT:
+        raise ConfigError(
+            "data.crop",
+            cfg.data.crop,
+            f"a whole number from {MIN_CROP_GLOBAL_CONTEXT} up with model.global_context=true (in smaller patches it "
+            "sees too few known positions to learn), or model.global_context=false",
+        )
+    _check_number(cfg, "data.min_zoom", lambda value: 0 < value <= 1, "a number from 0 (excluded) to 1")
+    _check_choice(cfg, "data.flips", (True, False))
+    if cfg.data.num_workers is not None:
+        _check_whole(cfg, "data.num_workers", 0)
+    _check_number(cfg, "data.preload_mb", lambda value: value >= 0, "a number from 0 up")
+
+
+def _check_stage(cfg: DictConfig) -> None:
+    stage = cfg.stage
+    _check_choice(cfg, "stage.trains", ("all", "enhancer", "entropy"))
+    chain = stage.get("chain")
+    if chain is not None:
+        if cfg.ckpt_path is not None:
+            raise ConfigError("ckpt_path", cfg.ckpt_path, "null with stage=all: the same command again goes on")
+        return
+    if stage.trains != "all" and cfg.init_from in (None, PCA) and cfg.ckpt_path is None:
+        raise ConfigError("init_from", cfg.init_from, f"the checkpoint of a trained model, with stage={stage.name}")
+    if (stage.trains == "enhancer" or stage.crop is not None) and cfg.enhancer.name is None:
+        raise ConfigError("enhancer.name", None, f"an enhancer, with stage={stage.name}")
+    if stage.trains == "entropy":
+        _check_choice(cfg, "stage.takes", ("trunk", "shared"))
+        _check_whole(cfg, "stage.copies", 1)
+        if cfg.data.crop % LATENT:
+            raise ConfigError("data.crop", cfg.data.crop, f"a multiple of {LATENT}, with stage={stage.name}")
+    if stage.crop is not None:
+        _check_whole(cfg, "stage.crop", LATENT)
+        if stage.crop % LATENT or stage.crop > cfg.data.crop:
+            limit = f"null, or a multiple of {LATENT} up to data.crop={cfg.data.crop}"
+            raise ConfigError("stage.crop", stage.crop, limit)
+
+
+def _check_max_time(cfg: DictConfig) -> None:
+    value = cfg.trainer.max_time
+    if value is not None and not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", str(value)):
+        raise ConfigError("trainer.max_time", value, 'days:hours:minutes:seconds such as "00:01:30:00", or null')
+
+
+def _check_name(cfg: DictConfig, key: str) -> None:
+    value = OmegaConf.select(cfg, key)
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9_.-]*[A-Za-z0-9_-][A-Za-z0-9_.-]*", value):
+        raise ConfigError(key, value, 'letters, digits, "_", "-" and "."')
+
+
+def _check_choice(cfg: DictConfig, key: str, allowed: Sequence[object]) -> None:
+    value = OmegaConf.select(cfg, key)
+    if value not in allowed:
+        raise ConfigError(key, value, allowed)
+
+
+def _check_whole(cfg: DictConfig, key: str, smallest: int, largest: float = math.inf) -> None:
+    check_whole(key, OmegaConf.select(cfg, key), smallest, largest)
+
+
+def _check_number(cfg: DictConfig, key: str, is_allowed: Callable[[float], bool], allowed: str) -> None:
+    value = OmegaConf.select(cfg, key)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not is_number or not is_allowed(value):
+        raise ConfigError(key, value, allowed)

@@ -1,0 +1,375 @@
+"""The command line of the codec, run in this process."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from jointiq.coding import image_codec, shipped
+from jointiq.coding.export import write_export
+from jointiq.coding.fingerprint import fingerprint
+from jointiq.coding.image_codec import to_image, to_tensor
+from jointiq.commands import codec
+from jointiq.errors import run_cli
+from tests.shipped_folder import make_folder
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def model(living):
+    return living()
+
+
+@pytest.fixture
+def checkpoint(model, tmp_path):
+    write_export(model, tmp_path / "model.safetensors")
+    return tmp_path / "model.safetensors"
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """``run(*arguments)`` -> exit code, stdout, stderr."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["codec", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            run_cli(codec.main)
+        output = capsys.readouterr()
+        return stop.value.code, output.out, output.err
+
+    return call
+
+
+def own_reconstruction(model, image):
+    with torch.inference_mode():
+        return to_image(model(to_tensor(image))["x_hat"])
+
+
+def one_line(text):
+    return text.startswith("error: ") and text.count("\n") == 1 and "Traceback" not in text
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 30), (37, 65)])
+def test_encode_and_decode(run, model, checkpoint, picture, tmp_path, size):
+    image = picture(*size)
+    Image.fromarray(image).save(tmp_path / "in.png")
+    code, out, _ = run("encode", tmp_path / "in.png", tmp_path / "out.jiq", "--checkpoint", checkpoint)
+    assert code == 0
+    length = (tmp_path / "out.jiq").stat().st_size
+    assert f"{length} bytes" in out and f"{8 * length / (size[0] * size[1]):.4f} bpp" in out
+    code, out, _ = run("decode", tmp_path / "out.jiq", tmp_path / "out.png", "--checkpoint", checkpoint)
+    assert code == 0 and f"{size[1]}x{size[0]}" in out
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out.png")), own_reconstruction(model, image))
+
+
+def test_a_training_checkpoint_does_as_well(run, model, picture, tmp_path):
+    state = {f"net.{name}": value for name, value in model.state_dict().items()}
+    torch.save({"model_config": model.config, "state_dict": state}, tmp_path / "last.ckpt")
+    Image.fromarray(picture(20, 30)).save(tmp_path / "in.png")
+    options = ("--checkpoint", tmp_path / "last.ckpt", "--device", "cpu", "--threads", "1")
+    assert run("encode", tmp_path / "in.png", tmp_path / "out.jiq", *options)[0] == 0
+    assert run("decode", tmp_path / "out.jiq", tmp_path / "out.png", *options)[0] == 0
+
+
+def test_info(run, model, checkpoint, picture, tmp_path):
+    Image.fromarray(picture(40, 52)).save(tmp_path / "in.png")
+    run("encode", tmp_path / "in.png", tmp_path / "out.jiq", "--checkpoint", checkpoint)
+    code, out, _ = run("info", tmp_path / "out.jiq")
+    assert code == 0
+    for text in ("52x40", "wavefront", fingerprint(model)[:4].hex(), "format version", "segment z", "segment y", "CRC"):
+        assert text in out
+
+
+def test_verify(run, checkpoint, picture, tmp_path):
+    Image.fromarray(picture(40, 52)).save(tmp_path / "in.png")
+    code, out, _ = run("verify", tmp_path / "in.png", "--checkpoint", checkpoint)
+    assert code == 0 and "exact" in out and "PSNR" in out
+    assert {path.name for path in tmp_path.iterdir()} == {"in.png", "model.safetensors"}
+
+
+def test_verify_notices_a_difference(run, monkeypatch, checkpoint, picture, tmp_path):
+    Image.fromarray(picture(40, 52)).save(tmp_path / "in.png")
+    honest = image_codec.decode_image
+
+    def other(model, data):
+        decoded = honest(model, data)
+        return replace(decoded, latents={**decoded.latents, "y": decoded.latents["y"] + 1})
+
+    monkeypatch.setattr(image_codec, "decode_image", other)
+    code, _, err = run("verify", tmp_path / "in.png", "--checkpoint", checkpoint)
+    assert code == 2 and "differ" in err
+
+
+def test_folder_with_one_bad_image(run, checkpoint, picture, tmp_path):
+    folder = tmp_path / "in"
+    (folder / "sub").mkdir(parents=True)
+    for index, name in enumerate(("a.png", "sub/b.png", "c.png")):
+        Image.fromarray(picture(20 + index, 30)).save(folder / name)
+    (folder / "b.png").write_bytes(b"no image at all")
+    code, out, err = run("encode", folder, tmp_path / "coded", "--checkpoint", checkpoint)
+    assert code == 2
+    assert "3 of 4 files done, 1 failed" in out and "b.png" in err and "Traceback" not in err
+    coded = sorted(path.relative_to(tmp_path / "coded").as_posix() for path in (tmp_path / "coded").rglob("*.*"))
+    assert coded == ["a.jiq", "c.jiq", "sub/b.jiq"]
+
+    damaged = tmp_path / "coded" / "c.jiq"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    code, out, err = run("decode", tmp_path / "coded", tmp_path / "decoded", "--checkpoint", checkpoint)
+    assert code == 2 and "2 of 3 files done, 1 failed" in out and "c.jiq" in err
+    decoded = sorted(path.relative_to(tmp_path / "decoded").as_posix() for path in (tmp_path / "decoded").rglob("*.*"))
+    assert decoded == ["a.png", "sub/b.png"]
+
+    code, out, _ = run("verify", folder, "--checkpoint", checkpoint)
+    assert code == 2 and "3 of 4 files done" in out
+
+
+def test_whole_folder(run, checkpoint, picture, tmp_path):
+    for name in ("a.png", "b.png"):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        Image.fromarray(picture(20, 30)).save(tmp_path / "in" / name)
+    code, out, _ = run("encode", tmp_path / "in", tmp_path / "coded", "--checkpoint", checkpoint)
+    assert code == 0 and "2 of 2 files done" in out and "total:" in out
+
+
+def test_two_images_of_one_name(run, checkpoint, picture, tmp_path):
+    (tmp_path / "in").mkdir()
+    Image.fromarray(picture(20, 30)).save(tmp_path / "in" / "a.png")
+    Image.fromarray(picture(20, 30)).save(tmp_path / "in" / "a.bmp")
+    code, _, err = run("encode", tmp_path / "in", tmp_path / "coded", "--checkpoint", checkpoint)
+    assert code == 2 and one_line(err) and "would both be written" in err
+    assert not (tmp_path / "coded").exists()
+
+
+@pytest.fixture
+def coded(run, checkpoint, picture, tmp_path):
+    Image.fromarray(picture(40, 52)).save(tmp_path / "in.png")
+    run("encode", tmp_path / "in.png", tmp_path / "in.jiq", "--checkpoint", checkpoint)
+    return tmp_path / "in.jiq"
+
+
+def test_wrong_model(run, living, coded, tmp_path):
+    write_export(living(seed=1), tmp_path / "other.safetensors")
+    code, _, err = run("decode", coded, tmp_path / "out.png", "--checkpoint", tmp_path / "other.safetensors")
+    assert code == 2 and one_line(err) and "was written by the model" in err
+    assert not (tmp_path / "out.png").exists()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:-1],
+        lambda data: data[: len(data) // 2],
+        lambda data: b"",
+        lambda data: b"\x89PNG" + data,
+        lambda data: data[:60] + bytes([data[60] ^ 1]) + data[61:],
+        lambda data: data + b"\0",
+    ],
+    ids=["last byte", "half", "empty", "foreign", "one bit", "one more byte"],
+)
+def test_damaged_file(run, checkpoint, coded, tmp_path, damage):
+    coded.write_bytes(damage(coded.read_bytes()))
+    (tmp_path / "out.png").write_bytes(b"kept")
+    for command in (["decode", coded, tmp_path / "new.png", "--checkpoint", checkpoint], ["info", coded]):
+        code, _, err = run(*command)
+        assert code == 2 and one_line(err)
+    code, _, _ = run("decode", coded, tmp_path / "out.png", "--checkpoint", checkpoint)
+    assert code == 2
+    assert (tmp_path / "out.png").read_bytes() == b"kept"
+    assert not (tmp_path / "new.png").exists()
+
+
+def test_inputs_that_are_converted(run, model, checkpoint, picture, tmp_path):
+    colour = Image.fromarray(picture(33, 29))
+    opaque = colour.convert("RGBA")
+    for index, image in enumerate((colour.convert("L"), colour.convert("P"), colour.convert("1"), opaque)):
+        source, target = tmp_path / f"{index}.png", tmp_path / f"{index}.jiq"
+        image.save(source)
+        assert run("encode", source, target, "--checkpoint", checkpoint)[0] == 0
+        assert run("decode", target, tmp_path / "out.png", "--checkpoint", checkpoint)[0] == 0
+        expected = own_reconstruction(model, np.array(image.convert("RGB")))
+        assert np.array_equal(np.asarray(Image.open(tmp_path / "out.png")), expected)
+
+
+def test_inputs_that_are_refused(run, checkpoint, picture, tmp_path):
+    rgba = np.dstack([picture(20, 20), np.full((20, 20), 255, np.uint8)])
+    rgba[3, 4, 3] = 0
+    Image.fromarray(rgba).save(tmp_path / "alpha.png")
+    Image.fromarray(np.arange(400, dtype=np.uint16).reshape(20, 20)).save(tmp_path / "deep.png")
+    (tmp_path / "text.png").write_text("text")
+    for name, message in (("alpha", "transparent"), ("deep", "8 bits"), ("text", "not an image"), ("none", "no such")):
+        target = tmp_path / f"{name}.jiq"
+        code, _, err = run("encode", tmp_path / f"{name}.png", target, "--checkpoint", checkpoint)
+        assert code == 2 and one_line(err) and message in err
+        assert not target.exists()
+
+
+def test_wrong_arguments(run, checkpoint, coded, tmp_path):
+    source = tmp_path / "in.png"
+    options = ("--checkpoint", checkpoint)
+    for arguments, message in (
+        (["encode", source, tmp_path / "out.png", *options], "must end in .jiq"),
+        (["decode", coded, tmp_path / "out.jpg", *options], "must end in .png"),
+        (["decode", tmp_path / "no.jiq", tmp_path / "out.png", *options], "no such file"),
+        (["encode", source, tmp_path / "o.jiq", "--checkpoint", tmp_path / "no.ckpt"], "no such checkpoint"),
+        (["encode", source, tmp_path / "o.jiq", *options, "--device", "tpu"], "device='tpu'"),
+        (["encode", source, tmp_path / "o.jiq", *options, "--threads", "0"], "threads=0"),
+        (["info", tmp_path / "no.jiq"], "No such file"),
+    ):
+        code, _, err = run(*arguments)
+        assert code == 2 and one_line(err) and message in err
+    assert {path.suffix for path in tmp_path.iterdir()} == {".png", ".jiq", ".safetensors"}
+    (tmp_path / "empty").mkdir()
+    assert run("encode", tmp_path / "empty", tmp_path / "x", *options)[0] == 2
+    assert run("decode", tmp_path / "empty", tmp_path / "x", *options)[0] == 2
+    assert run("nonsense")[0] == 2
+
+
+# --- models that come with the repository -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def weights(living, monkeypatch, tmp_path):
+    """A shipped folder of three models."""
+    monkeypatch.setattr(shipped, "WEIGHTS", tmp_path / "weights")
+    return make_folder(tmp_path / "weights", {1: living(seed=1), 2: living(seed=2), 3: living()})
+
+
+@pytest.fixture
+def no_weights(monkeypatch, tmp_path):
+    monkeypatch.setattr(shipped, "WEIGHTS", tmp_path / "weights")
+
+
+def written_by(path):
+    return path.read_bytes()[4:8]
+
+
+def test_without_a_checkpoint(run, weights, living, picture, tmp_path):
+    image = picture(50, 77)
+    Image.fromarray(image).save(tmp_path / "in.png")
+    for options, seed in (((), 0), (("--quality", "3"), 0), (("--quality", "1"), 1)):
+        assert run("encode", tmp_path / "in.png", tmp_path / "out.jiq", *options)[0] == 0
+        assert written_by(tmp_path / "out.jiq") == fingerprint(living(seed=seed))[:4]
+        assert run("decode", tmp_path / "out.jiq", tmp_path / "out.png")[0] == 0
+        expected = own_reconstruction(living(seed=seed), image)
+        assert np.array_equal(np.asarray(Image.open(tmp_path / "out.png")), expected)
+        code, out, _ = run("verify", tmp_path / "in.png", *options)
+        assert code == 0 and f"{(tmp_path / 'out.jiq').stat().st_size} bytes" in out
+    assert f"default: {shipped.DEFAULT_QUALITY}" in run("encode", "--help")[1]
+
+
+def test_a_folder_of_files_of_several_models(run, weights, living, checkpoint, picture, monkeypatch, tmp_path):
+    image = picture(33, 29)
+    Image.fromarray(image).save(tmp_path / "in.png")
+    for name, quality in (("a", 1), ("b", 2), ("c", 1), ("d", 2)):
+        run("encode", tmp_path / "in.png", tmp_path / "coded" / f"{name}.jiq", "--quality", quality)
+    write_export(living(seed=5), tmp_path / "foreign.safetensors")
+    options = ("--checkpoint", tmp_path / "foreign.safetensors")
+    run("encode", tmp_path / "in.png", tmp_path / "coded" / "foreign.jiq", *options)
+    (tmp_path / "coded" / "damaged.jiq").write_bytes(b"JIQ")
+
+    loaded = []
+    load = shipped.load_shipped
+    monkeypatch.setattr(
+        shipped, "load_shipped", lambda model, device: loaded.append(model.quality) or load(model, device)
+    )
+    code, out, err = run("decode", tmp_path / "coded", tmp_path / "decoded")
+    assert code == 2 and "4 of 6 files done, 2 failed" in out
+    assert loaded == [1, 2]
+    assert "foreign.jiq" in err and "damaged.jiq" in err and "Traceback" not in err
+    for name, seed in (("a", 1), ("b", 2), ("c", 1), ("d", 2)):
+        decoded = np.asarray(Image.open(tmp_path / "decoded" / f"{name}.png"))
+        assert np.array_equal(decoded, own_reconstruction(living(seed=seed), image))
+
+
+def test_a_file_of_another_model(run, weights, living, picture, tmp_path):
+    Image.fromarray(picture(33, 29)).save(tmp_path / "in.png")
+    write_export(living(seed=5), tmp_path / "foreign.safetensors")
+    run("encode", tmp_path / "in.png", tmp_path / "in.jiq", "--checkpoint", tmp_path / "foreign.safetensors")
+    code, _, err = run("decode", tmp_path / "in.jiq", tmp_path / "out.png")
+    assert code == 2 and one_line(err) and "none of the shipped ones" in err and "--checkpoint" in err
+    assert fingerprint(living(seed=5))[:4].hex() in err and not (tmp_path / "out.png").exists()
+    options = ("--checkpoint", tmp_path / "foreign.safetensors")
+    assert run("decode", tmp_path / "in.jiq", tmp_path / "out.png", *options)[0] == 0
+
+
+def test_info_names_a_shipped_model(run, weights, living, picture, tmp_path):
+    Image.fromarray(picture(33, 29)).save(tmp_path / "in.png")
+    run("encode", tmp_path / "in.png", tmp_path / "in.jiq", "--quality", "2")
+    assert "q2 (--quality 2)" in run("info", tmp_path / "in.jiq")[1]
+    (weights / "index.json").write_text("{")
+    code, out, _ = run("info", tmp_path / "in.jiq")
+    assert code == 0 and "damaged" in out
+    (weights / "index.json").unlink()
+    code, out, _ = run("info", tmp_path / "in.jiq")
+    assert code == 0 and "shipped model      none" in out
+
+
+def test_shipped_weights_that_cannot_be_used(run, weights, picture, tmp_path):
+    Image.fromarray(picture(33, 29)).save(tmp_path / "in.png")
+    run("encode", tmp_path / "in.png", tmp_path / "in.jiq", "--quality", "2")
+    path = weights / "q2.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\0\0")
+    for command in (["encode", tmp_path / "in.png", tmp_path / "new.jiq", "--quality", "2"],
+                    ["verify", tmp_path / "in.png", "--quality", "2"],
+                    ["decode", tmp_path / "in.jiq", tmp_path / "new.png"]):  # fmt: skip
+        code, _, err = run(*command)
+        assert code == 2 and one_line(err) and "q2.safetensors is damaged" in err
+    code, _, err = run("encode", tmp_path / "in.png", tmp_path / "new.jiq", "--quality", "4")
+    assert code == 2 and one_line(err) and "--quality=4 is not allowed; allowed: one of 1, 2, 3" in err
+    assert not (tmp_path / "new.jiq").exists() and not (tmp_path / "new.png").exists()
+
+
+def test_nothing_shipped(run, no_weights, coded, tmp_path):
+    for options in ((), ("--quality", "2")):
+        code, _, err = run("encode", tmp_path / "in.png", tmp_path / "new.jiq", *options)
+        assert code == 2 and one_line(err) and "no trained models are shipped" in err and "--checkpoint" in err
+    code, _, err = run("decode", coded, tmp_path / "out.png")
+    assert code == 2 and one_line(err) and "no trained models are shipped" in err and "--checkpoint" in err
+
+
+def test_checkpoint_or_quality(run, weights, checkpoint, coded, tmp_path):
+    both = ("--checkpoint", checkpoint, "--quality", "1")
+    for command in (["encode", tmp_path / "in.png", tmp_path / "new.jiq"], ["verify", tmp_path / "in.png"]):
+        code, _, err = run(*command, *both)
+        assert code == 2 and "not allowed with argument" in err
+    assert run("decode", coded, tmp_path / "new.png", "--quality", "1")[0] == 2
+    assert not (tmp_path / "new.jiq").exists() and not (tmp_path / "new.png").exists()
+
+
+WRITER = """
+import sys
+from jointiq.files import write_bytes
+for _ in range(200):
+    write_bytes(sys.argv[1], bytes([int(sys.argv[2])]) * 300_000)
+"""
+
+
+def test_two_processes_that_write_one_file_never_mix(tmp_path):
+    target = tmp_path / "out.jiq"
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, target, str(value)], cwd=ROOT) for value in (1, 2)]
+    seen = set()
+    while any(writer.poll() is None for writer in writers):
+        if target.exists():
+            data = target.read_bytes()
+            assert len(data) == 300_000 and len(set(data)) == 1
+            seen.add(data[0])
+    assert [writer.wait() for writer in writers] == [0, 0]
+    assert seen == {1, 2}
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.slow
+def test_encode_and_decode_in_separate_processes(model, checkpoint, picture, tmp_path):
+    Image.fromarray(picture(61, 83)).save(tmp_path / "in.png")
+    for command, threads in (("encode in.png out.jiq", "2"), ("decode out.jiq out.png", "1")):
+        name, source, target = command.split()
+        arguments = [name, tmp_path / source, tmp_path / target, "--checkpoint", checkpoint, "--threads", threads]
+        subprocess.run([sys.executable, "-W", "ignore", "-m", "src.codec", *arguments], cwd=ROOT, check=True)
+    decoded = np.asarray(Image.open(tmp_path / "out.png")).astype(int)
+    assert np.abs(decoded - own_reconstruction(model, picture(61, 83))).max() <= 1

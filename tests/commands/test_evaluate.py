@@ -1,0 +1,138 @@
+"""``python -m src.evaluate`` with a small untrained model on images of odd sizes."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from jointiq.coding.image_codec import decode_image, encode_image
+from jointiq.coding.load import load_model
+from jointiq.commands.evaluate import evaluate
+from jointiq.configs import CONFIGS
+from jointiq.data.images import read_image, write_png
+from jointiq.data.sample import sample_images
+from jointiq.errors import ConfigError, DataError, UserError
+from jointiq.evaluation import evaluator
+from jointiq.evaluation.metrics import psnr
+from jointiq.evaluation.rd import read_rd
+from jointiq.models import build_model
+
+SIZES = {"a.png": (33, 50), "b.png": (161, 170)}
+
+
+def config(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return compose("evaluate", overrides=list(overrides))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two checkpoints and two pictures."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    picture = read_image(sample_images("test")[0])
+    for name, (height, width) in SIZES.items():
+        write_png(folder / "images" / name, picture[:height, :width])
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        model = build_model({"name": "jointiq", "N": 8, "M": 8, "enhancer": None})
+        weights = {f"net.{name}": value for name, value in model.state_dict().items()}
+        torch.save({"model_config": model.config, "state_dict": weights}, folder / f"{seed}.ckpt")
+    return folder
+
+
+def test_points_and_rows_come_from_real_files(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoints = [str(folder / "0.ckpt"), str(folder / "1.ckpt")]
+    output = folder / "out" / "ours.json"
+    cfg = config(f"checkpoint=[{','.join(checkpoints)}]", f"output={output}", "device=cpu", "name=tiny",
+                 "data=folder", f"data.test_dir={folder / 'images'}")  # fmt: skip
+    assert evaluate(cfg) == 0
+    curve = read_rd(output)
+    assert curve.name == "tiny"
+    assert sorted(curve.parameter) == checkpoints and list(curve.bpp) == sorted(curve.bpp)
+    with output.with_suffix(".csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == len(curve.images) == 4
+
+    row = next(row for row in curve.images if row["image"] == "a.png" and row["checkpoint"] == checkpoints[0])
+    model, image = load_model(checkpoints[0]), read_image(folder / "images" / "a.png")
+    encoded = encode_image(model, image)
+    decoded = decode_image(model, encoded.data)
+    assert (row["height"], row["width"]) == SIZES["a.png"]
+    assert row["bytes"] == len(encoded.data)
+    assert row["bpp"] == pytest.approx(8 * len(encoded.data) / (33 * 50))
+    assert row["bpp_payload"] == pytest.approx(8 * encoded.payload_bytes / (33 * 50))
+    assert row["bpp_estimate"] == pytest.approx(sum(encoded.estimated_bits.values()) / (33 * 50))
+    assert row["bpp_y"] + row["bpp_z"] == pytest.approx(row["bpp_estimate"])
+    assert row["psnr"] == psnr(image, decoded.image)
+    assert row["psnr_mid"] == psnr(image, decoded.x_mid)
+    assert row["ms_ssim"] is None and row["latents_equal"] is True
+    assert curve.images[1]["ms_ssim"] is not None  # b.png is large enough
+
+    means = {path: np.mean([r["psnr"] for r in curve.images if r["checkpoint"] == path]) for path in checkpoints}
+    assert curve.results["psnr-rgb"] == pytest.approx([means[path] for path in curve.parameter])
+    out = capsys.readouterr().out
+    assert str(output) in out and "tiny: mean over 2 images" in out
+
+
+def test_a_decoder_that_misses_the_latents_is_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def wrong(model: object, data: bytes) -> object:
+        decoded = decode_image(model, data)
+        return dataclasses.replace(decoded, latents={**decoded.latents, "y": decoded.latents["y"] + 1})
+
+    monkeypatch.setattr(evaluator, "decode_image", wrong)
+    cfg = config(f"checkpoint={folder / '0.ckpt'}", f"output={folder / 'wrong.json'}", "device=cpu",
+                 "data=folder", f"data.test_dir={folder / 'images'}", "data.pattern=a.png")  # fmt: skip
+    assert evaluate(cfg) == 1
+    assert "did not arrive at the encoder's latents" in capsys.readouterr().out
+    assert read_rd(folder / "wrong.json").images[0]["latents_equal"] is False
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "message"),
+    [
+        (["output=o.json"], ConfigError, "checkpoint=None"),
+        (["checkpoint=[]", "output=o.json"], ConfigError, r"checkpoint=\[\]"),
+        (["checkpoint=none.ckpt", "output=o.json"], ConfigError, "checkpoint='none.ckpt' .* a file that exists"),
+        (["checkpoint=[{ckpt},{ckpt}]", "output=o.json"], ConfigError, "different ones"),
+        (["checkpoint={ckpt}"], ConfigError, "output=None"),
+        (["checkpoint={ckpt}", "output=o.txt"], ConfigError, "output='o.txt'.*json"),
+        (["checkpoint={ckpt}", "output={ckpt}/o.json"], ConfigError, "folder that can be written"),
+        (["checkpoint={ckpt}", "output=o.json", "threads=0"], ConfigError, "threads=0"),
+        (["checkpoint={ckpt}", "output=o.json", "threads=two"], ConfigError, "threads='two'"),
+        (["checkpoint={ckpt}", "output=o.json", "device=tpu"], ConfigError, "device='tpu'.*auto, cpu"),
+        (["checkpoint={ckpt}", "output=o.json", "device=cuda:99"], ConfigError, "device='cuda:99'"),
+        (["checkpoint={ckpt}", "output=o.json", "data=folder"], ConfigError, "data.test_dir=None"),
+        (["checkpoint={ckpt}", "output=o.json", "data=folder", "data.test_dir=none"], DataError, "no such folder"),
+        (["checkpoint={image}", "output=o.json"], UserError, "is not a checkpoint"),
+    ],
+)
+def test_user_errors(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], error: type, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    places = {"{ckpt}": str(folder / "0.ckpt"), "{image}": str(folder / "images" / "a.png")}
+    for place, path in places.items():
+        overrides = [override.replace(place, path) for override in overrides]
+    with pytest.raises(error, match=message):
+        evaluate(config(*overrides))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_as_typed_a_user_error_is_one_line_and_exit_2(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "src.evaluate", "checkpoint=none.ckpt", f"output={tmp_path / 'o.json'}"]
+    done = subprocess.run(command, cwd=CONFIGS.parent, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "error: checkpoint='none.ckpt' is not allowed; allowed: a file that exists"
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import pytest
+
+from jointiq.commands.study import main
+from jointiq.errors import ConfigError
+from jointiq.studies.plan import study_names
+
+
+def test_without_a_name_the_studies_are_listed(capsys):
+    assert main([]) == 0
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert [line.split()[0] for line in lines] == study_names()
+    assert all(line.endswith(")") and "paper" in line for line in lines)
+
+
+def test_wrong_names_scales_and_numbers_are_user_errors():
+    for arguments in (["no_such"], ["fig1", "--scale", "pilot"], ["fig1", "--jobs", "0"]):
+        with pytest.raises(ConfigError):
+            main(arguments)
+
+
+def test_the_plan_lists_commands_and_trains_nothing(capsys, tmp_path):
+    assert main(["fig6", "--scale", "pilot", "--plan", "--results", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and all(line.startswith("to do     python -m src.train +experiment=") for line in lines)
+    assert "lee2019" in lines[0] and "init_from=" in lines[1]
+    assert not (tmp_path / "studies" / "runs").exists()
+
+
+def test_a_study_that_needs_no_training_runs_from_the_command_line(capsys, tmp_path):
+    output = tmp_path / "out"
+    assert main(["lee_fig7", "--scale", "demo", "--results", str(tmp_path), "--output", str(output)]) == 0
+    assert "46.83 % of the" in capsys.readouterr().out
+    assert {"results.json", "table.md", "table.csv", "report.md", "run_time.png", "run_time.svg"} <= {
+        path.name for path in output.iterdir()
+    }

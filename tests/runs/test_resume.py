@@ -1,0 +1,280 @@
+"""A training that is cut at any step and started again is the unbroken one, to the bit."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from jointiq.errors import ConfigError
+from jointiq.runs import folder as run_folder
+from jointiq.runs import resume
+from jointiq.training import run
+from jointiq.training.callbacks.checkpoint import LastCheckpoint
+from jointiq.training.modules.compression import CompressionModule
+from tests.training import tiny
+
+
+class Crash(Exception):
+    """Stands for the end of a process: nothing is saved, nothing is told to anyone."""
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    tiny.write_images(folder)
+    return folder
+
+
+@pytest.fixture
+def crash_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """``crash_at["step"] = n`` cuts the training before its step n; ``crash_at["seen"]`` holds the trained ones."""
+    step = CompressionModule.training_step
+    control: dict[str, Any] = {"step": None, "seen": []}
+
+    def watched(self: CompressionModule, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        if self.global_step == control["step"]:
+            raise Crash
+        control["seen"].append(self.global_step)
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(CompressionModule, "training_step", watched)
+    run.quiet()
+    yield control
+
+
+def crash(*args: Any) -> None:
+    raise Crash
+
+
+def train(images: Path, folder: Path, *more: str) -> None:
+    run.train(tiny.config(*tiny.overrides(images), f"paths.run_dir={folder}", *more))
+
+
+def assert_equal(one: Any, other: Any, at: str = "") -> None:
+    """Nested containers of tensors and plain values are the same."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), at
+        for key in one:
+            assert_equal(one[key], other[key], f"{at}/{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), at
+        for number, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_equal(a, b, f"{at}/{number}")
+    else:
+        assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other, at
+
+
+def test_a_cut_training_is_the_unbroken_one(images: Path, tmp_path: Path, crash_at: dict[str, Any]) -> None:
+    """Losses, data, noise, crops, optimizer, schedule, mean of the weights, log, best checkpoint, loop counters."""
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    first = tmp_path / "first"
+    train(images, first, "trainer.max_steps=1")
+    options = ("stage=crop", f"init_from={first}/checkpoints/last.ckpt", "optim.ema_decay=0.7", "trainer.max_steps=6")
+    crash_at["seen"].clear()
+    train(images, whole, *options)
+    assert crash_at["seen"] == [0, 1, 2, 3, 4, 5]
+    crash_at["seen"].clear()
+    for crash_at["step"] in (1, 3, 4, 5):  # before a checkpoint, after one, at one, after a validation
+        with pytest.raises(Crash):
+            train(images, part, *options)
+    crash_at["step"] = None
+    train(images, part, *options)
+    assert crash_at["seen"] == [0, *(0, 1, 2), *(2, 3), *(4,), *(4, 5)]
+    assert tiny.rows(part) == tiny.rows(whole) and len(tiny.rows(whole)) == 8
+    for name in ("last.ckpt", "last-1.ckpt", "best.ckpt"):
+        assert_equal(*(torch.load(run / "checkpoints" / name, weights_only=True) for run in (part, whole)))
+    assert not part.with_name("part.old1").exists()
+
+
+def test_a_validation_that_a_stop_left_out_is_made_up_for(
+    images: Path, tmp_path: Path, crash_at: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, part, mean = tmp_path / "whole", tmp_path / "part", "optim.ema_decay=0.7"
+    train(images, whole, mean)
+    step = CompressionModule.training_step
+
+    def terminated(self: CompressionModule, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        if self.global_step == 2:  # the third step, after which a validation is due
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(CompressionModule, "training_step", terminated)
+        train(images, part, mean)
+    assert not any("val/loss" in row for row in tiny.rows(part)) and len(tiny.rows(part)) == 3
+    with monkeypatch.context() as patch, pytest.raises(Crash):  # its row is in the log, its checkpoint is not there
+        patch.setattr(LastCheckpoint, "save_at_start", crash)
+        train(images, part, mean)
+    for crash_at["step"] in (3, 4):  # it is not made up for twice
+        with pytest.raises(Crash):
+            train(images, part, mean)
+    crash_at["step"] = None
+    train(images, part, mean)
+    assert tiny.rows(part) == tiny.rows(whole) and len(tiny.rows(whole)) == 8
+    for name in ("last.ckpt", "best.ckpt"):
+        assert_equal(*(torch.load(run / "checkpoints" / name, weights_only=True) for run in (part, whole)))
+
+
+def test_a_validation_that_a_stop_cuts_is_made_up_for(
+    images: Path, tmp_path: Path, crash_at: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, part, mean = tmp_path / "whole", tmp_path / "part", "optim.ema_decay=0.7"
+    train(images, whole, mean)
+    step, validated = CompressionModule.validation_step, []
+
+    def terminated(self: CompressionModule, batch: torch.Tensor, batch_idx: int) -> Any:
+        validated.append(self.global_step)
+        if validated in ([3], [3, 3], [3, 3, 3, 3, 6]):  # first image: in a training, before it goes on, at its end
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(CompressionModule, "validation_step", terminated)
+    for steps, logged in (([3, 2], 0), ([3, 2], 0), ([6, 4], 1)):
+        with pytest.raises(SystemExit):
+            train(images, part, mean)
+        paths = [part / "checkpoints" / name for name in ("last.ckpt", "last-1.ckpt")]
+        assert [torch.load(path, weights_only=True)["global_step"] for path in paths] == steps
+        assert sum("val/loss" in row for row in tiny.rows(part)) == logged
+        assert (part / "checkpoints" / "best.ckpt").exists() == bool(logged)
+    train(images, part, mean)
+    assert validated == [3, 3, 3, 3, 6, 6, 6] and crash_at["seen"][6:] == [0, 1, 2, 3, 4, 5]
+    assert tiny.rows(part) == tiny.rows(whole) and len(tiny.rows(whole)) == 8
+    best = [torch.load(run / "checkpoints" / "best.ckpt", weights_only=True) for run in (part, whole)]
+    assert_equal(*best)
+    assert all(map(torch.equal, tiny.weights(part).values(), tiny.weights(whole).values()))
+
+
+def test_noise_and_crops_differ_between_steps_and_processes() -> None:
+    from jointiq.training.callbacks.step_seed import step_seed
+
+    seeds = [step_seed(seed, step, process) for seed in (0, 1) for step in (0, 1, 7) for process in (0, 1)]
+    assert len(set(seeds)) == 12 and all(0 <= seed < 2**63 for seed in seeds)
+    assert step_seed(0, 7, 1) == seeds[5]
+
+
+def test_a_damaged_checkpoint_is_passed_over(
+    images: Path, tmp_path: Path, crash_at: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    crash_at["step"] = 5
+    with pytest.raises(Crash):
+        train(images, folder)
+    last = folder / "checkpoints" / "last.ckpt"
+    data = bytearray(last.read_bytes())
+    data[len(data) // 2] ^= 1
+    last.write_bytes(data)
+    crash_at["step"], crash_at["seen"] = None, []
+    capsys.readouterr()
+    train(images, folder)
+    assert crash_at["seen"] == [2, 3, 4, 5]
+    assert "warning: " in (output := capsys.readouterr().out) and "is damaged" in output
+    train(images, tmp_path / "whole")
+    assert tiny.rows(folder) == tiny.rows(tmp_path / "whole")
+
+
+def test_every_kind_of_damage_is_seen(images: Path, tmp_path: Path) -> None:
+    train(images, tmp_path, "trainer.max_steps=1")
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    whole = last.read_bytes()
+    assert resume.newest(tmp_path).checkpoint == str(last)
+    for damaged in (b"", whole[:1000], whole[:-1], b"no checkpoint"):
+        last.write_bytes(damaged)
+        start = resume.newest(tmp_path)
+        assert start.checkpoint is None and len(start.warnings) == 1
+
+
+def test_where_a_run_begins(
+    images: Path, tmp_path: Path, crash_at: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    train(images, folder)
+    texts = (*tiny.overrides(images), f"paths.run_dir={folder}")
+    assert resume.find_start(folder, tiny.config(*texts)).finished
+    assert resume.find_start(folder, tiny.config(*texts, "trainer.devices=2", "logger=wandb")).finished
+    assert resume.find_start(folder, tiny.config(*texts, "seed=1")) == resume.Start()
+    assert resume.find_start(folder, tiny.config(*texts, "init_from=x.ckpt")) == resume.Start()
+    assert resume.find_start(folder, tiny.config(*texts, "ckpt_path=x.ckpt")).checkpoint == "x.ckpt"
+    assert resume.find_start(folder, tiny.config(*texts, "resume=never")) == resume.Start()
+    with pytest.raises(ConfigError, match="one of auto, never"):
+        resume.find_start(folder, tiny.config(*texts, "resume=maybe"))
+    (folder / "done.json").unlink()
+    last = str(folder / "checkpoints" / "last.ckpt")
+    assert resume.find_start(folder, tiny.config(*texts)) == resume.Start(last)
+    # A cluster's job that is queued again goes on even so.
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert resume.find_start(folder, tiny.config(*texts, "resume=never")) == resume.Start(last)
+
+    # A run that has begun at a checkpoint goes on like any other; one that goes back in its own folder goes back.
+    texts = (*texts, "ckpt_path=x.ckpt")
+    run_folder.describe(folder, tiny.config(*texts))
+    assert resume.find_start(folder, tiny.config(*texts, "resume=never")) == resume.Start(last)
+    monkeypatch.delenv("SLURM_RESTART_COUNT")
+    assert resume.find_start(folder, tiny.config(*texts)) == resume.Start(last)
+    assert resume.find_start(folder, tiny.config(*texts, "resume=never")) == resume.Start("x.ckpt")
+    assert resume.find_start(folder, tiny.config(*texts, "ckpt_path=y.ckpt")) == resume.Start("y.ckpt")
+    run_folder.mark_done(folder, 6)
+    assert resume.find_start(folder, tiny.config(*texts)).finished
+    earlier = f"ckpt_path={folder}/checkpoints/last-1.ckpt"
+    run_folder.describe(folder, tiny.config(*texts, earlier))
+    assert resume.find_start(folder, tiny.config(*texts, earlier)) == resume.Start(earlier.partition("=")[2])
+
+
+def test_of_two_equal_commands_one_trains(
+    images: Path,
+    tmp_path: Path,
+    crash_at: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "run"
+
+    def slowly(*args: Any, **options: Any) -> Any:
+        """Images are read while the other command trains from its start to its end."""
+        monkeypatch.setattr(run, "build_data", build_data)
+        train(images, folder, "trainer.max_steps=1")
+        return build_data(*args, **options)
+
+    build_data = run.build_data
+    monkeypatch.setattr(run, "build_data", slowly)
+    train(images, folder, "trainer.max_steps=1")
+    assert crash_at["seen"] == [0] and "finished before" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_ten_kills(images: Path, tmp_path: Path) -> None:
+    """kill -9 at random moments, and the same command again each time."""
+    pace = ("callbacks.checkpoint.every_steps=5", "trainer.val_check_interval=15")
+    command = [sys.executable, "-W", "ignore", "-m", "src.train", *tiny.overrides(images, 120), *pace]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+    def start(folder: Path) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([*command, f"paths.run_dir={folder}"], cwd=tiny.ROOT, env=environment)
+
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    assert start(whole).wait() == 0
+    rng = random.Random(0)
+    last = part / "checkpoints" / "last.ckpt"
+    for _ in range(10):
+        process = start(part)
+        before = last.stat().st_mtime if last.is_file() else 0.0
+        while process.poll() is None and (not last.is_file() or last.stat().st_mtime == before):
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.5))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert start(part).wait() == 0
+    assert tiny.rows(part) == tiny.rows(whole)
+    assert all(map(torch.equal, tiny.weights(part).values(), tiny.weights(whole).values()))
+    assert sorted(path.name for path in last.parent.iterdir()) == ["best.ckpt", "last-1.ckpt", "last.ckpt"]

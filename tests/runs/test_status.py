@@ -1,0 +1,116 @@
+"""The table of runs, and the lock that says which of them is being trained."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jointiq.commands import status as entry
+from jointiq.errors import UserError, run_cli
+from jointiq.runs import folder as run_folder
+from jointiq.runs.lock import RunLock, is_locked
+from jointiq.runs.status import RunStatus, read_folders, read_run, read_sweep, status_table, write_status
+from jointiq.sweeps.jobs import note_job
+from jointiq.training.callbacks.status_file import note_failure
+from tests.training import tiny
+
+VALUES = {"step": 3, "steps": 9, "bpp": 0.25, "psnr": 30.5, "seconds_left": 61.4}
+
+
+@pytest.fixture
+def trained_elsewhere(tmp_path: Path) -> Iterator[Path]:
+    """A run's folder that another process holds."""
+    write_status(tmp_path, VALUES)
+    code = (
+        "import sys, pathlib; from jointiq.runs.lock import RunLock\n"
+        "lock = RunLock(pathlib.Path(sys.argv[1])); lock.acquire(); print('held', flush=True); sys.stdin.read()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], cwd=tiny.ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None and process.stdout.readline() == b"held\n"
+    yield tmp_path
+    process.kill()
+    process.wait()
+    assert not is_locked(tmp_path)
+
+
+def test_a_run_that_is_trained_is_running_and_no_one_elses(trained_elsewhere: Path) -> None:
+    assert is_locked(trained_elsewhere)
+    status = read_run(trained_elsewhere, "x")
+    assert status == RunStatus("x", "running", 3, 9, 0.25, 30.5, 61.4)
+    with pytest.raises(UserError, match="being trained by another process"):
+        RunLock(trained_elsewhere).acquire(wait_seconds=0.3)
+
+
+def test_states(tmp_path: Path) -> None:
+    assert read_run(tmp_path).state == "waiting"
+    write_status(tmp_path, VALUES)
+    assert read_run(tmp_path).state == "cut" and read_run(tmp_path).seconds_left is None
+    assert [read_run(tmp_path, code=code).state for code in (0, 130, 143)] == ["cut"] * 3
+    assert (read_run(tmp_path, code=137).state, read_run(tmp_path, code=137).note) == ("failed", "exit code 137")
+    note_failure(tmp_path, "the loss is not finite")
+    failed = read_run(tmp_path)
+    assert (failed.state, failed.note, failed.step) == ("failed", "the loss is not finite", 3)
+    run_folder.mark_done(tmp_path, 9)
+    assert read_run(tmp_path).state == "done"
+
+
+def test_a_chain_shows_the_stage_it_is_at(tmp_path: Path) -> None:
+    for name in ("1_joint", "2_enhancer", "2_enhancer.old1"):
+        (tmp_path / name).mkdir()
+        write_status(tmp_path / name, VALUES)
+    assert (read_run(tmp_path).state, read_run(tmp_path).note) == ("cut", "2_enhancer")
+
+
+def test_no_failure_is_noted_where_there_is_no_run(tmp_path: Path) -> None:
+    note_failure(tmp_path, "x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    done, cut = tmp_path / "runs" / "a", tmp_path / "runs" / "b"
+    for folder in (done, cut):
+        write_status(folder, VALUES)
+        run_folder.describe(folder, tiny.config("+experiment=jointiq"))
+    run_folder.mark_done(done, 9)
+    jobs = ((done, 0), (cut, None), (tmp_path / "none", None), (None, 2))
+    for number, (folder, code) in enumerate(jobs):
+        note_job(tmp_path / "sweep", number, ("scale=demo", f"lmbda=0.{number}"), folder, code)
+    runs = read_sweep(tmp_path / "sweep")
+    assert [run.state for run in runs] == ["done", "cut", "waiting", "failed"]
+    table = status_table(runs)
+    assert table.title == "4 runs: 1 done, 1 failed, 1 cut, 1 waiting"
+    assert [row[0] for row in table.rows] == [f"lmbda=0.{number}" for number in range(4)]
+    assert list(table.rows[0][1:]) == ["done", "3", "9", "0.2500", "30.50", "–", ""]
+
+    assert [run.name for run in read_folders([tmp_path])] == ["runs/a", "runs/b"]
+    monkeypatch.setattr(sys, "argv", ["src.status", str(tmp_path / "sweep")])
+    with pytest.raises(SystemExit) as exit_info:
+        run_cli(entry.main)
+    assert exit_info.value.code == 0 and "1 done, 1 failed" in capsys.readouterr().out
+
+
+def test_mistakes_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for arguments, message in (((), "no sweep in results/sweeps"), ((str(tmp_path),), f"{tmp_path}: no runs")):
+        monkeypatch.setattr(sys, "argv", ["src.status", *arguments])
+        with pytest.raises(SystemExit) as exit_info:
+            run_cli(entry.main)
+        assert exit_info.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_a_status_that_cannot_be_written_or_read_ends_no_run(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    write_status(tmp_path / "file", VALUES)
+    (tmp_path / "status.json").write_text("{")
+    assert read_run(tmp_path).state == "waiting"
+    (tmp_path / "status.json").write_text(json.dumps([1]))
+    assert read_run(tmp_path).state == "waiting"

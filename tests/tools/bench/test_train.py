@@ -1,0 +1,101 @@
+"""The training benchmark: what it writes, and that its steps train."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from jointiq.commands.prepare import prepare
+from jointiq.data.images import write_png
+from jointiq.data.prepare.cutting import Settings
+from jointiq.errors import ConfigError
+from jointiq.evaluation.stopwatch import Moment
+from tools.bench import train, training_speed
+from tools.bench.codec import LIGHT, OURS, THEIRS
+from tools.bench.modes import MODES
+from tools.bench.training_step import Mbt2018Step, OurStep, TrainingStep
+
+CPU = torch.device("cpu")
+CONFIG = {"name": "jointiq", "N": 8, "M": 8, "enhancer": None}
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_speed, "LIGHT_GRDN", {"name": "grdn", "grdbs": 1, "rdbs": 1, "convs": 1, "kernels": 4})
+
+
+def test_a_run_writes_all_that_is_promised(
+    small: None, tmp_path: Path, picture: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_png(tmp_path / "images" / "a.png", picture(140, 150))
+    prepare([str(tmp_path / "images")], tmp_path / "patches", Settings(patches=4, side=128))
+    size = ["--N", "8", "--M", "8", "--batch", "2", "--crop", "128", "--threads", "1"]
+    output = tmp_path / "train.json"
+    options = ["--rounds", "1", "--modes", "fp32", "bf16", "--data", str(tmp_path / "patches"), "--data-steps", "2"]
+    assert train.main([*size, *options, "--output", str(output)]) == 0
+    result = json.loads(output.read_text())
+    assert list(result["modes"]) == ["fp32", "bf16"]
+    for entry in result["modes"].values():
+        seconds = {name: entry["contenders"][name]["seconds"] for name in (OURS, THEIRS, LIGHT)}
+        assert entry["ratio"] == pytest.approx(seconds[THEIRS] / seconds[OURS])
+        assert entry["light_grdn_ratio"] == pytest.approx(seconds[THEIRS] / seconds[LIGHT])
+        assert entry["contenders"][OURS]["patches_per_second"] == pytest.approx(2 / seconds[OURS])
+    assert result["goal"] == {"ratio": 0.9}
+    for entry in result["data"].values():
+        assert 0 < entry["share_waiting"] < 1 and entry["steps"] == 2
+    settings = result["settings"]
+    assert (settings["N"], settings["M"], settings["batch"], settings["crop"]) == (8, 8, 2, 128)
+    assert settings["model"]["enhancer"] is None and settings["model"]["G"] == 3 and settings["model"]["global_context"]
+    assert "bf16: steps/s" in capsys.readouterr().out
+
+
+def test_medians_and_turns() -> None:
+    order: list[str] = []
+
+    class Step:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def __call__(self, batch: torch.Tensor) -> None:
+            order.append(self.name)
+
+    entries: dict[str, TrainingStep] = {"a": Step("a"), "b": Step("b")}
+    turns: list[int] = []
+    times = training_speed.interleave(entries, torch.zeros(1), 2, steps=2, warm_up=1, advance=lambda: turns.append(1))
+    assert order == ["a", "a", "b", "b"] * 3 and len(turns) == 6
+    assert {name: len(runs) for name, runs in times.items()} == {"a": 2, "b": 2}
+    moments = {name: [Moment(s * k, s) for k in (1, 9, 2)] for name, s in ((OURS, 1.0), (LIGHT, 4.0), (THEIRS, 2.0))}
+    summary = training_speed.summary(moments, batch=8)
+    assert summary["ratio"] == 2 and summary["light_grdn_ratio"] == 0.5
+    assert summary["contenders"][THEIRS]["steps_per_second"] == 0.25
+
+
+@pytest.mark.parametrize("mode", ["fp32", "bf16"])
+def test_steps_train(mode: str) -> None:
+    batch = torch.randint(0, 256, (2, 3, 128, 128), dtype=torch.uint8)
+    ours, theirs = OurStep(CONFIG, CPU, MODES[mode]), Mbt2018Step(8, 8, CPU, MODES[mode])
+    for step, net in ((ours, ours.module.net), (theirs, theirs.net)):
+        before = {name: value.detach().clone() for name, value in net.named_parameters()}
+        step(batch)
+        # All gradients end in g_a. A new network's y_hat is zero, and so are the gradients of weights that read it.
+        still = [name for name, value in net.named_parameters() if torch.equal(value, before[name])]
+        assert not [name for name in still if name.startswith("g_a.")] and len(still) < len(before) / 3
+
+
+def test_modes_leave_the_settings_as_they_were() -> None:
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    for mode in MODES.values():
+        with mode.rounding():
+            assert torch.backends.cuda.matmul.allow_tf32 == torch.backends.cudnn.allow_tf32 == mode.tf32
+    assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == before
+
+
+@pytest.mark.parametrize("options", [["--crop", "100"], ["--N", "0"], ["--output", "x.txt"]])
+def test_wrong_options(options: list[str]) -> None:
+    with pytest.raises(ConfigError, match=options[0]):
+        train.main(options)

@@ -1,0 +1,158 @@
+"""The whole command but for the coding of images, whose numbers are given; see ``test_measured``."""
+
+import hashlib
+import json
+import sys
+from dataclasses import replace
+
+import pytest
+
+from jointiq.coding import shipped
+from jointiq.coding.fingerprint import fingerprint
+from jointiq.coding.load import load_model
+from jointiq.console import NOTHING
+from jointiq.data.images import write_png
+from jointiq.errors import UserError
+from tests.tools.shipping.runs import make_run
+from tools import ship as entry
+from tools.shipping import ship as shipping
+from tools.shipping.card import BEGIN, END, filled
+from tools.shipping.measured import Measured
+
+CARD = f"# Card\n\n{BEGIN}\nearlier\n{END}\n\nafter\n"
+NUMBERS = {"q1": (0.1, 25.0), "q2": (0.2, 27.0), "q3": (0.4, 30.0), "q4": (0.8, 33.25)}
+#: The 16-bit transforms of q3 lose something.
+LOSS = {"q3": 0.01}
+
+
+@pytest.fixture
+def output(tmp_path, monkeypatch):
+    monkeypatch.setattr(shipped, "WEIGHTS", tmp_path / "weights")
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "README.md").write_text(CARD)
+    return tmp_path / "weights"
+
+
+@pytest.fixture
+def numbers(monkeypatch):
+    given = dict(NUMBERS)
+
+    def measure(files, images, device, workers, rows):
+        assert len(images) == 2
+        losses = {file: LOSS.get(file.stem, 0.001) if file.parent.name == "float16" else 0.0 for file in files}
+        return {file: Measured(given[file.stem][0], given[file.stem][1] - losses[file], None, 1, 2) for file in files}
+
+    monkeypatch.setattr(shipping, "measure", measure)
+    return given
+
+
+@pytest.fixture(scope="module")
+def runs(living, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    return tuple(make_run(folder / str(seed), living(seed=seed), 10 + seed, f"lmbda=0.{9 - seed}") for seed in range(4))
+
+
+@pytest.fixture
+def options(runs, picture, output, numbers, tmp_path):
+    for seed in (7, 8):
+        write_png(tmp_path / "test" / f"{seed}.png", picture(20, 30, seed=seed))
+    return shipping.Options(runs, f"kodak={tmp_path / 'test'}", output, tmp_path / "results")
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_what_is_shipped(options, living, output, tmp_path):
+    written = shipping.ship(replace(options, half=True))
+    assert [path.name for path in written] == [
+        "q1.safetensors", "q2.safetensors", "q3.safetensors", "q4.safetensors", "README.md", "index.json",
+    ]  # fmt: skip
+    assert {path.name for path in output.iterdir()} == {path.name for path in written}
+    index = json.loads((output / "index.json").read_text())
+    assert [model["transforms"] for model in index["models"]] == ["float16", "float16", "float32", "float16"]
+    assert (index["test"]["name"], index["test"]["images"]) == ("kodak", 2)
+    for quality, (model, facts) in enumerate(zip(shipped.shipped_models(), index["models"], strict=True), start=1):
+        assert (model.quality, model.name, facts["lambda"]) == (quality, f"q{quality}", round(1 - quality / 10, 1))
+        assert model.sha256 == hashlib.sha256(model.path.read_bytes()).hexdigest()
+        assert facts["training"]["steps"] == 9 + quality
+        assert facts["measured"] == facts["by_transforms"][facts["transforms"]]
+        assert set(facts["by_transforms"]) == {"float32", "float16"}
+        assert facts["parameters"] == sum(parameter.numel() for parameter in living(seed=quality - 1).parameters())
+        assert fingerprint(shipped.load_shipped(model)) == model.fingerprint
+    # What is kept in 32 bits is the trained model itself.
+    assert shipped.of_quality(3).fingerprint == fingerprint(load_model(options.checkpoints[2]))
+    text = (output / "README.md").read_text()
+    assert text.startswith("# Card") and text.endswith("after\n") and "earlier" not in text
+    assert "| 33.249 |" in text and "| 0.6 |" in text and NOTHING in text
+    assert filled(text, index) == text
+    for path in ("README.md", "index.json"):
+        assert str(tmp_path.parent) not in (output / path).read_text()
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
+
+
+def test_32_bits_unless_asked(options, output):
+    shipping.ship(replace(options, trained_on="a clock"))
+    index = json.loads((output / "index.json").read_text())
+    assert {model["transforms"] for model in index["models"]} == {"float32"}
+    assert {model["training"]["device"] for model in index["models"]} == {"a clock"}
+
+
+def test_nothing_changes_unless_all_is_well(options, numbers, output, monkeypatch, tmp_path):
+    shipping.ship(options)
+    before = contents(output)
+    numbers["q4"] = (0.3, 40.0)
+    with pytest.raises(UserError, match=r"q4 .* has 0\.3000 bpp, q3 .* 0\.4000"):
+        shipping.ship(options)
+    numbers["q4"] = (0.9, 40.0)
+    monkeypatch.setattr(shipping, "LIMIT_MB", 0.01)
+    with pytest.raises(UserError, match=r"allowed: 0\.01 MB in all"):
+        shipping.ship(options)
+    assert contents(output) == before
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
+
+
+def test_test_images_that_were_trained_on(options, living, output, tmp_path):
+    data = ("data=folder", f"data.train_dir={tmp_path / 'test'}", f"data.val_dir={tmp_path / 'test'}")
+    first = make_run(tmp_path / "first", living(seed=6), 10, *data)
+    last = make_run(tmp_path / "last", living(seed=5), 10, f"init_from={first}")
+    with pytest.raises(UserError, match="are in the training set"):
+        shipping.ship(replace(options, checkpoints=(*options.checkpoints[:3], last)))
+    assert set(contents(output)) == {"README.md"}
+
+
+def test_twins(options):
+    twice = (options.checkpoints[0], *options.checkpoints[:3])
+    with pytest.raises(UserError, match="same fingerprint"):
+        shipping.ship(replace(options, checkpoints=twice))
+
+
+def test_no_place_in_the_card(options, output):
+    (output / "README.md").write_text("# Card\n")
+    with pytest.raises(UserError, match=r"README\.md: no card with the lines"):
+        shipping.ship(options)
+
+
+def test_the_card_comes_along_to_another_folder(options, output, tmp_path):
+    shipping.ship(replace(options, output=tmp_path / "new"))
+    assert (tmp_path / "new" / "README.md").read_text().startswith("# Card")
+    assert (output / "README.md").read_text() == CARD
+
+
+def test_command_line(options, output, monkeypatch, capsys):
+    words = [*options.checkpoints, "--test", options.test, "--half", "--results", options.results, "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", ["ship", *map(str, words)])
+    entry.main()
+    out = capsys.readouterr().out
+    assert "q4" in out and "33.249" in out and str(output / "index.json") in out
+    monkeypatch.setattr(sys, "argv", ["ship", "A.ckpt", *map(str, words[1:])])
+    with pytest.raises(UserError, match="A.ckpt: no such checkpoint"):
+        entry.main()
+    monkeypatch.setattr(sys, "argv", ["ship", *map(str, words[1:])])
+    with pytest.raises(SystemExit) as stop:
+        entry.main()
+    assert stop.value.code == 2
+    with pytest.raises(SystemExit) as stop:
+        monkeypatch.setattr(sys, "argv", ["ship", "--help"])
+        entry.main()
+    assert stop.value.code == 0

@@ -1,0 +1,146 @@
+"""Our codec beside ``mbt2018``: encode, decode and the entropy part alone, in one process on one core."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from jointiq.data.sample import PHOTOGRAPH, photograph
+from jointiq.evaluation.stopwatch import Moment, processor_name
+
+# PyTorch is imported late, by the functions: command lines name what is compared without waiting for it.
+if TYPE_CHECKING:
+    from jointiq.layers.padding import Size
+    from tools.bench.contenders import Contender
+
+CHANNELS = 192
+SIZE = (512, 768)
+QUICK_SIZE = (256, 256)
+BPP_RANGE = (0.4, 0.6)
+LIGHT_GRDN = {"name": "grdn", "grdbs": 4, "rdbs": 3, "convs": 3, "kernels": 32}
+
+OURS, LIGHT, THEIRS = "jointiq", "jointiq_light_grdn", "mbt2018"
+PARTS = ("encode", "decode", "entropy_decode")
+# Ours / mbt2018, without enhancer.
+GOALS = {"encode": 0.45, "decode": 0.30, "entropy_decode": 0.20}
+
+
+def model_config(enhancer: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The JointIQ-Net that is timed, all its parts on."""
+    parts = {"G": 3, "global_context": True, "mprm": True, "scan": "wavefront", "enhancer": enhancer}
+    return {"name": "jointiq", "N": CHANNELS, "M": CHANNELS, **parts}
+
+
+@dataclass
+class Times:
+    """Every timed run of a contender, by part, and what it coded to."""
+
+    runs: dict[str, list[Moment]] = field(default_factory=lambda: {part: [] for part in PARTS})
+    coded_bytes: dict[str, int] = field(default_factory=dict)
+
+    def wall(self, part: str) -> float:
+        """Median wall-clock seconds of a part."""
+        return median(run.wall for run in self.runs[part])
+
+    def cpu(self, part: str) -> float:
+        """Median processor seconds of a part."""
+        return median(run.cpu for run in self.runs[part])
+
+
+def contenders(size: Size, scale: float) -> dict[str, Contender]:
+    """All three, on the same photograph and the same latents."""
+    from tools.bench.contenders import JointIQContender, Mbt2018Contender
+    from tools.bench.drive import driven_jointiq, driven_mbt2018, make_latents
+
+    image, latents = photograph(size), make_latents(size, CHANNELS, CHANNELS, scale)
+    return {
+        OURS: JointIQContender(driven_jointiq(model_config(), scale), image, latents),
+        THEIRS: Mbt2018Contender(driven_mbt2018(CHANNELS, CHANNELS, scale), image, latents),
+        LIGHT: JointIQContender(driven_jointiq(model_config(LIGHT_GRDN), scale), image, latents),
+    }
+
+
+def interleave(
+    entries: Mapping[str, Contender], repeats: int, warm_up: bool, step: Callable[[str], None]
+) -> dict[str, Times]:
+    """Time all contenders in turn, so that a slow spell of the machine hits each of them.
+
+    ``step`` hears what comes next, before each encode and each decode. Collection of garbage stays on, as in use.
+    """
+    times = {name: Times() for name in entries}
+    for turn in range(repeats + warm_up):
+        for name, entry in entries.items():
+            step(f"{name}: encode")
+            encode = entry.encode()
+            step(f"{name}: decode")
+            decode = entry.decode()
+            times[name].coded_bytes = dict(entry.coded_bytes)
+            if turn >= warm_up:
+                for part, moment in zip(PARTS, (encode, decode.whole, decode.entropy), strict=True):
+                    times[name].runs[part].append(moment)
+    return times
+
+
+def summary(times: Mapping[str, Times], size: Size) -> dict[str, Any]:
+    """Ratios, seconds and rates, as they go into ``codec.json``.
+
+    Raises:
+        RuntimeError: a contender's rate is outside 0.5 +- 0.1 bpp, so that the times cannot be compared.
+    """
+    pixels = size[0] * size[1]
+    result: dict[str, Any] = {f"{part}_ratio": times[OURS].wall(part) / times[THEIRS].wall(part) for part in PARTS}
+    result["light_grdn"] = {f"{part}_ratio": times[LIGHT].wall(part) / times[THEIRS].wall(part) for part in PARTS}
+    result["processor_time"] = {f"{part}_ratio": times[OURS].cpu(part) / times[THEIRS].cpu(part) for part in PARTS}
+    result["goals"] = {f"{part}_ratio": goal for part, goal in GOALS.items()}
+    result["contenders"] = {}
+    for name, entry in times.items():
+        bpp = 8 * entry.coded_bytes["total"] / pixels
+        if not BPP_RANGE[0] <= bpp <= BPP_RANGE[1]:
+            raise RuntimeError(f"{name} codes to {bpp:.3f} bpp; a fair comparison needs {BPP_RANGE}")
+        result["contenders"][name] = {
+            "bpp": bpp,
+            "bpp_payload": 8 * entry.coded_bytes["payload"] / pixels,
+            **{f"{part}_seconds": entry.wall(part) for part in PARTS},
+            **{f"{part}_processor_seconds": entry.cpu(part) for part in PARTS},
+            "runs_seconds": {part: [run.wall for run in entry.runs[part]] for part in PARTS},
+        }
+    return result
+
+
+def settings(size: Size, repeats: int) -> dict[str, Any]:
+    """What the numbers depend on."""
+    import compressai
+    import torch
+
+    return {
+        "processor": processor_name(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "compressai": compressai.__version__,
+        "image": f"{PHOTOGRAPH}, cut and resized",
+        "height": size[0],
+        "width": size[1],
+        "N": CHANNELS,
+        "M": CHANNELS,
+        "model": model_config(),
+        "light_grdn": LIGHT_GRDN,
+        "repeats": repeats,
+    }
+
+
+def compare(size: Size, repeats: int, warm_up: bool, step: Callable[[str], None]) -> dict[str, Any]:
+    """The whole comparison; see :func:`interleave` for ``step``."""
+    from tools.bench.drive import find_scale
+
+    step("preparing the models")
+    entries = contenders(size, find_scale(CHANNELS, CHANNELS))
+    return {**summary(interleave(entries, repeats, warm_up, step), size), "settings": settings(size, repeats)}
+
+
+def compare_steps(repeats: int, warm_up: bool) -> int:
+    """How often :func:`compare` calls ``step``."""
+    return 1 + 2 * 3 * (repeats + warm_up)

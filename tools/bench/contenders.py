@@ -1,0 +1,127 @@
+"""The codecs that are timed, behind one face: ours, and CompressAI's ``mbt2018``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from compressai.models import CompressionModel, JointAutoregressiveHierarchicalPriors
+
+from jointiq.coding.image_codec import Image, decode_image, encode_image, to_tensor
+from jointiq.evaluation.stopwatch import Moment
+from jointiq.models.jointiq import JointIQNet
+from tools.bench.drive import Latents, substitute
+
+
+@dataclass(frozen=True)
+class DecodeTime:
+    """Time of a whole decode, and of the part of it from bytes to latents."""
+
+    whole: Moment
+    entropy: Moment
+
+
+class Contender(Protocol):
+    """A codec with its image and latents; :meth:`encode` comes before :meth:`decode`."""
+
+    @property
+    def coded_bytes(self) -> dict[str, int]:
+        """Bytes of the last encode: ``total``, and ``payload`` without a header."""
+        ...
+
+    def encode(self) -> Moment:
+        """Encode the image, everything from g_a to bytes included."""
+        ...
+
+    def decode(self) -> DecodeTime:
+        """Decode to the image.
+
+        Raises:
+            RuntimeError: other latents than those encoded; the times would be worthless.
+        """
+        ...
+
+
+class JointIQContender:
+    """Our codec, through the functions that ``src.codec`` calls: 8-bit image to file and back."""
+
+    def __init__(self, model: JointIQNet, image: Image, latents: Latents) -> None:
+        substitute(model, latents)
+        self.model, self.image, self.latents = model, image, latents
+        self._synthesis = _Watch(model)
+
+    def encode(self) -> Moment:
+        began = Moment.now()
+        self._encoded = encode_image(self.model, self.image, estimate=False)
+        return Moment.now() - began
+
+    @property
+    def data(self) -> bytes:
+        """The file of the last encode."""
+        return self._encoded.data
+
+    def decode(self) -> DecodeTime:
+        began = Moment.now()
+        decoded = decode_image(self.model, self._encoded.data)
+        whole = Moment.now() - began
+        same = torch.equal(decoded.latents["y"], self.latents.y[0].long()) and torch.equal(
+            decoded.latents["z"], self.latents.z[0].long()
+        )
+        _require(same, "JointIQ-Net")
+        return DecodeTime(whole, self._synthesis.began - began)
+
+    @property
+    def coded_bytes(self) -> dict[str, int]:
+        """Bytes of the whole file, and of its entropy-coded segments."""
+        return {"total": len(self._encoded.data), "payload": self._encoded.payload_bytes}
+
+
+class Mbt2018Contender:
+    """CompressAI's ``compress`` and ``decompress``, as they are."""
+
+    def __init__(self, model: JointAutoregressiveHierarchicalPriors, image: Image, latents: Latents) -> None:
+        substitute(model, latents)
+        self.model, self.image, self.latents = model, image, latents
+        self._synthesis = _Watch(model)
+
+    @torch.inference_mode()
+    def encode(self) -> Moment:
+        began = Moment.now()
+        self._coded: dict[str, Any] = self.model.compress(to_tensor(self.image))
+        return Moment.now() - began
+
+    @torch.inference_mode()
+    def decode(self) -> DecodeTime:
+        began = Moment.now()
+        self.model.decompress(self._coded["strings"], self._coded["shape"])
+        whole = Moment.now() - began
+        _require(torch.equal(self._synthesis.inputs, self.latents.y), "mbt2018")
+        return DecodeTime(whole, whole - (self._synthesis.ended - self._synthesis.began))
+
+    @property
+    def coded_bytes(self) -> dict[str, int]:
+        """Bytes of both strings; there is no header."""
+        total = sum(len(strings[0]) for strings in self._coded["strings"])
+        return {"total": total, "payload": total}
+
+
+class _Watch:
+    """Notes when g_s of a model begins and ends, and what it gets."""
+
+    def __init__(self, model: CompressionModel) -> None:
+        synthesis = model.get_submodule("g_s")
+        synthesis.register_forward_pre_hook(self._begin)
+        synthesis.register_forward_hook(self._end)
+
+    def _begin(self, _module: object, inputs: tuple[Any, ...]) -> None:
+        self.inputs: torch.Tensor = inputs[0]
+        self.began = Moment.now()
+
+    def _end(self, _module: object, _inputs: object, _output: object) -> None:
+        self.ended = Moment.now()
+
+
+def _require(same: bool, name: str) -> None:
+    if not same:
+        raise RuntimeError(f"{name} decoded other latents than it had encoded")

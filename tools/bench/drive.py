@@ -1,0 +1,176 @@
+"""Untrained models that code latents of a realistic rate.
+
+What coding costs depends on the latents: a model with random weights rounds nearly all of them to zero, and its almost
+empty stream says little about speed. So both contenders run all their networks on random weights, but
+
+* hooks put the same synthetic latents in place of what g_a and h_a return, after these have been computed;
+* the last layer of each parameter network predicts the scale of each channel, as training would teach it: the right
+  scale with an error of 10 % that its random inputs make, so that table look-ups scatter as in a trained model. The
+  means it predicts are zero.
+
+The latents are y(c, p) = round(s * a(c) * e(p) * n) with normal n. a(c) falls from 1 to exp(-5) over the channels: a
+few are busy, many nearly empty. log e is a smooth normal field of deviation 0.5: busy and quiet places, and tails as
+heavy as those of photographs' latents. z is round(0.35 * n), some 0.035 bpp. s is found by bisection so that the
+estimated cost of both, in the mean of the two contenders, is 0.5 bpp.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from compressai.entropy_models import EntropyBottleneck
+from compressai.models import CompressionModel, JointAutoregressiveHierarchicalPriors
+from numpy.polynomial.hermite_e import hermegauss
+from torch import Tensor, nn
+
+from jointiq.entropy_models.gaussian_mixture import SIGMA_MIN, log_likelihood, log_mass, parameter_kinds
+from jointiq.layers.padding import Size, pyramid
+from jointiq.models import build_model
+from jointiq.models.base import bits
+from jointiq.models.jointiq import JointIQNet
+
+TARGET_BPP = 0.5
+CHANNEL_DECAY = 5.0
+FIELD_DEVIATION = 0.5
+# Latent positions per independent value of the field.
+FIELD_GRAIN = 4
+Z_DEVIATION = 0.35
+SCALE_ERROR = 0.1
+# Where s is found and the predictions are fitted; the statistics do not depend on the size.
+CALIBRATION_SIZE = (512, 768)
+
+
+@dataclass(frozen=True)
+class Latents:
+    """What both contenders code: y (1, M, h, w) and z (1, N, ...), integers in float32."""
+
+    y: Tensor
+    z: Tensor
+
+
+def make_latents(size: Size, N: int, M: int, scale: float, seed: int = 0) -> Latents:
+    """Synthetic latents of an image of ``size`` (height, width), at least 32 each; ``scale`` is s."""
+    random = torch.Generator().manual_seed(seed)
+    sizes = pyramid(size, 6)
+    height, width = sizes[4]
+    coarse = torch.randn(1, 1, height // FIELD_GRAIN + 2, width // FIELD_GRAIN + 2, generator=random)
+    field = F.interpolate(coarse, size=(height, width), mode="bicubic", align_corners=True)
+    field = (field - field.mean()) / field.std() * FIELD_DEVIATION
+    y = torch.randn(1, M, height, width, generator=random) * field.exp() * channel_scales(M, scale).view(-1, 1, 1)
+    z = torch.randn(1, N, *sizes[6], generator=random) * Z_DEVIATION
+    return Latents(y.round(), z.round())
+
+
+def channel_scales(M: int, scale: float) -> Tensor:
+    """s * a(c), (M,)."""
+    return scale * torch.exp(-CHANNEL_DECAY * torch.arange(M) / M)
+
+
+def fitting_log_sigmas(G: int, M: int, scale: float) -> tuple[Tensor, Tensor]:
+    """Weights (G,) and log sigmas (G, M) of G Gaussians that fit y.
+
+    One Gaussian takes the root mean square over the field; several take the nodes of Gauss-Hermite quadrature over it.
+    """
+    nodes, weights = (torch.from_numpy(values).float() for values in hermegauss(G))
+    log_factors = torch.tensor([FIELD_DEVIATION**2]) if G == 1 else FIELD_DEVIATION * nodes
+    log_sigmas = log_factors[:, None] + channel_scales(M, scale).log()
+    return weights / weights.sum(), log_sigmas.clamp(min=math.log(SIGMA_MIN))
+
+
+def fitting_mixture(G: int, M: int, scale: float) -> Tensor:
+    """The same as mixture parameters, (parameter_kinds(G), G, M)."""
+    weights, log_sigmas = fitting_log_sigmas(G, M, scale)
+    logits = weights.log()[:, None].expand_as(log_sigmas)
+    return torch.stack([logits, torch.zeros_like(log_sigmas), log_sigmas][-parameter_kinds(G) :])
+
+
+def estimated_bpp(latents: Latents, size: Size, G: int, scale: float) -> float:
+    """Cost of y under the fitting mixture of G Gaussians and of z under its own Gaussian."""
+    M = latents.y.shape[1]
+    parameters = fitting_mixture(G, M, scale).reshape(1, -1, 1, 1).expand(-1, -1, *latents.y.shape[-2:])
+    y_bits = bits(log_likelihood(latents.y, parameters, G))
+    z_bits = bits(log_mass(latents.z, torch.zeros(()), torch.tensor(Z_DEVIATION).log()))
+    return float(y_bits + z_bits) / (size[0] * size[1])
+
+
+def find_scale(N: int, M: int, target: float = TARGET_BPP) -> float:
+    """The s at which the latents cost ``target`` bits a pixel, in the mean of three Gaussians and one."""
+    low, high = 0.01, 100.0
+    for _ in range(14):
+        middle = math.sqrt(low * high)
+        latents = make_latents(CALIBRATION_SIZE, N, M, middle)
+        cost = sum(estimated_bpp(latents, CALIBRATION_SIZE, G, middle) for G in (1, 3)) / 2
+        low, high = (middle, high) if cost < target else (low, middle)
+    return math.sqrt(low * high)
+
+
+def substitute(model: CompressionModel, latents: Latents) -> None:
+    """Have g_a and h_a of a model return ``latents`` from now on, once they have done their work."""
+    model.get_submodule("g_a").register_forward_hook(lambda _module, _inputs, _output: latents.y)
+    model.get_submodule("h_a").register_forward_hook(lambda _module, _inputs, _output: latents.z)
+
+
+@torch.no_grad()
+def driven_jointiq(config: Mapping[str, Any], scale: float, seed: int = 0) -> JointIQNet:
+    """A JointIQ-Net with random weights that predicts the scales of the synthetic latents."""
+    torch.manual_seed(seed)
+    model = build_model(config).eval()
+    assert isinstance(model, JointIQNet)
+    G, N, M = model.G, model.config["N"], model.config["M"]
+    model.z_prior.log_sigma.fill_(math.log(Z_DEVIATION))
+    if model.estimator.mprm is not None:
+        for expand in model.estimator.mprm.expand:
+            assert isinstance(expand, nn.Conv2d) and expand.bias is not None
+            expand.weight.zero_()
+            expand.bias.zero_()
+    error = torch.zeros(parameter_kinds(G), G, M)
+    error[-1] = SCALE_ERROR
+    latents = make_latents(CALIBRATION_SIZE, N, M, scale)
+    _fit(
+        model.estimator.preliminary,
+        fitting_mixture(G, M, scale).flatten(),
+        error.flatten(),
+        lambda: model.mixture_parameters(latents.y, latents.z),
+    )
+    return model
+
+
+@torch.no_grad()
+def driven_mbt2018(N: int, M: int, scale: float, seed: int = 0) -> JointAutoregressiveHierarchicalPriors:
+    """CompressAI's mbt2018 with random weights that predicts the scales of the synthetic latents, tables made."""
+    torch.manual_seed(seed)
+    model = JointAutoregressiveHierarchicalPriors(N, M).eval()
+    # An untrained bottleneck is a logistic density with random offsets; with this scale and without them it fits z.
+    bottleneck = EntropyBottleneck(N, init_scale=Z_DEVIATION * math.sqrt(3) / math.pi).eval()
+    for name, parameter in bottleneck.named_parameters():
+        if "bias" in name:
+            parameter.zero_()
+    bottleneck.quantiles.copy_(torch.tensor([-8.0, 0.0, 8.0]).expand_as(bottleneck.quantiles))
+    model.entropy_bottleneck = bottleneck
+    sigma = fitting_log_sigmas(1, M, scale)[1][0].exp()
+    latents = make_latents(CALIBRATION_SIZE, N, M, scale)
+
+    def predict() -> Tensor:
+        context = model.context_prediction(latents.y)
+        parameters: Tensor = model.entropy_parameters(torch.cat([model.h_s(latents.z), context], 1))
+        return parameters
+
+    last = model.entropy_parameters[-1]
+    assert isinstance(last, nn.Conv2d)
+    _fit(last, torch.cat([sigma, torch.zeros(M)]), torch.cat([SCALE_ERROR * sigma, torch.zeros(M)]), predict)
+    model.update()
+    return model
+
+
+def _fit(layer: nn.Conv2d, wanted: Tensor, error: Tensor, predict: Callable[[], Tensor]) -> None:
+    """Scale a last layer so that each channel of ``predict()`` has mean ``wanted`` and standard deviation ``error``."""
+    assert layer.bias is not None
+    layer.weight.mul_((error / predict()[0].flatten(1).std(1))[:, None, None, None])
+    offset = wanted - predict()[0].flatten(1).mean(1)
+    # Without an error the output is the bias itself, so that a mean of zero is exactly zero and leaves integers whole.
+    layer.bias.copy_(torch.where(error > 0, layer.bias + offset, wanted))

@@ -1,0 +1,90 @@
+"""Where the time of our encoder and decoder goes: ``python -m tools.bench profile``.
+
+Functions are wrapped for the time of the run; each section gets the processor time of this process spent in its
+functions less that spent in wrapped functions they call, so the sections add up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from jointiq.bitstream import binarisation as decisions
+from jointiq.bitstream import rans
+from jointiq.coding import image_codec
+from jointiq.enhancers import grdn
+from jointiq.entropy_models import gaussian_mixture
+from jointiq.entropy_models.integer import context as exact
+from jointiq.entropy_models.integer import recorder
+from jointiq.evaluation.stopwatch import Sections
+from jointiq.layers import estimator, global_context, transforms
+from jointiq.layers.padding import Size
+from tools.bench import codec
+from tools.bench.contenders import JointIQContender
+from tools.bench.drive import driven_jointiq, find_scale, make_latents
+
+OTHER = "everything else"
+
+
+def wrapped_functions() -> list[tuple[str, Any, str]]:
+    """(section, owner, attribute) of all that is timed."""
+    return [
+        ("g_a", transforms.AnalysisTransform, "forward"),
+        ("g_s", transforms.SynthesisTransform, "forward"),
+        ("h_a", transforms.HyperAnalysis, "forward"),
+        ("GRDN", grdn.GRDN, "forward"),
+        ("h_s", transforms.ExactHyperSynthesis, "__call__"),
+        ("estimator: hyper windows", estimator.ExactEstimator, "start"),
+        ("estimator: per step", estimator.ExactEstimator, "read"),
+        ("estimator: write", estimator.ExactEstimator, "write"),
+        ("global context: start", global_context.ExactGlobalContext, "start"),
+        ("global context: write", global_context.ExactGlobalContext, "write"),
+        ("global context: write", global_context.ExactGlobalContext, "write_grid"),
+        ("global context: moments", global_context.ExactGlobalContext, "read"),
+        ("global context: sums", global_context.CausalSums, "read"),
+        ("mixture: weights, centre", gaussian_mixture.ExactMixture, "__init__"),
+        ("mixture: CDF", gaussian_mixture.ExactMixture, "below"),
+        ("decisions: table index", decisions, "level_of"),
+        ("decisions: walk", exact, "walk"),
+        ("decisions: walk", recorder, "walk"),
+        ("rANS: decode", rans.DecisionDecoder, "_read"),
+        ("rANS: encode", recorder, "encode_decisions"),
+        ("encoder: collect", recorder.Recorder, "record"),
+        ("encoder: sort", recorder.Recorder, "encode"),
+        ("latents' checksum", image_codec, "latents_crc"),
+    ]
+
+
+@contextlib.contextmanager
+def profiled() -> Iterator[Sections]:
+    """Time all sections while the context is open."""
+    sections = Sections()
+    began = time.process_time()
+    functions = wrapped_functions()
+    originals = [getattr(owner, name) for _, owner, name in functions]
+    try:
+        for (section, owner, name), original in zip(functions, originals, strict=True):
+            setattr(owner, name, sections.measure(section, original))
+        yield sections
+    finally:
+        for (_, owner, name), original in zip(functions, originals, strict=True):
+            setattr(owner, name, original)
+        total = time.process_time() - began
+        sections.spent[OTHER] += total - sum(sections.spent.values())
+
+
+def profile_codec(size: Size, enhancer: Mapping[str, Any] | None) -> tuple[Sections, Sections]:
+    """Encode and decode of an image of ``size`` (height, width), after one run of each to warm up."""
+    scale = find_scale(codec.CHANNELS, codec.CHANNELS)
+    model = driven_jointiq(codec.model_config(enhancer), scale)
+    latents = make_latents(size, codec.CHANNELS, codec.CHANNELS, scale)
+    contender = JointIQContender(model, codec.photograph(size), latents)
+    contender.encode()
+    contender.decode()
+    with profiled() as encode:
+        contender.encode()
+    with profiled() as decode:
+        contender.decode()
+    return encode, decode

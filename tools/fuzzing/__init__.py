@@ -1,0 +1,1 @@
+"""Damaged ``.jiq`` files, and a process in which they are decoded: ``python -m tools.fuzz``."""

@@ -1,0 +1,71 @@
+"""Make the models that come with the repository: ``python -m tools.ship CKPT1 CKPT2 CKPT3 CKPT4 --test kodak=DIR``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from jointiq.errors import run_cli
+
+QUALITIES = (1, 2, 3, 4)
+_EPILOG = """\
+Makes q1.safetensors to q4.safetensors, the tables of README.md and index.json. Only when all is well are they renamed
+into the output folder, the index last: what a crash leaves half renamed is refused until the command is repeated.
+What is known of the trainings is read from the folders of their runs. What is measured is kept: the same command goes
+on where it was stopped.
+
+exit code: 0 done, 2 a value or file that cannot be used, 130 stopped with Ctrl-C
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.ship",
+        description="Export four trained models, measure them on test images by real files, and list and describe them "
+        "for src.codec, which then uses them without --checkpoint.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for quality in QUALITIES:
+        text = f"checkpoint of src.train for quality {quality}"
+        parser.add_argument(f"checkpoint{quality}", type=Path, metavar=f"CKPT{quality}", help=text)
+    parser.add_argument("--test", required=True, metavar="NAME=DIR", help="folder of test images, and its name")
+    parser.add_argument("--half", action="store_true", help="try 16-bit transforms; ship those that lose nothing")
+    parser.add_argument("--train-name", metavar="NAME", help="of the training images; default: that of their folder")
+    parser.add_argument("--trained-on", metavar="TEXT", help='device of the trainings, such as "GPU, H200"')
+    parser.add_argument("--output", type=Path, metavar="DIR", help="default: weights")
+    parser.add_argument(
+        "--results", type=Path, default=Path("results/ship"), metavar="DIR", help="default: %(default)s"
+    )
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes; default: %(default)s")
+    return parser
+
+
+def main() -> None:
+    """Command line of ``python -m tools.ship``."""
+    given = _parser().parse_args()
+    # Imported late, so that --help and a mistyped command do not wait for PyTorch.
+    from jointiq.coding import shipped
+    from jointiq.evaluation.pool import worker_count
+    from jointiq.runtime import pick_device
+    from tools.shipping.ship import Options, ship, summary
+
+    options = Options(
+        checkpoints=tuple(getattr(given, f"checkpoint{quality}") for quality in QUALITIES),
+        test=given.test,
+        output=given.output or shipped.WEIGHTS,
+        results=given.results,
+        train_name=given.train_name,
+        trained_on=given.trained_on,
+        half=given.half,
+        device=str(pick_device(given.device)),
+        workers=worker_count(given.workers),
+    )
+    written = ship(options)
+    summary(options.output / shipped.INDEX).print()
+    print("written:", *written)
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,90 @@
+"""The part of the model card that holds numbers: tables between two markers of ``weights/README.md``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jointiq.console import Table, number
+from jointiq.errors import UserError
+from jointiq.evaluation.metrics import ms_ssim_db
+
+BEGIN, END = "<!-- models: written by tools.ship -->", "<!-- end of models -->"
+CARD = "README.md"
+
+
+def read_card(folder: Path, fallback: Path) -> str:
+    """The card in ``folder``, or, where there is none, the one in ``fallback``.
+
+    Raises:
+        UserError: there is none with both markers.
+    """
+    path = next((at / CARD for at in (folder, fallback) if (at / CARD).is_file()), folder / CARD)
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    before, begin, rest = text.partition(BEGIN)
+    if not begin or END not in rest:
+        raise UserError(f"{path}: no card with the lines {BEGIN} and {END}, between which the models are listed")
+    return text
+
+
+def filled(card: str, index: Mapping[str, Any]) -> str:
+    """The card with the models of an index between its markers."""
+    before, _, rest = card.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{_models(index)}\n{END}{after}"
+
+
+def _models(index: Mapping[str, Any]) -> str:
+    test, models = index["test"], index["models"]
+    parts = [
+        f"Means over the {test['images']} images of {test['name']} ({test['digest']}), from real files, coded on "
+        f"{test['device']}:\n",
+        _body(_numbers(models)),
+        f"`{test['command']}`\n",
+        "How they were trained:\n",
+        _body(_trainings(models)),
+        *(_commands(model) for model in models),
+    ]
+    return "\n".join(parts)
+
+
+def _numbers(models: Sequence[Mapping[str, Any]]) -> Table:
+    header = ("model", "quality", "bpp", "PSNR dB", "MS-SSIM", "MS-SSIM dB", "N / M", "parameters", "MB", "transforms")
+    table = Table("", header, left=1)
+    for model in models:
+        measured = model["measured"]
+        linear = measured["ms_ssim"]
+        table.rows.append((
+            f"[{model['name']}]({model['file']})", str(model["quality"]), number(measured["bpp"], 4),
+            number(measured["psnr"], 3), number(linear, 5), number(None if linear is None else ms_ssim_db(linear), 3),
+            f"{model['N']} / {model['M']}", f"{model['parameters']:,}", number(model["bytes"] / 1e6, 2),
+            model["transforms"],
+        ))  # fmt: skip
+    return table
+
+
+def _trainings(models: Sequence[Mapping[str, Any]]) -> Table:
+    header = ("model", "experiment", "scale", "lambda", "steps", "training images", "trained on", "revision")
+    table = Table("", header, left=len(header))
+    for model in models:
+        training = model["training"]
+        steps = " + ".join(str(stage["steps"]) for stage in training["stages"])
+        data = ", ".join(f"{data['name']} ({data['images']} images, {data['digest']})" for data in training["data"])
+        revision = (training["revision"] or "unknown")[:10]
+        table.rows.append((
+            model["name"], model["experiment"], model["scale"], f"{model['lambda']:g}",
+            steps if training["complete"] else f"{steps}, after others", data or "not recorded", training["device"],
+            f"{revision} + uncommitted changes" if training["uncommitted_changes"] else revision,
+        ))  # fmt: skip
+    return table
+
+
+def _commands(model: Mapping[str, Any]) -> str:
+    lines = [stage["command"] for stage in model["training"]["stages"] if stage["command"]]
+    return "\n".join([f"{model['name']}:\n", "```sh", *lines, "```", ""])
+
+
+def _body(table: Table) -> str:
+    """A table as Markdown, without a title."""
+    return table.markdown().split("\n", 2)[2]

@@ -1,0 +1,107 @@
+"""What models do on test images, by real files, and whether 16-bit transforms do as well."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from jointiq.console import progress_bar
+from jointiq.errors import UserError
+from jointiq.evaluation.evaluation_run import Done, evaluate_checkpoints
+from jointiq.evaluation.rd import MS_SSIM, PSNR
+
+#: What 16-bit transforms may be worse by than 32-bit ones and still lose nothing: dB of PSNR, and share of the bits.
+PSNR_LOSS = 0.005
+BPP_LOSS = 1e-4
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Means over the test images.
+
+    Attributes:
+        bpp: whole files over pixels.
+        psnr: dB, on 8-bit RGB.
+        ms_ssim: linear; None where all images are too small for it.
+        encoding_time, decoding_time: seconds an image.
+    """
+
+    bpp: float
+    psnr: float
+    ms_ssim: float | None
+    encoding_time: float
+    decoding_time: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same, ready for JSON."""
+        return asdict(self)
+
+
+def measure(
+    files: Sequence[Path], images: Sequence[Path], device: str, workers: int, rows: Path
+) -> dict[Path, Measured]:
+    """Send every image through every model and a real file, with a progress bar.
+
+    Args:
+        files: exported models.
+        images: the test images.
+        device: where the networks run.
+        workers: processes.
+        rows: folder that keeps what is measured, so that a repeated run goes on.
+
+    Raises:
+        UserError: an image could not be coded with a model, or came back with other latents.
+    """
+    with progress_bar() as progress:
+        task = progress.add_task("measure", total=len(files) * len(images), note="")
+
+        def advance(done: Done) -> None:
+            at = Path(done.job.checkpoint)
+            progress.update(task, advance=1, note=f"{at.parent.name}/{at.stem} {done.job.name}")
+
+        curve = evaluate_checkpoints(list(map(str, files)), images, "shipped", "", device, advance, workers, rows)
+    for failed in curve.about.get("failed", ()):
+        raise UserError(f"{failed['image']} cannot be coded with {_label(failed['checkpoint'])}: {failed['problem']}")
+    for row in curve.images:
+        if not row["latents_equal"]:
+            raise UserError(f"{row['image']} comes back with other latents from {_label(row['checkpoint'])}")
+    columns = curve.results
+    return {
+        Path(file): Measured(
+            bpp=columns["bpp"][i],
+            psnr=columns[PSNR][i],
+            ms_ssim=columns[MS_SSIM][i] if MS_SSIM in columns else None,
+            encoding_time=columns["encoding_time"][i],
+            decoding_time=columns["decoding_time"][i],
+        )
+        for i, file in enumerate(curve.parameter)
+    }
+
+
+def loses_nothing(half: Measured, full: Measured) -> bool:
+    """Whether 16-bit transforms give what 32-bit ones give, up to :data:`PSNR_LOSS` and :data:`BPP_LOSS`."""
+    return full.psnr - half.psnr < PSNR_LOSS and half.bpp - full.bpp <= BPP_LOSS * full.bpp
+
+
+def refuse_disorder(measured: Sequence[Measured], names: Sequence[str]) -> None:
+    """Refuse models that are not in the order of quality.
+
+    Raises:
+        UserError: a model takes no more bits than the one before it, or gives no better pictures for them.
+    """
+    for i in range(1, len(measured)):
+        before, after = measured[i - 1], measured[i]
+        for value, unit, key in (("bpp", "bpp", "bpp"), ("PSNR", "dB", "psnr")):
+            low, high = getattr(before, key), getattr(after, key)
+            if high <= low:
+                raise UserError(
+                    f"{names[i]} has {high:.4f} {unit}, {names[i - 1]} before it {low:.4f}; allowed: checkpoints whose "
+                    f"{value} rises from one to the next"
+                )
+
+
+def _label(file: str) -> str:
+    path = Path(file)
+    return f"{path.stem} ({path.parent.name})"

@@ -1,0 +1,215 @@
+"""From training checkpoints to the folder of shipped models: export, measure, list, describe, swap in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jointiq.coding import shipped
+from jointiq.coding.export import write_export
+from jointiq.coding.load import load_model
+from jointiq.coding.suffixes import EXPORT
+from jointiq.console import Table
+from jointiq.data.image_sets import ImageSet, read_set, refuse_trained
+from jointiq.errors import UserError
+from jointiq.files import write_text
+from jointiq.studies.report import device_text
+from tools.shipping.card import CARD, filled, read_card
+from tools.shipping.measured import Measured, loses_nothing, measure, refuse_disorder
+from tools.shipping.training_facts import Training, read_training
+
+LIMIT_MB = 80
+FULL, HALF = "float32", "float16"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is asked for.
+
+    Attributes:
+        checkpoints: of ``src.train``, by rising quality, one a quality.
+        test: the test images, ``DIR`` or ``NAME=DIR``.
+        output: the folder of shipped models.
+        results: folder that keeps what is measured, and the hashes of the test images.
+        train_name: what to call the training images; None: as they are called in their folder.
+        trained_on: the device of the trainings, as text; None: what their configurations say.
+        half: try 16-bit transforms, and ship those that lose nothing.
+        device: where the networks run, as torch names it.
+        workers: processes that measure.
+    """
+
+    checkpoints: tuple[Path, ...]
+    test: str
+    output: Path
+    results: Path
+    train_name: str | None = None
+    trained_on: str | None = None
+    half: bool = False
+    device: str = "cpu"
+    workers: int = 1
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model on its way: its training, its numbers of weights, and its export for each precision."""
+
+    name: str
+    training: Training
+    config: Mapping[str, Any]
+    parameters: int
+    files: Mapping[str, Path]
+    fingerprints: Mapping[str, bytes]
+
+
+def ship(options: Options) -> list[Path]:
+    """Make the folder of shipped models and return its files.
+
+    Nothing in the folder is touched before everything is measured and written; then the files are renamed into it, the
+    index last.
+
+    Raises:
+        UserError: a checkpoint, image or card that cannot be used, a test image that was trained on, more than
+            :data:`LIMIT_MB`, models that are not in the order of quality, or a folder that cannot be written.
+    """
+    missing = [path for path in options.checkpoints if not path.is_file()]
+    if missing:
+        raise UserError(f"{missing[0]}: no such checkpoint")
+    card = read_card(options.output, shipped.WEIGHTS)
+    images = read_set([options.test], options.results / "images")
+    trainings = [read_training(path, options.train_name) for path in options.checkpoints]
+    for train in (train for training in trainings for train in training.images):
+        refuse_trained(images, train)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{options.output.name}.", dir=options.output.parent) as temporary:
+        work = Path(temporary)
+        candidates = [
+            _export(path, f"q{number}", training, work, options.half)
+            for number, (path, training) in enumerate(zip(options.checkpoints, trainings, strict=True), start=1)
+        ]
+        _refuse_size([min(file.stat().st_size for file in one.files.values()) for one in candidates])
+        files = [file for one in candidates for file in one.files.values()]
+        measured = measure(files, images.paths, options.device, options.workers, options.results / "rows")
+        chosen = [_choice(one, measured) for one in candidates]
+        refuse_disorder(
+            [measured[one.files[which]] for one, which in zip(candidates, chosen, strict=True)],
+            [f"{one.name} ({path})" for one, path in zip(candidates, options.checkpoints, strict=True)],
+        )
+        _refuse_size([one.files[which].stat().st_size for one, which in zip(candidates, chosen, strict=True)])
+        entries = [_entry(*pair, measured, options) for pair in zip(candidates, chosen, strict=True)]
+        _refuse_twins(entries)
+        index = _index(entries, images, options)
+        write_text(work / CARD, filled(card, index))
+        write_text(work / shipped.INDEX, json.dumps(index, indent=1, allow_nan=False) + "\n")
+        new = {one.files[which].name: one.files[which] for one, which in zip(candidates, chosen, strict=True)}
+        new |= {CARD: work / CARD, shipped.INDEX: work / shipped.INDEX}
+        return _swap(new, options.output)
+
+
+def summary(index: Path) -> Table:
+    """The models of an index, for the terminal."""
+    models = json.loads(index.read_text(encoding="utf-8"))["models"]
+    table = Table("shipped models", ("model", "bpp", "PSNR dB", "lambda", "steps", "MB", "transforms"))
+    for model in models:
+        measured = model["measured"]
+        table.rows.append((
+            model["name"], f"{measured['bpp']:.4f}", f"{measured['psnr']:.3f}", f"{model['lambda']:g}",
+            str(model["training"]["steps"]), f"{model['bytes'] / 1e6:.2f}", model["transforms"],
+        ))  # fmt: skip
+    return table
+
+
+def _export(checkpoint: Path, name: str, training: Training, work: Path, half: bool) -> Candidate:
+    model = load_model(checkpoint)
+    last = training.stages[-1].facts
+    notes = {"name": name, "lmbda": f"{last['lambda']:g}", "training_data": last["data"] or "not recorded"}
+    precisions = (FULL, HALF) if half else (FULL,)
+    files = {precision: work / precision / f"{name}{EXPORT}" for precision in precisions}
+    fingerprints = {key: write_export(model, file, half=key == HALF, **notes) for key, file in files.items()}
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return Candidate(name, training, model.config, parameters, files, fingerprints)
+
+
+def _choice(one: Candidate, measured: Mapping[Path, Measured]) -> str:
+    """The precision to ship."""
+    if HALF not in one.files:
+        return FULL
+    return HALF if loses_nothing(measured[one.files[HALF]], measured[one.files[FULL]]) else FULL
+
+
+def _entry(one: Candidate, which: str, measured: Mapping[Path, Measured], options: Options) -> dict[str, Any]:
+    """What the index says of a model."""
+    file, training = one.files[which], one.training
+    data = file.read_bytes()
+    last = training.stages[-1]
+    return {
+        "name": one.name,
+        "quality": int(one.name.removeprefix("q")),
+        "file": file.name,
+        "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "fingerprint": one.fingerprints[which].hex(),
+        "transforms": which,
+        "lambda": last.facts["lambda"],
+        "experiment": last.facts["experiment"],
+        "scale": last.facts["scale"],
+        "N": one.config.get("N"),
+        "M": one.config.get("M"),
+        "parameters": one.parameters,
+        "training": {
+            "steps": training.steps,
+            "complete": training.complete,
+            "data": [_image_set(images) for images in training.images],
+            "device": options.trained_on or last.device,
+            "revision": last.revision.get("revision"),
+            "uncommitted_changes": last.revision.get("uncommitted_changes"),
+            "stages": [stage.facts for stage in training.stages],
+        },
+        "measured": measured[file].as_dict(),
+        "by_transforms": {key: measured[path].as_dict() for key, path in one.files.items()},
+    }
+
+
+def _index(entries: Sequence[Mapping[str, Any]], images: ImageSet, options: Options) -> dict[str, Any]:
+    listed = ",".join(f"weights/{entry['file']}" for entry in entries)
+    return {
+        "format": shipped.FORMAT,
+        "version": shipped.VERSION,
+        "test": {
+            **_image_set(images),
+            "device": device_text(options.device),
+            "workers": options.workers,
+            "command": f"python -m src.evaluate checkpoint=[{listed}] data=folder data.test_dir=DIR output=OUT.json",
+        },
+        "models": list(entries),
+    }
+
+
+def _image_set(images: ImageSet) -> dict[str, Any]:
+    return {"name": images.name, "images": len(images.hashes), "digest": images.digest}
+
+
+def _refuse_size(sizes: Sequence[int]) -> None:
+    total = sum(sizes) / 1e6
+    if total > LIMIT_MB:
+        raise UserError(f"the models take {total:.1f} MB; allowed: {LIMIT_MB} MB in all (--half, or smaller N and M)")
+
+
+def _refuse_twins(entries: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse models that a file could not tell apart; it holds the first four bytes of the fingerprint."""
+    starts = [entry["fingerprint"][:8] for entry in entries]
+    if len(set(starts)) < len(starts):
+        raise UserError("two of the checkpoints hold models of the same fingerprint; allowed: different models")
+
+
+def _swap(new: Mapping[str, Path], output: Path) -> list[Path]:
+    """Rename finished files into the folder, in the given order; all lie on its disk already."""
+    try:
+        output.mkdir(exist_ok=True)
+        return [path.replace(output / name) for name, path in new.items()]
+    except OSError as error:
+        raise UserError(f"cannot write {output}: {error.strerror or error}") from error

@@ -1,0 +1,199 @@
+"""What is known of the training of a checkpoint, from the run folders it and those before it lie in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from jointiq.console import progress_bar
+from jointiq.data import split_images
+from jointiq.data.image_sets import ImageSet, folder_name, read_listed
+from jointiq.data.images import pixel_hash, read_image
+from jointiq.data.prepared import MANIFEST
+from jointiq.errors import DataError, UserError
+from jointiq.runs.folder import CHECKPOINT, CONFIG, DONE, done_step, read_config, stage_folders
+from jointiq.training.validation import RATE_POINT_KEYS
+from jointiq.training.values import PCA
+
+#: The text for what nobody has written down.
+UNKNOWN = "not recorded"
+_PROVENANCE = "provenance.json"
+# Values of a command line that say where things lie on the machine of the training, and what stands for them.
+_PLACES = {"init_from": "CKPT", "ckpt_path": "CKPT", "rerun": "RUN"}
+_NO_PLACES = (PCA, "null")
+_DROPPED = ("paths.", "hydra.")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One run of the chain of trainings that made a checkpoint.
+
+    Attributes:
+        facts: what an index says of it, ready for JSON.
+        data: its training images; None where they are no longer there.
+        revision: of the source code, and whether that had been changed since.
+        device: the kind, as far as the configuration says.
+    """
+
+    facts: dict[str, Any]
+    data: ImageSet | None
+    revision: dict[str, Any]
+    device: str
+
+
+@dataclass(frozen=True)
+class Training:
+    """All trainings of a checkpoint.
+
+    Attributes:
+        stages: the runs, the first one first.
+        complete: whether the first one started from nothing, so that ``steps`` counts all.
+    """
+
+    stages: tuple[Stage, ...]
+    complete: bool
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of all stages."""
+        return sum(stage.facts["steps"] for stage in self.stages)
+
+    @property
+    def images(self) -> tuple[ImageSet, ...]:
+        """The sets that were trained on, each once."""
+        found = {stage.data.digest: stage.data for stage in self.stages if stage.data is not None}
+        return tuple(found.values())
+
+
+def read_training(checkpoint: Path, train_name: str | None = None) -> Training:
+    """Follow a checkpoint back through ``init_from`` as far as the run folders are there.
+
+    Args:
+        checkpoint: of ``src.train``, in its run's folder.
+        train_name: what to call the training images; None: as the list beside them does, or as their folder.
+
+    Raises:
+        UserError: the checkpoint does not lie in the folder of a run.
+    """
+    stages: list[Stage] = []
+    seen: set[Path] = set()
+    at: Path | None = checkpoint
+    while at is not None and at.resolve() not in seen:
+        seen.add(at.resolve())
+        folder = _folder(at)
+        if folder is None:
+            if not stages:
+                raise UserError(f"{checkpoint}: no {CONFIG} of src.train above it; allowed: a checkpoint in its run")
+            break
+        cfg = read_config(folder)
+        stages.append(_stage(at, folder, cfg, train_name))
+        at = None if cfg.init_from in (None, PCA) else Path(cfg.init_from)
+    return Training(tuple(reversed(stages)), complete=at is None)
+
+
+def _folder(checkpoint: Path) -> Path | None:
+    """The run's folder of a checkpoint, of a run in stages that of the last one; None if it is not there."""
+    folder = checkpoint.parent.parent
+    stages = [path for path in stage_folders(folder) if (path / CONFIG).is_file()]
+    if stages:
+        return stages[-1]
+    return folder if (folder / CONFIG).is_file() else None
+
+
+def _stage(checkpoint: Path, folder: Path, cfg: DictConfig, train_name: str | None) -> Stage:
+    made = json.loads((folder / _PROVENANCE).read_text(encoding="utf-8")) if (folder / _PROVENANCE).is_file() else {}
+    data = _images(cfg.data, train_name)
+    facts = {
+        "experiment": cfg.experiment_name,
+        "scale": cfg.scale.name,
+        "stage": cfg.stage.name,
+        "start": "random weights" if cfg.init_from is None else PCA if cfg.init_from == PCA else "the stage before",
+        "lambda": cfg.lmbda,
+        "seed": cfg.seed,
+        "steps": _steps(checkpoint, folder),
+        "batch_size": cfg.data.batch_size,
+        "crop": cfg.data.crop,
+        "precision": str(cfg.trainer.precision),
+        "data": None if data is None else str(data),
+        "command": public_command(_with_sizes(made.get("command", ()), cfg)),
+    }
+    accelerator = str(cfg.trainer.accelerator)
+    return Stage(facts, data, made.get("git", {}), UNKNOWN if accelerator == "auto" else accelerator)
+
+
+def _steps(checkpoint: Path, folder: Path) -> int:
+    """Optimizer steps of one run: as its checkpoint counts them, or, once that is gone, as the run's end was noted.
+
+    Raises:
+        UserError: neither is there.
+    """
+    if checkpoint.is_file():
+        return int(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+    if (folder / DONE).is_file():
+        return done_step(folder)
+    raise UserError(f"{folder}: neither {CHECKPOINT} nor {DONE}, so the steps of this training are not known")
+
+
+def _images(data: DictConfig, train_name: str | None) -> ImageSet | None:
+    """The training images of a ``data`` config: from the lists that were made with them, or else by reading them."""
+    if data.name == "sample":
+        return _read("sample photographs", data)
+    folders = [Path(at) for at in (data.train_dir if isinstance(data.train_dir, ListConfig) else [data.train_dir])]
+    lists = [at / MANIFEST if data.name == "prepared" else at.with_name(f"{at.name}.json") for at in folders]
+    listed = [images for images in map(read_listed, lists) if images]
+    if len(listed) == len(lists):
+        name = train_name or "+".join(one.name for one in listed)
+        paths = tuple(path for one in listed for path in one.paths)
+        return ImageSet(name, paths, tuple(digest for one in listed for digest in one.hashes))
+    if data.name == "folder":
+        return _read(train_name or "+".join(map(folder_name, folders)), data)
+    return None
+
+
+def _read(name: str, data: DictConfig) -> ImageSet | None:
+    try:
+        paths = tuple(split_images(data, "train"))
+    except DataError:
+        return None
+    return ImageSet(name, paths, _hashes(paths))
+
+
+@lru_cache
+def _hashes(paths: tuple[Path, ...]) -> tuple[str, ...]:
+    """SHA-256 of the pixels of each image; several trainings on the same images read them once."""
+    with progress_bar() as progress:
+        task = progress.add_task("look at training images", total=len(paths), note="")
+        return tuple(pixel_hash(read_image(path)) for path in progress.track(paths, task_id=task))
+
+
+def _with_sizes(command: Sequence[str], cfg: DictConfig) -> list[str]:
+    """The command line with the sizes that it left to a scale or a table, which may hold others by and by."""
+    if not command:
+        return []
+    typed = {word.partition("=")[0] for word in command}
+    values = {key: OmegaConf.select(cfg, key) for key in RATE_POINT_KEYS if key not in typed}
+    return [*command, *(f"{key}={value}" for key, value in values.items() if value is not None)]
+
+
+def public_command(command: Sequence[str]) -> str:
+    """A command line of ``src.train`` with placeholders for whatever lies somewhere on the machine it was typed on."""
+    words = []
+    for word in command:
+        key, equals, value = word.partition("=")
+        if key.startswith(_DROPPED):
+            continue
+        if key.endswith("_dir") and equals:
+            value = "DIR"
+        elif key in _PLACES and value not in _NO_PLACES:
+            value = _PLACES[key]
+        elif value.startswith(("/", "~", "..")):
+            value = "PATH"
+        words.append(f"{key}{equals}{value}")
+    return " ".join(words)

@@ -65,6 +65,8 @@ def _read(path: Path) -> Recorded:
             recorded.id, recorded.group = record.run.run_id, record.run.run_group
             recorded.name, recorded.job = record.run.display_name, record.run.job_type
             recorded.config |= _values(record.run.config.update)
+        elif kind == "config":
+            recorded.config |= _values(record.config.update)
         elif kind == "history":
             recorded.rows.append(_values(record.history.item))
         elif kind == "summary":

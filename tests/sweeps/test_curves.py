@@ -13,6 +13,7 @@ from jointiq.evaluation.rd import read_rd
 from jointiq.runs.folder import mark_done
 from jointiq.sweeps.curves import close_sweep, finished_runs, write_curves
 
+CLOSING = "closing: jointiq.tracking.bdrate.close_sweep"
 METRICS = "step,val/bpp,val/psnr,val/ms_ssim,train/loss\n9,{0},{1},{2},\n10,,,,0.5\n19,{3},{4},{5},\n"
 
 
@@ -80,7 +81,7 @@ def test_nothing_validated_is_an_error(tmp_path: Path) -> None:
 
 def test_a_problem_is_told_and_the_sweep_stands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sweep = Sweep(tmp_path)
-    settings = f"wandb: {{project: p, group: g, offline: true, anchors: {tmp_path / 'none'}}}"
+    settings = f"wandb: {{project: p, group: g, offline: true, anchors: {tmp_path / 'none'}, {CLOSING}}}"
     sweep.add("jointiq", 0.5, (0.1, 28.0, 0.9), logger=settings)
     close_sweep(sweep.record)
     assert "no such file or folder of RD files" in capsys.readouterr().err

@@ -12,7 +12,7 @@ import pytest
 
 from jointiq.commands import train as entry
 from jointiq.errors import run_cli
-from jointiq.tracking.loggers import wandb_identity
+from jointiq.tracking.logger import wandb_identity
 from tests.wandb_files import read, table
 
 ROOT = Path(entry.__file__).resolve().parents[1]
@@ -52,6 +52,7 @@ def test_a_run_and_its_continuation(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     (first,) = read(folder)
     assert first.finished and first.group == "study" and first.name == "jointiq/one"
     assert first.config["model"]["N"] == 4 and first.config["optim"]["lr"] == 1e-3 and first.config["lmbda"] == 0.03
+    assert first.config["callbacks"]["panels"]["side"] == 384 and "object at 0x" not in json.dumps(first.config)
 
     values = {key for row in first.rows for key in row}
     both = {f"{kind}/{key}" for kind in ("train", "val") for key in ("loss", "bpp", "bpp_y", "bpp_z", "psnr")}
@@ -102,6 +103,26 @@ def test_anchors_that_are_not_there_are_told(
     where = (f"paths.results={tmp_path}", f"logger.wandb.anchors={tmp_path / 'none'}")
     assert run(monkeypatch, *TINY, *where) == 2
     assert "no such file or folder of RD files" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("logger.wandb.project=a/b", "logger.wandb.project='a/b' is not allowed"),
+        ("logger.wandb.offline=maybe", "logger.wandb.offline='maybe' is not allowed"),
+        ("WANDB_MODE=bogus", "WANDB_MODE='bogus' is not allowed"),
+    ],
+)
+def test_what_wandb_would_refuse_is_refused_before_work_starts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: str, message: str
+) -> None:
+    if wrong.startswith("WANDB_MODE"):
+        monkeypatch.setenv(*wrong.split("="))
+    overrides = [wrong] if wrong.startswith("logger") else []
+    assert run(monkeypatch, *TINY, f"paths.results={tmp_path}", *overrides) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.slow

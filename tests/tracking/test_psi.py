@@ -13,7 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from jointiq.bitstream.scan import get_scan
 from jointiq.errors import ConfigError
 from jointiq.layers.global_context import GlobalContext
-from jointiq.tracking.psi import PsiMaps, psi_pictures
+from jointiq.tracking.pictures import PsiMaps, psi_pictures
 
 
 def module(channels: int = 5) -> GlobalContext:

@@ -17,7 +17,8 @@ from jointiq.evaluation.bd_rate import METHODS, METRICS, BDRate, bd_rate
 from jointiq.evaluation.comparison import compare_all, find_compared, tables, write_comparison
 from jointiq.evaluation.rd import RDCurve, read_rd
 from jointiq.evaluation.tables import bd_table
-from jointiq.tracking.bdrate import PROJECT, log_comparison
+from jointiq.tracking.bdrate import log_comparison
+from jointiq.tracking.logger import PROJECT
 
 RESULTS = Path("results")
 

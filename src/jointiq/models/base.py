@@ -83,6 +83,8 @@ class LearnedCodec(CompressionModel, ABC):
     STAGED: ClassVar[tuple[str, ...]] = ()
     #: Settings that change how the entropy model works, but no tensor's shape.
     SHAPELESS: ClassVar[tuple[str, ...]] = ()
+    #: Whether images are padded on both sides of a direction, half and half, and not at its end.
+    PADS_BOTH_SIDES: ClassVar[bool] = False
 
     config: dict[str, Any]
     enhancer: nn.Module | None

@@ -86,6 +86,7 @@ class CompressAICodec(LearnedCodec):
     FLOAT_PARTS = ("net.", "enhancer.")
     DECODER_PARTS = ("net.", "enhancer.")
     SHAPELESS = ("arch",)
+    PADS_BOTH_SIDES = True
 
     def __init__(self, arch: str, N: int, M: int, enhancer: Mapping[str, Any] | None = None) -> None:
         super().__init__()

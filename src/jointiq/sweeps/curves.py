@@ -1,4 +1,4 @@
-"""What a sweep comes down to: the rate-distortion curves of its runs' last validations, and the W&B run that closes it.
+"""What a sweep comes down to: the rate-distortion curves of its runs' last validations.
 
 A rate is the estimate, and the images are those of the validation: curves to see where a sweep stands by.
 ``src.evaluate`` measures files, on test images.
@@ -12,9 +12,9 @@ import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+import hydra
+from omegaconf import OmegaConf
 
 from jointiq.errors import DataError, UserError
 from jointiq.evaluation.metrics import mean
@@ -27,20 +27,21 @@ _COLUMNS = {"bpp": "val/bpp", PSNR: "val/psnr", MS_SSIM: "val/ms_ssim"}
 
 
 def close_sweep(record: Path) -> None:
-    """Write the curves of a sweep and, where its runs were logged to W&B, close their group with the BD-rates.
+    """Write the curves of a sweep and hand them to what closes it, where a logger has that (``logger.NAME.closing``).
 
-    Nothing happens without ``logger=wandb``. A problem is told on stderr; the sweep itself stands.
+    Nothing happens without such a logger. A problem is told on stderr; the sweep itself stands.
 
     Args:
         record: the sweep's folder. ``record/curves/NAME.json`` are the curves.
     """
     try:
         folders = finished_runs(record)
-        settings = [cfg.logger.wandb for cfg in map(read_config, folders) if cfg.logger.get("wandb")]
-        if settings:
-            _log(record, write_curves(record, folders), settings[0])
+        closed = [one for cfg in map(read_config, folders) for one in cfg.logger.values() if one.get("closing")]
+        if closed:
+            close = hydra.utils.get_method(closed[0].closing)
+            close(record, write_curves(record, folders), OmegaConf.to_container(closed[0], resolve=True))
     except UserError as error:
-        print(f"the sweep has no BD-rate run in W&B: {error}", file=sys.stderr, flush=True)
+        print(f"the sweep has no closing run: {error}", file=sys.stderr, flush=True)
 
 
 def finished_runs(record: Path) -> list[Path]:
@@ -98,24 +99,3 @@ def _last_validation(folder: Path) -> dict[str, float]:
     except OSError:
         return {}
     return {key: float(rows[-1][column]) for key, column in _COLUMNS.items() if rows[-1].get(column)} if rows else {}
-
-
-def _log(record: Path, curves: Path, settings: DictConfig) -> None:
-    from jointiq.evaluation.comparison import compare_all, find_curves, tables, write_comparison
-    from jointiq.tracking.bdrate import log_comparison
-
-    options: dict[str, Any] = OmegaConf.to_container(settings, resolve=True)  # type: ignore[assignment]
-    place = options.get("anchors")
-    models, anchors = find_curves([curves]), find_curves([Path(place)]) if place else []
-    comparison = None
-    try:
-        comparison = compare_all(models, anchors)
-    except DataError as error:
-        print(f"the sweep has no BD-rates yet: {error}", flush=True)
-    else:
-        write_comparison(record, comparison)
-        for table in tables(comparison):
-            table.print()
-    kept = {key: options[key] for key in ("entity", "project", "offline") if options.get(key) is not None}
-    ours, others = ([file.curve for file in files] for files in (models, anchors))
-    print("W&B run:", log_comparison(options["group"], record, comparison, ours, others, **kept), flush=True)

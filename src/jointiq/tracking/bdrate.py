@@ -3,26 +3,53 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any
 
-from jointiq.errors import UserError
+from jointiq.errors import DataError, UserError
 from jointiq.evaluation.bd_rate import METRICS, BDRate
-from jointiq.evaluation.comparison import TABLE_2, Comparison
+from jointiq.evaluation.comparison import TABLE_2, Comparison, compare_all, find_curves, tables, write_comparison
 from jointiq.evaluation.rd import RDCurve
-from jointiq.tracking.mode import is_offline
+from jointiq.tracking.logger import PROJECT, is_offline
 from jointiq.tracking.tables import curve_rows, rd_chart
 
 JOB_TYPE = "bdrate"
 #: Chart of the curves that were compared; apart from that of the runs in training.
 CLOSING_CHART = f"{JOB_TYPE}/curve"
-PROJECT = "jointiq"
 #: Columns of the table of BD-rates: percent, dB, dB, share, counts.
 RATE_COLUMNS = tuple(field.name for field in fields(BDRate))
 #: Columns of the table laid out as the paper's Table 2: percent, by PSNR where no other metric is named.
 ABLATION_COLUMNS = ("study", "model", "paper", "ours", "ours_ms_ssim")
+
+
+def close_sweep(record: Path, curves: Path, settings: Mapping[str, Any]) -> None:
+    """Compare the curves of a sweep, print and write the BD-rates, and record all of it as the group's last run.
+
+    Args:
+        record: the sweep's folder, for tables and W&B's own files.
+        curves: folder of its curves' RD files.
+        settings: of the runs' logger, ``logger.wandb``, resolved.
+
+    Raises:
+        DataError: the anchors cannot be read.
+        UserError: W&B does not start.
+    """
+    place = settings.get("anchors")
+    models, anchors = find_curves([curves]), find_curves([Path(place)]) if place else []
+    comparison = None
+    try:
+        comparison = compare_all(models, anchors)
+    except DataError as error:
+        print(f"the sweep has no BD-rates yet: {error}", flush=True)
+    else:
+        write_comparison(record, comparison)
+        for table in tables(comparison):
+            table.print()
+    kept = {key: settings[key] for key in ("entity", "project", "offline") if settings.get(key) is not None}
+    ours, others = ([file.curve for file in files] for files in (models, anchors))
+    print("W&B run:", log_comparison(settings["group"], record, comparison, ours, others, **kept), flush=True)
 
 
 def log_comparison(
@@ -43,21 +70,19 @@ def log_comparison(
         comparison: the BD-rates; None where there are none to be had.
         models, anchors: the curves.
         project: where the run appears.
-        offline: True or False; None: offline unless the user is logged in or has set WANDB_MODE.
+        offline: as :func:`jointiq.tracking.logger.is_offline` reads it.
         options: further arguments of ``wandb.init``.
 
     Returns:
         The folder of the run's files.
 
     Raises:
-        UserError: wandb is not installed, or does not start.
+        ConfigError: a mode or project that W&B does not know.
+        UserError: W&B does not start.
     """
-    try:
-        import wandb
-    except ModuleNotFoundError as error:
-        raise UserError("recording in W&B needs the package wandb; allowed: pip install wandb") from error
+    import wandb
 
-    if is_offline() if offline is None else offline:
+    if is_offline(project, offline):
         options["mode"] = "offline"
     else:
         options["resume"] = "allow"

@@ -10,10 +10,13 @@ import sys
 from typing import Any
 
 from jointiq.errors import UserError
+from jointiq.evaluation.plots.rd_plot import ANCHOR_GREYS, OUR_COLOURS
 from jointiq.tracking.bdrate import CLOSING_CHART, JOB_TYPE
-from jointiq.tracking.chart import DISPLAY_NAME, NAME, rd_chart_spec
 from jointiq.tracking.tables import CHART, table_of
 
+#: The chart that a workspace draws curves with, as W&B keeps it for an entity.
+CHART_NAME = "jointiq-rd-curve"
+CHART_TITLE = "Rate-distortion curves with anchors"
 STEP = "trainer/global_step"
 #: Validation images that the pictures are shown of (``callbacks.panels.images``).
 IMAGES = 4
@@ -82,17 +85,56 @@ def save(workspace: Any) -> str:
     try:
         api = wandb.Api()
         try:
-            names = {"entity": workspace.entity, "name": NAME, "display_name": DISPLAY_NAME}
+            names = {"entity": workspace.entity, "name": CHART_NAME, "display_name": CHART_TITLE}
             api.create_custom_chart(**names, spec_type="vega2", access="private", spec=rd_chart_spec())
         except Exception as error:
             print(
-                f"the chart {workspace.entity}/{NAME} stays as it is: {' '.join(str(error).split())}", file=sys.stderr
+                f"the chart {workspace.entity}/{CHART_NAME} stays as it is: {' '.join(str(error).split())}",
+                file=sys.stderr,
             )
         workspace.save()
     # Both libraries raise errors of many kinds, private ones among them.
     except Exception as error:
         raise UserError(f"W&B refused the dashboard: {' '.join(str(error).split())}") from error
     return str(workspace.url)
+
+
+def rd_chart_spec() -> dict[str, Any]:
+    """Return a Vega-Lite specification over the tables of :mod:`jointiq.tracking.tables`: models in colour, anchors grey behind them.
+
+    W&B puts in the rows of all runs that are shown (``data.name``), and the columns and texts that a panel names for
+    ``${field:...}`` and ``${string:...}``. The points of an anchor, which every run of a sweep holds, are drawn once.
+    """
+    curve, kind, point, x, y = (f"${{field:{name}}}" for name in ("curve", "kind", "point", "x", "y"))
+    axes = {
+        "x": {"field": x, "type": "quantitative", "title": "rate (bits per pixel)", "scale": {"zero": False}},
+        "y": {"field": y, "type": "quantitative", "title": "${string:quality}", "scale": {"zero": False}},
+    }
+    tooltip = [{"field": field, "type": "nominal"} for field in (curve, point)]
+    tooltip += [{"field": field, "type": "quantitative", "format": ".4f"} for field in (x, y)]
+    colour = {"field": curve, "type": "nominal", "scale": {"range": list(OUR_COLOURS)}, "title": "models"}
+    dash = {"field": curve, "type": "nominal", "title": "anchors"}
+
+    def layer(of: str, mark: dict[str, Any], encoding: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "transform": [{"filter": f"datum['{kind}'] === '{of}'"}],
+            "mark": mark,
+            "encoding": {**axes, **encoding, "tooltip": tooltip, "detail": {"field": curve, "type": "nominal"}},
+        }
+
+    return {
+        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
+        "data": {"name": "wandb"},
+        "title": "${string:title}",
+        "transform": [
+            {"filter": f"isValid(datum['{x}']) && isValid(datum['{y}'])"},
+            {"aggregate": [{"op": "count", "as": "rows"}], "groupby": [curve, kind, point, x, y]},
+        ],
+        "layer": [
+            layer("anchor", {"type": "line", "strokeWidth": 1, "color": ANCHOR_GREYS[0]}, {"strokeDash": dash}),
+            layer("model", {"type": "line", "strokeWidth": 2, "point": {"size": 50}}, {"color": colour}),
+        ],
+    }
 
 
 def _library() -> tuple[Any, Any, Any]:
@@ -111,7 +153,7 @@ def _chart(reports: Any, entity: str, table: str, key: str, quality: str) -> Any
     """Curves of the column ``key`` over rate, from a table of all runs that are shown."""
     return reports.CustomChart(
         query={"summaryTable": {"tableKey": table}},
-        chart_name=f"{entity}/{NAME}",
+        chart_name=f"{entity}/{CHART_NAME}",
         chart_fields={"curve": "curve", "kind": "kind", "point": "point", "x": "bpp", "y": key},
         chart_strings={"title": f"{quality} over rate", "quality": quality},
     )

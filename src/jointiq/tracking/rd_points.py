@@ -8,8 +8,8 @@ from lightning import Callback, LightningModule, Trainer
 
 from jointiq.errors import check_whole
 from jointiq.runs.name import curve_name
-from jointiq.tracking.loggers import WandbLog
-from jointiq.tracking.panels import is_due, row
+from jointiq.tracking.logger import WandbLog
+from jointiq.tracking.pictures import is_due, row
 from jointiq.tracking.tables import CHART, curve_rows, rd_chart, rd_row
 
 

@@ -1,4 +1,4 @@
-"""RD points in the form that W&B tables and charts take."""
+"""RD points as W&B tables, and the chart of rate-distortion curves over them."""
 
 from __future__ import annotations
 

@@ -16,7 +16,6 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from jointiq.errors import DataError, UserError
-from jointiq.tracking import loggers
 from jointiq.training.callbacks.checkpoint import WeightMean
 from jointiq.training.callbacks.checkpoint_io import AtomicCheckpointIO
 from jointiq.training.callbacks.compiled import Compile
@@ -25,22 +24,24 @@ from jointiq.training.callbacks.late_validation import LateValidation
 from jointiq.training.callbacks.status_file import StatusFile
 from jointiq.training.callbacks.step_seed import StepSeed
 from jointiq.training.callbacks.stop import StopOnSignal
+from jointiq.training.csv_log import CsvLog
 from jointiq.training.modules.compression import NonFiniteError
 
 
 def build_trainer(cfg: DictConfig, stop: StopOnSignal) -> lightning.Trainer:
-    """Lightning's trainer with our callbacks.
+    """Return Lightning's trainer with our callbacks and the loggers of ``cfg.logger``.
 
     Args:
         cfg: the composed config; ``paths.run_dir`` is the run's folder.
         stop: the callback that ends the training on a signal.
 
     Raises:
-        UserError: an argument that Lightning or a callback refuses.
+        UserError: an argument that Lightning, a callback or a logger refuses.
     """
     arguments: dict[str, Any] = OmegaConf.to_container(cfg.trainer, resolve=True)  # type: ignore[assignment]
     arguments["val_check_interval"] = min(arguments["val_check_interval"], arguments["max_steps"])
     callbacks = [_instantiate("callbacks", callback) for callback in cfg.callbacks.values()]
+    loggers = [_instantiate("logger", logger) for logger in cfg.logger.values()]
     if cfg.optim.ema_decay is not None:
         callbacks.insert(0, WeightMean(cfg.optim.ema_decay))
     if cfg.optim.get("compile"):
@@ -64,7 +65,7 @@ def build_trainer(cfg: DictConfig, stop: StopOnSignal) -> lightning.Trainer:
                 StatusFile(Path(cfg.paths.run_dir)),
                 LateValidation(),
             ],
-            logger=False,
+            logger=loggers,
             plugins=[AtomicCheckpointIO(), *_cluster()],
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -79,20 +80,18 @@ def _cluster() -> list[Any]:
     return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
 
 
-def start_loggers(cfg: DictConfig, first_step: int) -> Iterator[Any]:
-    """The loggers of ``cfg.logger``; the CSV log keeps its rows of the first ``first_step`` optimizer steps."""
-    resolved = OmegaConf.to_container(cfg, resolve=True)
-    identity = loggers.wandb_identity(Path(cfg.paths.run_dir), Path(cfg.paths.results))
-    for name, settings in cfg.logger.items():
-        logger = _instantiate("logger", settings, **({"values": resolved, **identity} if name == "wandb" else {}))
-        if isinstance(logger, loggers.CsvLog):
+def start_logs(cfg: DictConfig, trainer: lightning.Trainer, first_step: int) -> None:
+    """Hand the resolved configuration to the loggers; the CSV log keeps its rows of the first ``first_step`` steps."""
+    resolved: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    for logger in trainer.loggers:
+        if isinstance(logger, CsvLog):
             logger.keep_until(first_step)
-        yield logger
+        logger.log_hyperparams(resolved)
 
 
-def _instantiate(group: str, settings: DictConfig, **more: Any) -> Any:
+def _instantiate(group: str, settings: DictConfig) -> Any:
     try:
-        return hydra.utils.instantiate(settings, **{key: value for key, value in more.items() if key not in settings})
+        return hydra.utils.instantiate(settings)
     except InstantiationException as error:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from error

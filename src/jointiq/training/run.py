@@ -20,8 +20,7 @@ from jointiq.runs import folder as run_folder
 from jointiq.runs import name as run_name
 from jointiq.runs import resume
 from jointiq.runs.lock import RunLock
-from jointiq.tracking import loggers
-from jointiq.training.assemble import build_trainer, one_line_errors, start_loggers
+from jointiq.training.assemble import build_trainer, one_line_errors, start_logs
 from jointiq.training.callbacks.checkpoint_io import check_same_averaging, check_same_model, read_training_checkpoint
 from jointiq.training.callbacks.status_file import note_failure
 from jointiq.training.callbacks.stop import StopOnSignal
@@ -125,7 +124,7 @@ def _train(cfg: DictConfig, folder: Path, start: str | None, lock: RunLock) -> N
     _announce(cfg, folder, net, first_step, taken)
     last = folder / run_folder.CHECKPOINT
     try:
-        trainer.loggers = list(start_loggers(cfg, first_step))
+        start_logs(cfg, trainer, first_step)
         with one_line_errors(last):
             trainer.fit(module, datamodule=data, ckpt_path=start, weights_only=True)
             if not stop.stopped and module.validated_at != trainer.global_step:
@@ -133,8 +132,6 @@ def _train(cfg: DictConfig, folder: Path, start: str | None, lock: RunLock) -> N
     except Exception as error:
         _note_failure(folder, error)
         raise
-    finally:
-        loggers.finish_wandb()
     _say(f"{'stopped' if stop.stopped else 'trained'} at step {trainer.global_step}: {last}")
     if stop.stopped:
         _say("the same command goes on")

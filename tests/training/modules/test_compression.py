@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from jointiq.models import build_model
-from jointiq.tracking.loggers import CsvLog
 from jointiq.training.callbacks import checkpoint as callbacks
 from jointiq.training.callbacks import pace
+from jointiq.training.csv_log import CsvLog
 from jointiq.training.modules.compression import CompressionModule, NonFiniteError
 from jointiq.training.modules.losses import RateDistortionLoss
 from jointiq.training.schedules import constant

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from jointiq.bitstream.scan import SCANS, Scan
 from jointiq.coding.load import load_model
 from jointiq.console import Table, number
+from jointiq.evaluation.context_weights import effective_positions, weight_maps
 from jointiq.evaluation.plots.rd_plot import new_figure, save
 from jointiq.layers.causal_sums import pair_index
 from jointiq.layers.context import ABOVE, LEFT, WindowLinear
 from jointiq.models.jointiq import JointIQNet
 from jointiq.studies.context import Context, Findings, Ours, steps_text
-from jointiq.studies.context_weights import effective_positions, weight_maps
 
 OPTIONS = {"run", "K"}
 #: Kinds of positions in a map, and their colours.

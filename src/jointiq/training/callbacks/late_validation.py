@@ -6,9 +6,9 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
-from jointiq.tracking.loggers import CsvLog
 from jointiq.training.callbacks.checkpoint import LastCheckpoint
 from jointiq.training.callbacks.stop import leaves_out_validation
+from jointiq.training.csv_log import CsvLog
 
 
 class LateValidation(Callback):

@@ -11,9 +11,9 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 
 from jointiq.errors import ConfigError
-from jointiq.tracking.panels import ImagePanels, is_due, panels
+from jointiq.tracking.pictures import ImagePanels, is_due, panels
 
-MODULE: Any = SimpleNamespace(net=None)
+MODULE: Any = SimpleNamespace(net=SimpleNamespace(PADS_BOTH_SIDES=False))
 
 
 def output(x: torch.Tensor) -> dict[str, Any]:

@@ -1,0 +1,124 @@
+"""The W&B run of a training: online or offline, its name and identity, its configuration, its end."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import WandbLogger
+
+from jointiq.errors import ConfigError, UserError
+from jointiq.evaluation.rd import RDCurve
+
+#: Project of all runs, where no other is named.
+PROJECT = "jointiq"
+#: Values of WANDB_MODE; "dryrun" is "offline", "run" is "online".
+MODES = ("online", "offline", "disabled", "shared", "dryrun", "run")
+
+
+class WandbLog(WandbLogger):
+    """Lightning's W&B logger; a run that is continued continues its W&B run.
+
+    Args:
+        project, group: where the run appears.
+        save_dir: the run's folder, which W&B's own files go into.
+        results: folder of all results; the run is named by its path in ``results/runs``.
+        offline: True, False, or None: offline unless the user is logged in; WANDB_MODE wins over None.
+        anchors: an RD file, or a folder that holds some, whose curves stand behind the run's own point; None: none.
+        closing: of the config, for :mod:`jointiq.sweeps`: what records the end of a sweep.
+        options: further arguments of ``wandb.init``, such as ``entity`` or ``tags``.
+
+    Raises:
+        ConfigError: a mode or project that W&B does not know.
+        DataError: ``anchors`` does not exist, or holds a file that cannot be a curve.
+    """
+
+    def __init__(
+        self,
+        project: str,
+        group: str,
+        save_dir: str,
+        results: str,
+        offline: bool | None = None,
+        anchors: str | None = None,
+        closing: Any = None,
+        **options: Any,
+    ) -> None:
+        offline = is_offline(project, offline)
+        self.anchors = read_anchors(anchors)
+        # Lightning sets WANDB_MODE, which wandb reads but once a process: a second run in it has to be told.
+        mode = {"mode": "offline"} if offline else {}
+        options = {**wandb_identity(Path(save_dir), Path(results)), **mode, **options}
+        super().__init__(project=project, group=group, save_dir=save_dir, offline=offline, **options)
+
+    def finalize(self, status: str) -> None:
+        """Close the run; what is logged later (a validation after a time cap) goes on in the same one."""
+        super().finalize(status)
+        if self._experiment is not None:
+            self._experiment.finish(exit_code=int(status != "success"))
+            self._experiment = None
+
+
+def is_offline(project: str = PROJECT, offline: bool | None = None) -> bool:
+    """Whether runs of ``project`` are recorded offline, by ``logger.wandb.offline``, WANDB_MODE, or the user's login.
+
+    Raises:
+        ConfigError: a mode or project that W&B does not know.
+    """
+    import wandb
+
+    mode = os.environ.get("WANDB_MODE")
+    if mode and mode not in MODES:
+        raise ConfigError("WANDB_MODE", mode, MODES)
+    if offline not in (True, False, None):
+        raise ConfigError("logger.wandb.offline", offline, "true, false, or null: offline unless logged in")
+    try:
+        wandb.Settings(project=project)
+    except (wandb.Error, ValueError) as error:
+        raise ConfigError("logger.wandb.project", project, f"what W&B takes: {error}") from error
+    if offline is not None:
+        return offline
+    return mode in ("offline", "dryrun") if mode else not is_logged_in()
+
+
+def is_logged_in() -> bool:
+    """Whether W&B finds the user's key (``wandb login``, WANDB_API_KEY); nothing is asked.
+
+    Raises:
+        UserError: W&B finds a key that cannot be one.
+    """
+    import wandb
+
+    try:
+        return bool(wandb.login(prompt=False, verify=False))
+    except wandb.Error as error:
+        raise UserError(f"W&B: {error}; allowed: wandb login, or WANDB_MODE=offline") from error
+
+
+def read_anchors(place: str | Path | None) -> list[RDCurve]:
+    """Return the curves of an RD file or of a folder of them; none without a place.
+
+    Raises:
+        DataError: no such place, or a file that cannot be a curve.
+    """
+    if place is None:
+        return []
+    from jointiq.evaluation.comparison import find_curves  # late: it brings SciPy
+
+    return [file.curve for file in find_curves([Path(place)])]
+
+
+def wandb_identity(folder: Path, results: Path) -> dict[str, str]:
+    """``id`` and ``name`` of the W&B run that belongs to a run's ``folder``.
+
+    The id is the same whenever the run is continued, and another one where an earlier run of this configuration has
+    been moved aside. The name is the folder's, with its experiment's and stage's where it lies in ``results/runs``.
+    """
+    folder, runs = folder.resolve(), (results / "runs").resolve()
+    moved = sum(1 for _ in folder.parent.glob(f"{glob.escape(folder.name)}.old*"))
+    identity = hashlib.sha256(f"{folder}#{moved}".encode()).hexdigest()[:16]
+    inside = folder.relative_to(runs).as_posix() if folder.is_relative_to(runs) else folder.name
+    return {"id": identity, "name": inside}

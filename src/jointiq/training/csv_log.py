@@ -1,0 +1,85 @@
+"""``metrics.csv``: what a run logs, one row a logged step and one a validation."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.loggers.logger import rank_zero_experiment
+from lightning.pytorch.utilities import rank_zero_only
+
+from jointiq.files import atomic_path
+
+
+class CsvLog(CSVLogger):
+    """``metrics.csv`` in ``folder``. A continued run keeps the rows of the steps before it."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(save_dir=folder, name="", version="")
+        self._file = Path(folder) / "metrics.csv"
+        self._experiment = None
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """What collects rows and writes them."""
+        if self._experiment is None:
+            self._experiment = _Writer(self._file)
+        return self._experiment
+
+    def log_hyperparams(self, params: Any = None) -> None:
+        """Write nothing: the run's ``config.yaml`` holds the configuration."""
+
+    @rank_zero_only
+    def keep_until(self, step: int) -> None:
+        """Keep the rows of an earlier part of this run up to ``step`` optimizer steps; later ones are trained again.
+
+        To be called before the first metric is logged.
+        """
+        # Lightning numbers rows from 0: row `step` belongs to the step after `step` finished ones.
+        self.experiment.keep(lambda row: row["step"].isdigit() and int(row["step"]) < step)
+
+    @rank_zero_only
+    def drop_validation(self, step: int) -> None:
+        """Drop the row of a validation after ``step`` optimizer steps, if there is one: it will be run again.
+
+        To be called before the first metric is logged.
+        """
+        self.experiment.keep(lambda row: int(row["step"]) != step - 1 or not row.get("val/loss"))
+
+
+class _Writer(ExperimentWriter):
+    """Lightning's, but its file never loses what was in it, whenever the process is killed."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(log_dir=str(file.parent))
+        self.file = file
+
+    def keep(self, is_kept: Callable[[dict[str, str]], bool]) -> None:
+        """Keep the rows that ``is_kept`` says; a last line that was cut short is none."""
+        text = self.file.read_text() if self.file.is_file() else ""
+        reader = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
+        rows = [row for row in reader if row.get("step") and is_kept(row)]
+        if rows:
+            self.metrics_keys = list(reader.fieldnames or ())
+            self._write(rows)
+        else:
+            self.file.unlink(missing_ok=True)
+
+    def _write(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        with atomic_path(self.file) as temporary, temporary.open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, fieldnames=self.metrics_keys, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        with self.file.open(newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        self._write(rows)
+
+    def _check_log_dir_exists(self) -> None:
+        """Lightning removes an earlier file here; :meth:`keep` does what is to be done."""

@@ -100,7 +100,7 @@ def save(workspace: Any) -> str:
 
 
 def rd_chart_spec() -> dict[str, Any]:
-    """Return a Vega-Lite specification over the tables of :mod:`jointiq.tracking.tables`: models in colour, anchors grey behind them.
+    """Return the chart of the tables of :mod:`jointiq.tracking.tables` in Vega-Lite: models in colour, anchors grey.
 
     W&B puts in the rows of all runs that are shown (``data.name``), and the columns and texts that a panel names for
     ``${field:...}`` and ``${string:...}``. The points of an anchor, which every run of a sweep holds, are drawn once.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -50,8 +51,9 @@ class ImagePanels(Callback):
     ) -> None:
         """Log the pictures of one image from the output that the validation step has computed."""
         if batch_idx < self.images and is_due(trainer, self.every):
-            centred = pl_module.net.PADS_BOTH_SIDES
-            log_pictures(trainer, f"val/image_{batch_idx}", lambda: panels(batch, outputs, self.side, centred))
+            net: Any = pl_module.net
+            pictures = partial(panels, batch, outputs, self.side, net.PADS_BOTH_SIDES)
+            log_pictures(trainer, f"val/image_{batch_idx}", pictures)
 
 
 class PsiMaps(Callback):

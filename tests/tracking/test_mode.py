@@ -1,4 +1,4 @@
-"""W&B goes online only for a user who is logged in, and asks nobody. Each case is a process: wandb keeps what it finds."""
+"""W&B goes online only for a user who is logged in, and asks nobody; each case in a process of its own."""
 
 from __future__ import annotations
 
@@ -38,6 +38,9 @@ def test_a_key_in_the_environment_counts(tmp_path: Path) -> None:
     assert asked(tmp_path, WANDB_API_KEY="k" * 40) == (True, False)
 
 
-@pytest.mark.parametrize(("mode", "offline"), [("online", False), ("offline", True), ("disabled", False)])
+MODES = [("online", False), ("offline", True), ("dryrun", True), ("disabled", False)]
+
+
+@pytest.mark.parametrize(("mode", "offline"), MODES)
 def test_what_the_user_sets_wins(tmp_path: Path, mode: str, offline: bool) -> None:
     assert asked(tmp_path, WANDB_MODE=mode) == (False, offline)

@@ -1,12 +1,14 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and what is remembered of files."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from jointiq.errors import UserError
 
@@ -39,6 +41,44 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+class FileFacts:
+    """What has been found out about files, kept as JSON: by the place, size and time of each, which change with it.
+
+    Args:
+        kept: the JSON file, which holds nothing where it cannot be read; None: for this process only.
+    """
+
+    def __init__(self, kept: Path | None = None) -> None:
+        self.kept = kept
+        try:
+            facts = json.loads(kept.read_text(encoding="utf-8")) if kept else {}
+        except (OSError, ValueError):
+            facts = {}
+        self._facts: dict[str, Any] = facts if isinstance(facts, dict) else {}
+
+    def get(self, path: Path) -> Any:
+        """Return what is known of a file; None where nothing is."""
+        return self._facts.get(_state(path))
+
+    def set(self, path: Path, fact: Any) -> None:
+        """Note ``fact``, which JSON can hold, of a file as it is now."""
+        self._facts[_state(path)] = fact
+
+    def save(self) -> None:
+        """Write all that is known.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        if self.kept:
+            write_text(self.kept, json.dumps(self._facts) + "\n")
+
+
+def _state(path: Path) -> str:
+    status = path.stat()
+    return f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from jointiq.console import progress_bar
 from jointiq.data import split_images
-from jointiq.data.image_sets import ImageSet, folder_name, read_listed
-from jointiq.data.images import pixel_hash, read_image
+from jointiq.data.image_sets import ImageSet, folder_name, hashes, read_listed
 from jointiq.data.prepared import MANIFEST
 from jointiq.errors import DataError, UserError
+from jointiq.files import FileFacts
 from jointiq.runs.folder import CHECKPOINT, CONFIG, DONE, done_step, read_config, stage_folders
 from jointiq.training.validation import RATE_POINT_KEYS
 from jointiq.training.values import PCA
@@ -29,6 +27,8 @@ _PROVENANCE = "provenance.json"
 _PLACES = {"init_from": "CKPT", "ckpt_path": "CKPT", "rerun": "RUN"}
 _NO_PLACES = (PCA, "null")
 _DROPPED = ("paths.", "hydra.")
+# Several trainings on the same images read them once.
+_KNOWN = FileFacts()
 
 
 @dataclass(frozen=True)
@@ -162,15 +162,7 @@ def _read(name: str, data: DictConfig) -> ImageSet | None:
         paths = tuple(split_images(data, "train"))
     except DataError:
         return None
-    return ImageSet(name, paths, _hashes(paths))
-
-
-@lru_cache
-def _hashes(paths: tuple[Path, ...]) -> tuple[str, ...]:
-    """SHA-256 of the pixels of each image; several trainings on the same images read them once."""
-    with progress_bar() as progress:
-        task = progress.add_task("look at training images", total=len(paths), note="")
-        return tuple(pixel_hash(read_image(path)) for path in progress.track(paths, task_id=task))
+    return ImageSet(name, paths, tuple(hashes(paths, _KNOWN, "look at training images")))
 
 
 def _with_sizes(command: Sequence[str], cfg: DictConfig) -> list[str]:

@@ -1,50 +1,53 @@
-"""Images: files, the embedded sample, folders, and the data module that trains on them."""
+"""Images: files, the embedded sample, folders, and the data module that trains on them.
+
+To add a data set: put a file NAME.py into this folder with a function ``images(data, split)``, its image files of a
+split, and a YAML file with ``name: NAME`` and whatever it reads into ``conf/data``. Training images that are no files
+take a function ``build(data, seed, **settings)`` besides, which returns the data module.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import importlib
+import pkgutil
+from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from jointiq.data.images import list_images
-from jointiq.data.sample import sample_images
+from jointiq.configs import CONFIGS
 from jointiq.errors import ConfigError
 
 if TYPE_CHECKING:
     from jointiq.data.datamodule import ImageData
 
-__all__ = ["DATA_SETS", "build_data", "split_images", "test_images"]
+__all__ = ["build_data", "data_set_names", "split_images", "test_images"]
 
-#: Values of ``data.name``.
-DATA_SETS = ("sample", "folder", "prepared")
+#: Settings that all data sets share (``conf/data/_patches.yaml``).
+_SHARED = ("batch_size", "crop", "min_zoom", "flips", "num_workers", "preload_mb")
+
+
+def data_set_names() -> list[str]:
+    """Return the names that ``data.name`` may take: those with a file in this folder and one in ``conf/data``."""
+    configs = {path.stem for path in (CONFIGS / "data").glob("*.yaml")}
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name in configs)
 
 
 def split_images(data: Mapping[str, Any], split: str) -> list[Path]:
-    """Image files of a split (``train``, ``val`` or ``test``) of the data set that a ``data`` config describes.
+    """Return the image files of a split (``train``, ``val`` or ``test``) of the data set that ``data`` describes.
 
-    Only ``data.name`` is read and, where that is no ``sample``, ``data.<split>_dir`` (a folder, or a list of folders:
-    one after the other, no file twice) and ``data.pattern``. The training patches of ``prepared`` are no image files:
-    :func:`build_data` opens them.
+    Args:
+        data: ``name`` and what the data set reads of its config.
 
     Raises:
-        ConfigError: unknown data set, or a folder that is not given.
+        ConfigError: unknown data set, or a value that it refuses.
         DataError: a missing or empty folder; of several, the first that is.
     """
-    if data["name"] == "sample":
-        return sample_images(split)
-    if data["name"] in ("folder", "prepared"):
-        key = f"{split}_dir"
-        if not data[key]:
-            allowed = f"a folder of images: data={data['name']} data.{key}=DIR, or several: data.{key}=[DIR1,DIR2]"
-            raise ConfigError(f"data.{key}", data[key], allowed)
-        folders = data[key] if _is_list(data[key]) else [data[key]]
-        paths = (path for folder in folders for path in list_images(str(folder), data["pattern"]))
-        return list(dict.fromkeys(paths))
-    raise ConfigError("data.name", data["name"], DATA_SETS)
+    images: list[Path] = _data_set(data).images(data, split)
+    return images
 
 
 def test_images(data: Mapping[str, Any]) -> list[Path]:
-    """Image files of the test split (see :func:`split_images`)."""
+    """Return the image files of the test split (see :func:`split_images`)."""
     return split_images(data, "test")
 
 
@@ -53,23 +56,22 @@ test_images.__test__ = False  # type: ignore[attr-defined]
 
 
 def build_data(data: Mapping[str, Any], seed: int) -> ImageData:
-    """The data module of a ``data`` config; ``seed`` decides all patches.
+    """Return the data module of a ``data`` config; ``seed`` decides all patches.
 
     Raises:
         ConfigError, DataError: see :func:`split_images`.
     """
     from jointiq.data.datamodule import ImageData
-    from jointiq.data.prepared import PreparedData
 
-    keys = ("batch_size", "crop", "min_zoom", "flips", "num_workers", "preload_mb")
-    settings = {key: data[key] for key in keys}
-    if data["name"] == "prepared":
-        if not data["train_dir"] or _is_list(data["train_dir"]):
-            made = "one folder, the --output of python -m src.prepare: data=prepared data.train_dir=DIR"
-            raise ConfigError("data.train_dir", data["train_dir"], made)
-        return PreparedData(Path(data["train_dir"]), split_images(data, "val"), seed=seed, **settings)
+    settings = {key: data[key] for key in _SHARED}
+    build = getattr(_data_set(data), "build", None)
+    if build is not None:
+        module: ImageData = build(data, seed=seed, **settings)
+        return module
     return ImageData(split_images(data, "train"), split_images(data, "val"), seed=seed, **settings)
 
 
-def _is_list(value: Any) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str)
+def _data_set(data: Mapping[str, Any]) -> ModuleType:
+    if data["name"] not in data_set_names():
+        raise ConfigError("data.name", data["name"], data_set_names())
+    return importlib.import_module(f"{__name__}.{data['name']}")

@@ -13,7 +13,7 @@ from jointiq.console import progress_bar
 from jointiq.data.images import list_images, pixel_hash, read_image
 from jointiq.data.sample import sample_images
 from jointiq.errors import ConfigError, DataError
-from jointiq.files import write_text
+from jointiq.files import FileFacts, write_text
 
 #: Names of folders that say nothing by themselves.
 _GENERIC = {"train", "val", "valid", "validation", "test", "images", "png", "data"}
@@ -69,7 +69,7 @@ def read_set(given: Sequence[str], cache: Path) -> ImageSet:
         else:
             paths += list_images(folder)
             names.append(name or folder_name(Path(folder)))
-    return ImageSet("+".join(names), tuple(paths), tuple(_hashes(paths, cache)))
+    return ImageSet("+".join(names), tuple(paths), tuple(hashes(paths, FileFacts(cache / "hashes.json"))))
 
 
 def folder_name(folder: Path) -> str:
@@ -172,19 +172,17 @@ def _write_manifest(images: ImageSet, names: Sequence[str], path: Path) -> Path:
     return path
 
 
-def _hashes(paths: Sequence[Path], cache: Path) -> list[str]:
-    file = cache / "hashes.json"
-    try:
-        known: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        known = {}
-    keys = [f"{path.resolve()}|{path.stat().st_size}|{path.stat().st_mtime_ns}" for path in paths]
-    new = [i for i, key in enumerate(keys) if key not in known]
+def hashes(paths: Sequence[Path], known: FileFacts, note: str = "look at images") -> list[str]:
+    """Return the SHA-256 of the pixels of each image, reading those that are not ``known``, which is saved.
+
+    Raises:
+        DataError: an image that cannot be read.
+    """
+    new = [path for path in paths if known.get(path) is None]
     if new:
         with progress_bar() as progress:
-            task = progress.add_task("look at images", total=len(new), note="")
-            for i in new:
-                known[keys[i]] = pixel_hash(read_image(paths[i]))
-                progress.advance(task)
-        write_text(file, json.dumps(known) + "\n")
-    return [known[key] for key in keys]
+            task = progress.add_task(note, total=len(new), note="")
+            for path in progress.track(new, task_id=task):
+                known.set(path, pixel_hash(read_image(path)))
+        known.save()
+    return [known.get(path) for path in paths]

@@ -1,4 +1,4 @@
-"""Training patches cut in advance by :mod:`jointiq.commands.prepare`, and the data of a run that trains on them.
+"""Training patches cut in advance by :mod:`jointiq.data.prepare`, and the data of a run that trains on them.
 
 A folder of them holds
 
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,19 +25,37 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jointiq.data import folder
 from jointiq.data.datamodule import ImageData
 from jointiq.data.patches import Patches
-from jointiq.errors import DataError
+from jointiq.errors import ConfigError, DataError
 
 PATCHES, LIST, MANIFEST = "patches.npy", "patches.csv", "manifest.json"
 _MAKER = "python -m src.prepare"
+
+
+def images(data: Mapping[str, Any], split: str) -> list[Path]:
+    """Return the images of ``data.<split>_dir``, to validate or test on; the training patches are no image files."""
+    return folder.images(data, split)
+
+
+def build(data: Mapping[str, Any], seed: int, **settings: Any) -> ImageData:
+    """Return the data module that trains on the patches in ``data.train_dir``.
+
+    Raises:
+        ConfigError: ``train_dir`` is not one folder.
+    """
+    if not data["train_dir"] or folder.is_list(data["train_dir"]):
+        made = "one folder, the --output of python -m src.prepare: data=prepared data.train_dir=DIR"
+        raise ConfigError("data.train_dir", data["train_dir"], made)
+    return PreparedData(Path(data["train_dir"]), images(data, "val"), seed=seed, **settings)
 
 
 class PreparedPatches(Patches):
     """Patches of prepared patches: those themselves, or random squares of them where ``crop`` is smaller.
 
     Args:
-        folder: what :mod:`jointiq.commands.prepare` has made.
+        folder: what :mod:`jointiq.data.prepare` has made.
         crop, min_zoom, flips, seed: see :class:`jointiq.data.patches.Patches`.
 
     Raises:

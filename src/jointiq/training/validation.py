@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from jointiq.configs import rate_rows
-from jointiq.data import DATA_SETS
+from jointiq.data import data_set_names
 from jointiq.errors import ConfigError, UserError, check_whole
 from jointiq.training.schedules import SCHEDULES
 from jointiq.training.values import ALL_POSITIONS, COMPILE_MODES, DISTORTIONS, LATENT, MIN_SIDE, PCA, RATE_UNITS
@@ -120,7 +120,7 @@ def _check_optimizer(cfg: DictConfig) -> None:
 
 
 def _check_data(cfg: DictConfig) -> None:
-    _check_choice(cfg, "data.name", DATA_SETS)
+    _check_choice(cfg, "data.name", data_set_names())
     _check_whole(cfg, "data.batch_size", 1)
     _check_whole(cfg, "data.crop", MIN_SIDE)
     processes = cfg.trainer.devices * cfg.trainer.num_nodes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from PIL import Image
 
 from jointiq.data.images import pixel_hash, read_image
 from jointiq.errors import DataError
+from jointiq.files import FileFacts
 
 #: Bits of a fingerprint.
 FINGERPRINT_BITS = 64
@@ -53,24 +54,23 @@ def look(path: Path) -> Source:
 
 
 def look_at_all(
-    paths: Sequence[Path], known: dict[str, Source], advance: Callable[[], object]
+    paths: Sequence[Path], known: FileFacts, advance: Callable[[], object]
 ) -> tuple[list[Source], dict[str, str]]:
     """Describe all images, several at a time; and why those are left out that cannot be read, by path.
 
     Args:
-        known: what is known from earlier, by :func:`file_key`; new ones are added.
+        known: descriptions from earlier; new ones are added.
         advance: called after each image.
     """
 
     def one(path: Path) -> Source | str:
-        key = file_key(path)
         try:
-            source = known[key] if key in known else look(path)
+            source = _known(known, path) or look(path)
         except DataError as error:
             return str(error)
         finally:
             advance()
-        known[key] = source
+        known.set(path, {key: value for key, value in asdict(source).items() if key != "path"})
         return source
 
     # Threads: decoding and hashing let each other run.
@@ -80,10 +80,11 @@ def look_at_all(
     return sources, {str(path): reason for path, reason in found if isinstance(reason, str)}
 
 
-def file_key(path: Path) -> str:
-    """Changes when the file does: its place, size and time."""
-    status = path.stat()
-    return f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
+def _known(known: FileFacts, path: Path) -> Source | None:
+    try:
+        return Source(path, **known.get(path))
+    except TypeError:  # nothing is known, or it is of another version
+        return None
 
 
 def choose(sources: Sequence[Source], side: int, distance: int | None) -> tuple[list[Source], dict[str, str]]:

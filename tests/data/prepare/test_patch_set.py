@@ -10,13 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
-from jointiq.commands import prepare
+from jointiq.commands.prepare import main
 from jointiq.data.image_sets import ImageSet, refuse_listed
 from jointiq.data.images import pixel_hash, read_image, write_png
 from jointiq.data.prepare import cutting
 from jointiq.data.prepare.cutting import Settings
+from jointiq.data.prepare.patch_set import prepare
 from jointiq.data.prepare.sources import fingerprint, look
 from jointiq.data.prepared import LIST, PATCHES, open_patches, read_rows
 from jointiq.errors import ConfigError, DataError, UserError
@@ -35,7 +37,7 @@ def images(tmp_path: Path, picture: Callable[..., Any]) -> Path:
 
 
 def make(images: Path, output: Path, settings: Settings = SETTINGS) -> np.ndarray:
-    prepare.prepare([str(images)], output, settings)
+    prepare([str(images)], output, settings)
     return np.array(open_patches(output))
 
 
@@ -57,7 +59,7 @@ def test_patches_are_squares_of_the_images_as_listed(images: Path, tmp_path: Pat
 
 
 def test_copies_are_left_out_and_said_so(images: Path, tmp_path: Path) -> None:
-    manifest = prepare.prepare([str(images)], tmp_path / "out", SETTINGS)
+    manifest = prepare([str(images)], tmp_path / "out", SETTINGS)
     ((path, reason),) = manifest["left_out"].items()
     assert {Path(path).name, Path(reason.split(" as ")[1]).name} == {"0.png", "again, 0.bmp.png"}
 
@@ -136,7 +138,7 @@ def test_scaling_down_shows_larger_squares(images: Path, tmp_path: Path) -> None
 def test_images_that_cannot_be_used_are_named(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (images / "broken.png").write_text("no image")
     write_png(images / "tiny.png", np.zeros((8, 30, 3), np.uint8))
-    assert prepare.main([str(images), "--output", str(tmp_path / "out"), "--patches", "9", "--side", "16"]) == 0
+    assert main([str(images), "--output", str(tmp_path / "out"), "--patches", "9", "--side", "16"]) == 0
     printed = capsys.readouterr().out
     assert "9 patches of 16x16, 3 images" in printed
     assert "broken.png is not an image" in printed and "30x8 pixels, smaller than a patch" in printed
@@ -155,9 +157,9 @@ def test_near_duplicates_are_left_out_on_request(tmp_path: Path, picture: Callab
         write_png(tmp_path / "images" / f"{name}.png", image)
     assert bin(fingerprint(original) ^ fingerprint(smaller)).count("1") <= 6
     assert look(tmp_path / "images" / "a.png").fingerprint == fingerprint(original)
-    exact = prepare.prepare([str(tmp_path / "images")], tmp_path / "exact", SETTINGS)
+    exact = prepare([str(tmp_path / "images")], tmp_path / "exact", SETTINGS)
     near = Settings(patches=24, side=16, near_duplicates=6)
-    manifest = prepare.prepare([str(tmp_path / "images")], tmp_path / "near", near)
+    manifest = prepare([str(tmp_path / "images")], tmp_path / "near", near)
     assert len(exact["images"]) == 3 and len(manifest["images"]) == 2
     (reason,) = manifest["left_out"].values()
     assert reason.startswith("nearly the same as")
@@ -179,6 +181,14 @@ def test_a_full_disk_is_one_line(images: Path, tmp_path: Path, monkeypatch: pyte
         make(images, tmp_path / "out")
 
 
+def test_another_process_that_makes_the_same_set_is_told(images: Path, tmp_path: Path) -> None:
+    work = tmp_path / "out.part"
+    work.mkdir()
+    with FileLock(work / "lock"), pytest.raises(UserError, match="another process is writing"):
+        make(images, tmp_path / "out")
+    make(images, tmp_path / "out")
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -192,7 +202,7 @@ def test_a_full_disk_is_one_line(images: Path, tmp_path: Path, monkeypatch: pyte
 )
 def test_wrong_settings(settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--"):
-        prepare.prepare(["nowhere"], tmp_path / "out", settings)
+        prepare(["nowhere"], tmp_path / "out", settings)
 
 
 def test_the_manifest_keeps_training_images_out_of_tests(images: Path, tmp_path: Path) -> None:

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from jointiq.commands.prepare import prepare
 from jointiq.data.datamodule import ImageData
 from jointiq.data.images import write_png
 from jointiq.data.latents import LatentData, RandomCrops, random_version
 from jointiq.data.prepare.cutting import Settings
+from jointiq.data.prepare.patch_set import prepare
 from jointiq.data.prepared import PreparedData
 from jointiq.models import build_model
 

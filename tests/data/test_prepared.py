@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from jointiq.commands.prepare import prepare
 from jointiq.data import build_data, split_images
 from jointiq.data.images import write_png
 from jointiq.data.prepare.cutting import Settings
+from jointiq.data.prepare.patch_set import prepare
 from jointiq.data.prepared import PreparedData, PreparedPatches, open_patches
 from jointiq.errors import ConfigError, DataError
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import lightning
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from jointiq.command_line import command
 from jointiq.data import build_data
@@ -26,7 +26,7 @@ from jointiq.training.callbacks.status_file import note_failure
 from jointiq.training.callbacks.stop import StopOnSignal
 from jointiq.training.from_config import model_config, schedule
 from jointiq.training.memory_format import set_training_layout
-from jointiq.training.modules.compression import CompressionModule, EnhancementModule
+from jointiq.training.modules.compression import CompressionModule, EnhancementModule, optimizer_of
 from jointiq.training.modules.entropy import EntropyModule
 from jointiq.training.modules.losses import RateDistortionLoss
 from jointiq.training.start.initialise import initialise
@@ -106,6 +106,7 @@ def _train(cfg: DictConfig, folder: Path, start: str | None, lock: RunLock) -> N
         clip_norm=cfg.optim.clip_norm,
         crop=cfg.stage.crop,
         name=cfg.experiment_name,
+        optimizer=optimizer_of(OmegaConf.to_container(cfg.optim, resolve=True)),  # type: ignore[arg-type]
     )
     data = LatentData(images, net, cfg.stage.copies, cfg.paths.latents) if cfg.stage.trains == "entropy" else images
 

@@ -6,10 +6,13 @@ quality-enhancement network alone.
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import hydra
 import lightning
 import torch
 from compressai.models import CompressionModel
@@ -21,6 +24,42 @@ from jointiq.training.callbacks.stop import leaves_out_validation
 from jointiq.training.modules.crops import Crops
 from jointiq.training.modules.losses import MS_SSIM_SIDE, RateDistortionLoss, ms_ssim, psnr, to_8bit
 from jointiq.training.schedules import Schedule
+
+
+#: Makes an optimizer of parameter groups, ``[{"params": ..., "lr": ...}, ...]``.
+MakeOptimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
+
+#: What else stands in ``optim``, beside the arguments of the optimizer: ``conf/optim/_course.yaml``.
+COURSE = frozenset((
+    "lr", "aux_lr", "clip_norm", "ema_decay", "compile", "schedule", "halvings", "decay_steps", "decay_share",
+    "final_share", "pretrain_share", "pretrain_factor",
+))  # fmt: skip
+
+
+def optimizer_of(optim: Mapping[str, Any]) -> MakeOptimizer:
+    """Return what makes the optimizer of an ``optim`` config: ``_target_``, and all keys that are not :data:`COURSE`.
+
+    Raises:
+        ConfigError: no such class, or an argument or value that it does not take.
+    """
+    target = optim.get("_target_", "torch.optim.Adam")
+    try:
+        made = hydra.utils.get_class(target)
+    except Exception as error:
+        raise ConfigError("optim._target_", target, "an optimizer's class, such as torch.optim.AdamW") from error
+    arguments = {key: value for key, value in optim.items() if key not in COURSE and key != "_target_"}
+    known = [key for key in inspect.signature(made).parameters if key not in ("params", "lr")]
+    for key, value in arguments.items():
+        if key not in known:
+            raise ConfigError(f"optim.{key}", value, f"the arguments of {target}: {', '.join(known)}")
+    if "fused" in known and "foreach" not in arguments:
+        arguments.setdefault("fused", True)
+    make = functools.partial(made, **arguments)
+    try:
+        make([{"params": [nn.Parameter(torch.zeros(1))], "lr": optim["lr"]}])
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError("optim", arguments, f"what {target} takes ({error})") from error
+    return make
 
 
 class NonFiniteError(UserError):
@@ -40,6 +79,7 @@ class CompressionModule(lightning.LightningModule):
         crop: side in pixels, a multiple of 16, of the random part of each patch that the enhancer sees and that the
             loss counts (see :class:`jointiq.training.modules.losses.RateDistortionLoss`); None is all of it.
         name: name of the experiment, kept in the checkpoint.
+        optimizer: makes the optimizer; see :func:`optimizer_of`.
     """
 
     def __init__(
@@ -52,6 +92,7 @@ class CompressionModule(lightning.LightningModule):
         clip_norm: float | None = None,
         crop: int | None = None,
         name: str = "",
+        optimizer: MakeOptimizer = functools.partial(torch.optim.Adam, fused=True),
     ) -> None:
         super().__init__()
         self.net = net
@@ -62,6 +103,7 @@ class CompressionModule(lightning.LightningModule):
         self.clip_norm = clip_norm
         self.crop = crop
         self.name = name
+        self.make_optimizer = optimizer
         #: Optimizer step after which the last validation ran; -1 before the first.
         self.validated_at = -1
         #: Whether CompressAI's auxiliary loss trains something.
@@ -127,13 +169,13 @@ class CompressionModule(lightning.LightningModule):
         return [p for n, p in self.net.named_parameters() if n.endswith(".quantiles") == quantiles and p.requires_grad]
 
     def configure_optimizers(self) -> Any:
-        """Adam with one group for the network and, where there are any, one for ``.quantiles``."""
+        """One group for the network and, where there are any, one for ``.quantiles``, which keep their learning rate."""
         groups: list[dict[str, Any]] = [{"params": self._trainable(quantiles=False), "lr": self.lr}]
         factors = [lambda step: self.schedule(self.progress(step))]
         if quantiles := self._trainable(quantiles=True):
-            groups.append({"params": quantiles, "lr": self.aux_lr})
+            groups.append({"params": quantiles, "lr": self.aux_lr, "weight_decay": 0.0})
             factors.append(lambda step: 1.0)
-        optimizer = torch.optim.Adam(groups, fused=True)
+        optimizer = self.make_optimizer(groups)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

@@ -17,7 +17,7 @@ from jointiq.layers.gdn import GDN
 from jointiq.models import build_model
 from jointiq.models.base import LearnedCodec
 from jointiq.training import resolvers
-from jointiq.training.from_config import model_config
+from jointiq.training.assemble import model_config
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 N, M = 6, 10

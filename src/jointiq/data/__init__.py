@@ -13,10 +13,13 @@ from jointiq.errors import ConfigError
 if TYPE_CHECKING:
     from jointiq.data.datamodule import ImageData
 
-__all__ = ["DATA_SETS", "build_data", "split_images", "test_images"]
+__all__ = ["DATA_SETS", "LATENT", "build_data", "split_images", "test_images"]
 
 #: Values of ``data.name``.
 DATA_SETS = ("sample", "folder", "prepared")
+
+#: Pixels that one position of y covers, a side.
+LATENT = 16
 
 
 def split_images(data: Mapping[str, Any], split: str) -> list[Path]:

@@ -17,7 +17,6 @@ from lightning.pytorch.callbacks import Timer
 from torch import Tensor, nn
 
 from jointiq.errors import ConfigError, UserError
-from jointiq.training.callbacks.stop import leaves_out_validation
 from jointiq.training.modules.crops import Crops
 from jointiq.training.modules.losses import MS_SSIM_SIDE, RateDistortionLoss, ms_ssim, psnr, to_8bit
 from jointiq.training.schedules import Schedule
@@ -99,8 +98,10 @@ class CompressionModule(lightning.LightningModule):
                 loss, values["aux_loss"] = loss + aux_loss, aux_loss.detach()
         return loss, output["x_hat"], values
 
-    def validation_step(self, batch: Tensor, batch_idx: int) -> dict[str, Any]:
-        """One whole image a batch, (1, 3, H, W); every image counts the same in the means. Returns the net's output."""
+    def validation_step(self, batch: Tensor, batch_idx: int) -> dict[str, Any] | None:
+        """Measure an image, (1, 3, H, W); all count the same in the means. Return the net's output, None after a stop."""
+        if self.trainer.interrupted:
+            return None
         output = self.net(batch)
         with torch.autocast(self.device.type, enabled=False):
             terms = self.criterion(output, batch)
@@ -116,7 +117,7 @@ class CompressionModule(lightning.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the means over the images; there are none where a stop has cut the validation."""
         sums, self._sums = self._sums, defaultdict(list)
-        if leaves_out_validation(self.trainer):
+        if self.trainer.interrupted:
             return
         self.validated_at = self.global_step
         self.log_dict({f"val/{key}": torch.stack(values).mean() for key, values in sums.items()}, sync_dist=True)

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from jointiq.configs import CONFIGS
 from jointiq.errors import ConfigError
 from jointiq.models import build_model
-from jointiq.training.from_config import model_config, schedule
+from jointiq.training.assemble import model_config, schedule
 from jointiq.training.validation import validate
 
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))

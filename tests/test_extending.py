@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jointiq.data.sample import sample_images
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 CHAPTERS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, flags=re.MULTILINE | re.DOTALL))
@@ -34,6 +36,8 @@ def commands_of(chapter: str) -> list[str]:
 def copy(tmp_path: Path) -> Path:
     for folder in ("src", "conf"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for split in ("train", "val"):
+        (tmp_path / f"{split}.txt").write_text("\n".join(map(str, sample_images(split))))
     return tmp_path
 
 
@@ -61,8 +65,8 @@ def write(folder: Path, chapter: str) -> None:
         (folder / path).write_text(content, encoding="utf-8")
 
 
-def test_the_page_shows_the_three_kinds_of_parts() -> None:
-    assert list(CHAPTERS) == ["An enhancer", "A transform", "An entropy model"]
+def test_the_page_shows_the_kinds_of_parts() -> None:
+    assert list(CHAPTERS) == ["An enhancer", "A transform", "An entropy model", "An optimizer", "A data set"]
     assert all(len(commands_of(chapter)) == 1 for chapter in CHAPTERS)
 
 

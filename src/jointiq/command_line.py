@@ -1,20 +1,24 @@
-"""Command lines of ``python -m src.train``, quoted so that Hydra and a shell read what was meant."""
+"""Command lines of ``python -m src.train``: as a user types them, and as another process is started."""
 
 from __future__ import annotations
 
 import re
 import shlex
+import sys
+
+from hydra.core.override_parser.types import Quote, QuotedString
+
+#: Starts a training in a process of its own; works in a checkout and from an installed package.
+TRAIN = (sys.executable, "-m", "jointiq.commands.train")
 
 
 def command(**values: object) -> str:
-    """The command line ``python -m src.train key=value ...``, quoted for a shell and for Hydra."""
+    """Return the command line ``python -m src.train key=value ...``, quoted for a shell and for Hydra."""
     return shlex.join(["python", "-m", "src.train", *(override(key, value) for key, value in values.items())])
 
 
 def override(key: str, value: object) -> str:
-    """``key=value`` for Hydra's command line, the value quoted where it has to be."""
+    """Return ``key=value`` for Hydra's command line, the value quoted where it has to be."""
     text = str(value)
-    if not re.fullmatch(r"[\w./+:%@-]+", text):
-        # In Hydra's quotes a backslash is itself, unless it stands before a quote.
-        text = "'" + re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + (found[2] and "\\'"), text) + "'"
-    return f"{key}={text}"
+    is_plain = re.fullmatch(r"[\w./+:%@-]+", text)
+    return f"{key}={text if is_plain else QuotedString(text, Quote.single).with_quotes()}"

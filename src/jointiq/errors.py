@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 EXIT_USER_ERROR = 2
+#: Exit codes of a process that was stopped: by Ctrl-C, by SIGTERM.
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+EXIT_TERMINATED = 128 + signal.SIGTERM
 
 
 class UserError(Exception):
@@ -45,14 +50,21 @@ class DataError(UserError):
     """An image or a folder of images that cannot be used."""
 
 
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Exit with code 2 and one line on stderr for a :class:`UserError`, with 130 on Ctrl-C."""
+    try:
+        yield
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        sys.exit(EXIT_USER_ERROR)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr, flush=True)
+        sys.exit(EXIT_INTERRUPTED)
+
+
 def run_cli(main: Callable[[], int | None]) -> None:
     """Run ``main`` and exit: 0 on success, 2 with one line on stderr for a :class:`UserError`, 130 on Ctrl-C."""
-    try:
+    with one_line_errors():
         code = main() or 0
-    except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        code = EXIT_USER_ERROR
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        code = 130
     sys.exit(code)

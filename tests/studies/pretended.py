@@ -12,7 +12,7 @@ from jointiq.coding.load import load_model
 from jointiq.models import build_model
 from jointiq.runs import folder as run_folder
 from jointiq.sweeps.jobs import Job, JobResult
-from jointiq.training.from_config import model_config
+from jointiq.training.assemble import model_config
 
 
 class PretendedJobs:

@@ -18,7 +18,7 @@ from jointiq.data.images import write_png
 from jointiq.errors import UserError
 from jointiq.models import build_model
 from jointiq.runs.folder import CHECKPOINT
-from jointiq.training.from_config import model_config
+from jointiq.training.assemble import model_config
 from jointiq.training.modules.losses import RateDistortionLoss
 from jointiq.training.run import train
 from jointiq.training.start.initialise import initialise

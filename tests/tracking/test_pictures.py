@@ -90,6 +90,7 @@ def trainer_at(step: int, recorder: Recorder, **more: Any) -> Any:
         "max_steps": 70,
         "val_check_interval": 10,
         "should_stop": False,
+        "interrupted": False,
         "is_global_zero": True,
         "loggers": [recorder, SimpleNamespace()],
         "state": SimpleNamespace(fn=TrainerFn.FITTING),
@@ -100,8 +101,8 @@ def trainer_at(step: int, recorder: Recorder, **more: Any) -> Any:
 def test_the_last_validation_and_those_of_a_continued_run_are_due_as_in_an_unbroken_one() -> None:
     recorder = Recorder()
     assert is_due(trainer_at(40, recorder), 3) and not is_due(trainer_at(50, recorder), 3)
-    assert is_due(trainer_at(53, recorder, should_stop=True, limit_val_batches=1.0), 3)  # a time cap
-    assert not is_due(trainer_at(40, recorder, should_stop=True, limit_val_batches=0), 3)  # a stop has cut it
+    assert is_due(trainer_at(53, recorder, should_stop=True), 3)  # a time cap
+    assert not is_due(trainer_at(40, recorder, should_stop=True, interrupted=True), 3)  # a stop has cut it
 
 
 def test_pictures_are_logged_when_due() -> None:

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from jointiq.configs import CONFIGS
-from jointiq.training.from_config import model_config
+from jointiq.training.assemble import model_config
 from jointiq.training.validation import validate
 
 ENHANCERS = {"enhancer_none": None, "enhancer_vdsr": "vdsr", "enhancer_rdn": "rdn", "enhancer_grdn": "grdn"}

@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from jointiq.data import build_data
 from jointiq.data.patches import StepSampler
 from jointiq.models import build_model
-from jointiq.training.from_config import model_config
+from jointiq.training.assemble import model_config
 from jointiq.training.modules.compression import CompressionModule
 from jointiq.training.modules.losses import RateDistortionLoss
 from jointiq.training.schedules import constant

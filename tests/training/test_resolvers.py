@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from jointiq.configs import CONFIGS
 from jointiq.errors import ConfigError
-from jointiq.training.from_config import schedule
+from jointiq.training.assemble import schedule
 from jointiq.training.validation import validate
 
 MSE = (0.5, 0.4, 0.3, 0.2, 0.12, 0.06, 0.03, 0.017, 0.01)

@@ -29,7 +29,7 @@ from jointiq.errors import ConfigError, UserError, run_cli
 from jointiq.models import build_model
 from jointiq.studies.plan import read_study, study_names
 from jointiq.studies.training import trainings
-from jointiq.training.from_config import model_config
+from jointiq.training.assemble import model_config
 from tools.bench.codec import LIGHT, OURS
 
 if TYPE_CHECKING:

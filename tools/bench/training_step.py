@@ -11,7 +11,7 @@ from compressai.models import JointAutoregressiveHierarchicalPriors
 from torch import Tensor
 
 from jointiq.models import build_model
-from jointiq.training.memory_format import set_training_layout
+from jointiq.training.assemble import set_training_layout
 from jointiq.training.modules.compression import CompressionModule
 from jointiq.training.modules.losses import RateDistortionLoss
 from jointiq.training.schedules import constant

@@ -17,8 +17,7 @@ from jointiq.data.prepared import MANIFEST
 from jointiq.errors import DataError, UserError
 from jointiq.files import FileFacts
 from jointiq.runs.folder import CHECKPOINT, CONFIG, DONE, done_step, read_config, stage_folders
-from jointiq.training.validation import RATE_POINT_KEYS
-from jointiq.training.values import PCA
+from jointiq.training.validation import PCA, RATE_POINT_KEYS
 
 #: The text for what nobody has written down.
 UNKNOWN = "not recorded"

@@ -20,7 +20,6 @@ from jointiq.evaluation.stopwatch import processor_name
 from jointiq.files import write_text
 from jointiq.models import build_model
 from jointiq.runtime import pick_device, set_threads
-from jointiq.training.from_config import model_config
 from jointiq.training.validation import validate
 
 if TYPE_CHECKING:
@@ -44,6 +43,8 @@ def _model(cfg: DictConfig) -> LearnedCodec:
 
         return load_model(str(cfg.checkpoint))
     validate(cfg)
+    from jointiq.training.assemble import model_config
+
     return build_model(model_config(cfg))
 
 

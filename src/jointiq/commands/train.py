@@ -7,49 +7,39 @@ from functools import partial
 import hydra
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from jointiq.configs import CONFIGS
-from jointiq.errors import UserError, run_cli
-from jointiq.runs.rerun import again
+from jointiq.errors import one_line_errors, run_cli
+from jointiq.runs.resume import config_to_train
 from jointiq.runtime import keep_freed_memory
-from jointiq.sweeps import sweep
 from jointiq.sweeps.processes import end_with_parent
+from jointiq.sweeps.sweep import config_dirs, run_elsewhere
 from jointiq.training.validation import refuse_long_trial, validate
 
 
-def main() -> int:
-    """Run the command line; returns the exit code of a sweep, 0 for a single run (or nothing to do)."""
-    queue = sweep.Queue()
+@hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
+def main(cfg: DictConfig) -> float | None:
+    """Run what is typed; a job of a sweep, in a process that another launcher has made, returns its metric."""
     end_with_parent()
-
-    @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
-    def job(cfg: DictConfig) -> int:
-        settings = HydraConfig.get()
-        try:
-            if sweep.is_queued_here(settings):
-                queue.add(settings, cfg)
-            elif sweep.is_sweep(settings):
-                return sweep.run_elsewhere(settings, cfg, partial(_run, settings, cfg))
-            else:
-                _run(settings, cfg)
-        except (UserError, KeyboardInterrupt):
-            # Hydra lets SystemExit pass, but prints any other exception in its own words and exits with 1.
-            run_cli(_reraise)
-        return 0
-
-    try:
-        job()
-    except Exception as error:
-        sweep.lost_job(error)
-    return queue.run()
+    settings = HydraConfig.get()
+    with one_line_errors():
+        if settings.mode == RunMode.MULTIRUN:
+            return run_elsewhere(settings, cfg, partial(run, settings, cfg))
+        run(settings, cfg)
+    return None
 
 
-def _run(settings: HydraConf, cfg: DictConfig) -> None:
+def run(settings: HydraConf, cfg: DictConfig) -> None:
+    """Train a model in this process, or the stages of one in processes of their own.
+
+    Raises:
+        UserError: a value, image or checkpoint that cannot be used, or a training that diverged.
+        KeyboardInterrupt: stopped with Ctrl-C.
+    """
     overrides = list(settings.overrides.task)
-    if cfg.rerun is not None:
-        overrides = [text for text in overrides if not text.startswith("rerun=")]
-        cfg = again(cfg.rerun, overrides)
+    cfg = config_to_train(cfg, overrides)
     validate(cfg)
     in_stages = cfg.stage.get("chain") is not None
     if not in_stages:
@@ -57,24 +47,17 @@ def _run(settings: HydraConf, cfg: DictConfig) -> None:
     # Imported late: help and what is refused above do not wait for PyTorch.
     import torch
 
-    from jointiq.sweeps import stages
-    from jointiq.training import run
+    from jointiq.sweeps.stages import run_chain
+    from jointiq.training.run import quiet, train
 
-    run.quiet()
+    quiet()
     if in_stages:
-        stages.run_chain(cfg, overrides, sweep.config_dirs(settings))
-    else:
-        if not torch.cuda.is_available():
-            keep_freed_memory()
-        run.train(cfg)
-
-
-def _reraise() -> int:
-    raise  # the exception that is being handled
+        run_chain(cfg, overrides, config_dirs(settings))
+        return
+    if not torch.cuda.is_available():
+        keep_freed_memory()
+    train(cfg)
 
 
 if __name__ == "__main__":
-    # Launchers hand a job to another process by the name of its module, and __main__ is another module there.
-    from jointiq.commands import train as importable
-
-    run_cli(importable.main)
+    run_cli(main)

@@ -20,10 +20,13 @@ from jointiq.errors import ConfigError
 if TYPE_CHECKING:
     from jointiq.data.datamodule import ImageData
 
-__all__ = ["build_data", "data_set_names", "split_images", "test_images"]
+__all__ = ["LATENT", "build_data", "data_set_names", "split_images", "test_images"]
 
 #: Settings that all data sets share (``conf/data/_patches.yaml``).
 _SHARED = ("batch_size", "crop", "min_zoom", "flips", "num_workers", "preload_mb")
+
+#: Pixels that one position of y covers, a side.
+LATENT = 16
 
 
 def data_set_names() -> list[str]:

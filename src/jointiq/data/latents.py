@@ -20,11 +20,11 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from jointiq.data import LATENT
 from jointiq.data.datamodule import ImageData
 from jointiq.data.patches import StepSampler
 from jointiq.files import atomic_path
 from jointiq.models.base import LearnedCodec
-from jointiq.training.values import LATENT
 
 
 class LatentData(lightning.LightningDataModule):

@@ -1,10 +1,15 @@
-"""A run's folder: what is written into it besides the training, what is never written over, and whose run it holds."""
+"""A run's folder: its configuration and provenance, its checkpoints, whether it is finished, and whose run it holds."""
 
 from __future__ import annotations
 
 import copy
+import csv
 import json
+import platform
 import re
+import subprocess
+import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +17,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from jointiq.configs import ROOT
 from jointiq.errors import UserError
 from jointiq.files import write_text
 from jointiq.runs.name import run_key
-from jointiq.runs.provenance import provenance
 
 CONFIG = "config.yaml"
 #: Exists once the run has trained all it was to train.
@@ -23,8 +28,8 @@ DONE = "done.json"
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
 
 _STAGE = re.compile(r"\d+_[^.]+")
-# Stands for the run's folder while a configuration is resolved.
-_HERE = "\0run"
+_RUN_DIR = "${paths.run_dir}"
+_PACKAGES = ("torch", "lightning", "compressai", "hydra-core", "omegaconf", "numpy", "torchvision", "pytorch-msssim")
 
 
 def prepare(folder: Path, cfg: DictConfig, checkpoint: str | None) -> Path | None:
@@ -68,12 +73,52 @@ def describe(folder: Path, cfg: DictConfig) -> None:
     they follow when the run is repeated elsewhere.
     """
     here = copy.deepcopy(cfg)
-    here.paths.run_dir = _HERE
-    values: Any = _replace(OmegaConf.to_container(here, resolve=True), "${paths.run_dir}")
-    values["paths"]["run_dir"] = str(folder)
-    values["rerun"] = None
+    here.paths.run_dir = str(folder)
+    here.rerun = None
+    values = _resolved(OmegaConf.to_container(here), OmegaConf.to_container(here, resolve=True))
     write_text(folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(values)))
     write_text(folder / "provenance.json", json.dumps(provenance(), indent=2) + "\n")
+
+
+def _resolved(written: Any, resolved: Any) -> Any:
+    """Take every value from ``resolved``, but for those ``written`` as paths in the run's folder."""
+    if isinstance(written, dict):
+        return {key: _resolved(item, resolved[key]) for key, item in written.items()}
+    if isinstance(written, list):
+        return [_resolved(*items) for items in zip(written, resolved, strict=True)]
+    return written if isinstance(written, str) and _RUN_DIR in written else resolved
+
+
+def provenance() -> dict[str, Any]:
+    """Return command line, git revision and package versions of this process."""
+    return {
+        "command": ["python", "-m", "src.train", *sys.argv[1:]],
+        "git": _git_revision(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_revision() -> dict[str, Any]:
+    """Return the commit of the source tree and whether it has uncommitted changes; nulls outside a git repository."""
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    revision = git("rev-parse", "HEAD")
+    changes = None if revision is None else git("status", "--porcelain")
+    return {"revision": revision, "uncommitted_changes": None if changes is None else bool(changes)}
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -106,6 +151,21 @@ def done_step(folder: Path) -> int:
     return int(json.loads((folder / DONE).read_text())["step"])
 
 
+def last_validation(folder: Path) -> dict[str, float]:
+    """Return the means of the last validation of the run in ``folder``, such as ``val/loss``; empty before the first.
+
+    They are read from ``metrics.csv``; of a chain of stages, from that of the last stage.
+    """
+    folder = [folder, *stage_folders(folder)][-1]
+    try:
+        with (folder / "metrics.csv").open(newline="") as stream:
+            rows = list(csv.DictReader(stream))
+    except OSError:
+        return {}
+    validations = [{key: float(row[key]) for key in row if key.startswith("val/") and row[key]} for row in rows]
+    return next((means for means in reversed(validations) if means), {})
+
+
 def is_finished(folder: Path, cfg: DictConfig) -> bool:
     """Whether ``folder`` holds a complete run of exactly the configuration ``cfg``."""
     return (folder / DONE).is_file() and has_same_key(folder, cfg)
@@ -120,7 +180,7 @@ def has_same_key(folder: Path, cfg: DictConfig) -> bool:
 
 
 def holds(folder: Path, cfg: DictConfig) -> bool:
-    """As :func:`has_same_key`; what the run started from is not compared."""
+    """Whether ``folder`` holds a run of the configuration ``cfg``, whatever weights the two start from."""
     try:
         saved = read_config(folder)
         return run_key(_without_start(saved)) == run_key(_without_start(cfg))
@@ -154,11 +214,3 @@ def read_config(folder: str | Path) -> DictConfig:
 def is_inside(folder: Path, checkpoint: str | None) -> bool:
     """Whether the file ``checkpoint`` is somewhere in ``folder``."""
     return checkpoint is not None and folder.resolve() in Path(checkpoint).resolve().parents
-
-
-def _replace(value: Any, by: str) -> Any:
-    if isinstance(value, dict):
-        return {key: _replace(item, by) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_replace(item, by) for item in value]
-    return value.replace(_HERE, by) if isinstance(value, str) else value

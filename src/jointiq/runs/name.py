@@ -10,7 +10,18 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 # What decides where and how conveniently a run runs, not what it learns.
-_NOT_HASHED = ("paths", "logger", "callbacks", "ckpt_path", "rerun", "resume", "sweep", "rates", "scale")
+_NOT_HASHED = (
+    "paths",
+    "logger",
+    "callbacks",
+    "ckpt_path",
+    "rerun",
+    "resume",
+    "sweep",
+    "rates",
+    "scale",
+    "optimized_metric",
+)
 _NOT_HASHED_TRAINER = ("accelerator", "devices", "strategy", "num_nodes")
 _NOT_HASHED_OPTIM = ("compile",)
 _NOT_HASHED_DATA = ("num_workers", "preload_mb", "at_paper_scale")
@@ -26,6 +37,9 @@ def run_key(cfg: DictConfig) -> str:
     skipped = {"trainer": _NOT_HASHED_TRAINER, "optim": _NOT_HASHED_OPTIM, "data": _NOT_HASHED_DATA}
     for group, keys in skipped.items():
         parts[group] = {key: value for key, value in parts[group].items() if key not in keys}
+    # Adam was the only optimizer once, and its runs keep their names.
+    if parts["optim"].get("_target_") == "torch.optim.Adam":
+        del parts["optim"]["_target_"]
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:8]
     return f"lmbda{cfg.lmbda:g}_seed{cfg.seed}_{digest}"
 

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from jointiq.console import NOTHING, Table, number
-from jointiq.errors import UserError
+from jointiq.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, UserError
 from jointiq.files import write_text
 from jointiq.runs.folder import CONFIG, DONE, stage_folders
 from jointiq.runs.lock import is_locked
-from jointiq.sweeps.processes import EXIT_INTERRUPTED, EXIT_TERMINATED
 
 #: What a training process keeps up to date in its folder.
 FILE = "status.json"
@@ -69,6 +68,13 @@ def read_status(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}
+
+
+def note_failure(folder: Path, message: str) -> None:
+    """Add to the status in ``folder`` that the run failed, and why (one line); nothing where there is no run yet."""
+    values = read_status(folder)
+    if values:
+        write_status(folder, {**values, "failure": message})
 
 
 def read_run(folder: Path, name: str | None = None, code: int | None = None) -> RunStatus:

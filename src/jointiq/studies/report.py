@@ -15,7 +15,7 @@ from jointiq.console import NOTHING, Table
 from jointiq.data.image_sets import ImageSet
 from jointiq.evaluation.stopwatch import processor_name
 from jointiq.files import write_text
-from jointiq.runs.provenance import provenance
+from jointiq.runs.folder import provenance
 from jointiq.studies.context import Findings
 from jointiq.studies.plan import Scale, Study
 

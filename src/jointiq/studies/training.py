@@ -12,12 +12,11 @@ from hydra.errors import HydraException
 
 from jointiq.command_line import override
 from jointiq.configs import CONFIGS
-from jointiq.errors import UserError
+from jointiq.errors import EXIT_TERMINATED, UserError
 from jointiq.runs.folder import CHECKPOINT
 from jointiq.studies.context import Trained
 from jointiq.studies.plan import Run, Scale
 from jointiq.sweeps.jobs import Job, run_jobs
-from jointiq.sweeps.processes import EXIT_TERMINATED
 
 Key = tuple[str, float, int]
 

@@ -6,7 +6,6 @@ A rate is the estimate, and the images are those of the validation: curves to se
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from collections import defaultdict
@@ -19,7 +18,7 @@ from omegaconf import OmegaConf
 from jointiq.errors import DataError, UserError
 from jointiq.evaluation.metrics import mean
 from jointiq.evaluation.rd import MS_SSIM, PSNR, RDCurve, write_rd
-from jointiq.runs.folder import CONFIG, DONE, read_config, stage_folders
+from jointiq.runs.folder import CONFIG, DONE, last_validation, read_config, stage_folders
 from jointiq.runs.name import curve_name
 
 #: Key in an RD file's results -> column of metrics.csv.
@@ -67,7 +66,8 @@ def write_curves(record: Path, folders: Sequence[Path]) -> Path:
     points: dict[str, dict[float, list[dict[str, float]]]] = defaultdict(lambda: defaultdict(list))
     for folder in folders:
         cfg = read_config(folder)
-        if found := _last_validation(folder):
+        means = last_validation(folder)
+        if found := {key: means[column] for key, column in _COLUMNS.items() if column in means}:
             name = curve_name(cfg.experiment_name, cfg.stage.name, cfg.distortion.name)
             points[name][float(cfg.lmbda)].append(found)
     if not points:
@@ -89,13 +89,3 @@ def _curve(name: str, points: Mapping[float, Sequence[dict[str, float]]]) -> RDC
             results[key] = values
     text = "last validation of each run: estimated rate, means over the validation images"
     return RDCurve(name, results, text, parameter=tuple(lmbda for lmbda, _ in means))
-
-
-def _last_validation(folder: Path) -> dict[str, float]:
-    """The newest row of metrics.csv that has a validation's means; empty where there is none."""
-    try:
-        with (folder / "metrics.csv").open(newline="") as stream:
-            rows = [row for row in csv.DictReader(stream) if row.get("val/bpp") and row.get("val/psnr")]
-    except OSError:
-        return {}
-    return {key: float(rows[-1][column]) for key, column in _COLUMNS.items() if rows[-1].get(column)} if rows else {}

@@ -10,7 +10,7 @@ import subprocess
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -19,11 +19,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from jointiq.configs import compose
 from jointiq.console import progress_bar
+from jointiq.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, ConfigError
 from jointiq.files import write_text
-from jointiq.runs.folder import is_finished
+from jointiq.runs.folder import is_finished, last_validation
 from jointiq.runs.name import run_folder
-from jointiq.runs.rerun import again
-from jointiq.sweeps.processes import EXIT_INTERRUPTED, EXIT_TERMINATED, PassOnSigterm, exit_code, start_process
+from jointiq.runs.resume import config_to_train
+from jointiq.sweeps.processes import PassOnSigterm, exit_code, start_process
 
 _POLL_SECONDS = 0.1
 
@@ -44,16 +45,13 @@ class Job:
 
     @classmethod
     def of(cls, overrides: Sequence[str], cfg: DictConfig | None = None) -> Job:
-        """The job of these ``overrides``; ``cfg`` is their composed configuration, where it is at hand.
+        """Return the job of these ``overrides``; ``cfg`` is their composed configuration, where it is at hand.
 
         Raises:
             UserError: ``rerun=`` names no run.
             HydraException: an override that does not go with the configs.
         """
-        if cfg is None:
-            cfg = compose("train", overrides)
-        if cfg.rerun is not None:
-            cfg = again(cfg.rerun, [text for text in overrides if not text.startswith("rerun=")])
+        cfg = config_to_train(compose("train", overrides) if cfg is None else cfg, overrides)
         try:
             folder = run_folder(cfg)
         except (OmegaConfBaseException, ValueError, TypeError):
@@ -64,6 +62,18 @@ class Job:
         """Whether the run's folder holds a finished run of this configuration, and it is not to be trained anew."""
         anew = OmegaConf.select(self.cfg, "resume") == "never" or self.cfg.ckpt_path is not None
         return self.folder is not None and not anew and is_finished(self.folder, self.cfg)
+
+    def metric(self) -> float:
+        """Return the finished run's ``optimized_metric``, at its last validation.
+
+        Raises:
+            ConfigError: the run has logged no such value.
+        """
+        key = OmegaConf.select(self.cfg, "optimized_metric")
+        values = {} if self.folder is None else last_validation(self.folder)
+        if key not in values:
+            raise ConfigError("optimized_metric", key, values or "what a validation has logged; there was none")
+        return values[key]
 
 
 @dataclass(frozen=True)
@@ -94,6 +104,7 @@ def run_jobs(
     folders: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
     record: Path | None = None,
+    first: int = 0,
 ) -> list[JobResult]:
     """Run ``jobs``, each in a process of its own, ``at_once`` at a time, and wait for all of them.
 
@@ -109,6 +120,7 @@ def run_jobs(
         environment: environment variables of the jobs, where this process has not set them.
         record: folder for ``jobs/NUMBER.json`` (overrides, run folder, exit code) and, where several run at a time,
             for what they print, ``jobs/NUMBER.log``. None: nothing is written, and all print here.
+        first: NUMBER of the first job.
 
     Returns:
         One result a job, in the order of ``jobs``. After SIGTERM the started ones have saved and ended, and the others
@@ -117,39 +129,32 @@ def run_jobs(
     Raises:
         KeyboardInterrupt: Ctrl-C; it has reached the jobs too, and they have saved.
     """
-    queue = _Queue(jobs, at_once, gpus, folders, environment, record)
-    return queue.run()
+    if record is not None and first == 0:
+        clear_notes(record)
+    variables = {**(environment or {}), **os.environ}
+    if at_once > 1 and not gpus:
+        # Jobs share the cores; a number that the user has set stays.
+        variables.setdefault("OMP_NUM_THREADS", str(max(len(os.sched_getaffinity(0)) // at_once, 1)))
+    return _Queue(jobs, at_once, gpus, folders, variables, record, first).run()
 
 
+@dataclass
 class _Queue:
     """The state of :func:`run_jobs`."""
 
-    def __init__(
-        self,
-        jobs: Sequence[Job],
-        at_once: int,
-        gpus: Sequence[str],
-        folders: Sequence[str],
-        environment: Mapping[str, str] | None,
-        record: Path | None,
-    ) -> None:
-        self.jobs = jobs
-        self.at_once = at_once
-        self.gpus = gpus
-        self.folders = folders
-        self.environment = {**(environment or {}), **os.environ}
-        self.record = record
-        self.results: dict[int, JobResult] = {}
-        #: By place: the job's number and where it prints to.
-        self.running: dict[int, tuple[int, subprocess.Popen[bytes], IO[str] | None]] = {}
-        if at_once > 1 and not gpus:
-            # Jobs share the cores; a number that the user has set stays.
-            self.environment.setdefault("OMP_NUM_THREADS", str(max(len(os.sched_getaffinity(0)) // at_once, 1)))
+    jobs: Sequence[Job]
+    at_once: int
+    gpus: Sequence[str]
+    folders: Sequence[str]
+    environment: Mapping[str, str]
+    record: Path | None
+    first: int
+    results: dict[int, JobResult] = field(default_factory=dict)
+    #: By place: the job's number and where it prints to.
+    running: dict[int, tuple[int, subprocess.Popen[bytes], IO[str] | None]] = field(default_factory=dict)
 
     def run(self) -> list[JobResult]:
         waiting = deque(range(len(self.jobs)))
-        for earlier in (self.record / "jobs").glob("*.*") if self.record else ():
-            earlier.unlink()
         for number in waiting:
             self._note(number, None)
         several = self.at_once > 1 and self.record is not None
@@ -184,7 +189,7 @@ class _Queue:
             environment["CUDA_VISIBLE_DEVICES"] = self.gpus[place % len(self.gpus)]
         output = None
         if self.at_once > 1 and self.record is not None:
-            output = (self.record / "jobs" / f"{number}.log").open("w")
+            output = (self.record / "jobs" / f"{self.first + number}.log").open("w")
         self._say(number, shlex.join(job.overrides))
         self.running[place] = number, start_process(job.overrides, self.folders, environment, output), output
 
@@ -212,10 +217,16 @@ class _Queue:
     def _note(self, number: int, code: int | None) -> None:
         if self.record is not None:
             job = self.jobs[number]
-            note_job(self.record, number, job.overrides, job.folder, code)
+            note_job(self.record, self.first + number, job.overrides, job.folder, code)
 
     def _say(self, number: int, text: str) -> None:
-        print(f"[{number + 1}/{len(self.jobs)}] {text}", flush=True)
+        print(f"[{self.first + number + 1}/{self.first + len(self.jobs)}] {text}", flush=True)
+
+
+def clear_notes(record: Path) -> None:
+    """Remove what an earlier sweep has left in ``record/jobs``."""
+    for earlier in (record / "jobs").glob("*.*"):
+        earlier.unlink()
 
 
 def note_job(record: Path, number: int, overrides: Sequence[str], folder: Path | None, code: int | None) -> None:

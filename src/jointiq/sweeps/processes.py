@@ -11,13 +11,12 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
+from jointiq.command_line import TRAIN
+from jointiq.errors import EXIT_TERMINATED
+
 # Tells a process which one it is to end with.
 _PARENT = "JOINTIQ_PARENT_PID"
 _PR_SET_PDEATHSIG = 1
-
-#: Exit codes of a process that was stopped: by Ctrl-C, by SIGTERM.
-EXIT_INTERRUPTED = 130
-EXIT_TERMINATED = 128 + signal.SIGTERM
 
 
 def start_process(
@@ -26,14 +25,14 @@ def start_process(
     environment: Mapping[str, str] | None = None,
     output: IO[str] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start ``python -m src.train`` with ``overrides``.
+    """Start a training with ``overrides``.
 
     Args:
         folders: further config folders.
         environment: all environment variables of the process; None: those of this one.
         output: where it prints to, errors included; None: where this process does.
     """
-    command = [sys.executable, "-m", "src.train"]
+    command = list(TRAIN)
     for folder in folders:
         command += ["--config-dir", folder]
     variables = {**(os.environ if environment is None else environment), _PARENT: str(os.getpid())}
@@ -44,7 +43,7 @@ def start_process(
 def run_process(
     overrides: Sequence[str], folders: Sequence[str] = (), environment: Mapping[str, str] | None = None
 ) -> int:
-    """Exit code of ``python -m src.train`` with ``overrides``; see :func:`start_process`.
+    """Train with ``overrides`` and return the exit code; see :func:`start_process`.
 
     Ctrl-C and SIGTERM reach the process as well; it is waited for while it saves.
 
@@ -61,7 +60,7 @@ def run_process(
 
 
 def exit_code(code: int) -> int:
-    """The shell's form of a process's exit code: 128 + signal where a signal ended it."""
+    """Return the shell's form of a process's exit code: 128 + signal where a signal ended it."""
     return code if code >= 0 else 128 - code
 
 

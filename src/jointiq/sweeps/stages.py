@@ -8,27 +8,24 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from hydra import compose
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from jointiq.command_line import command, override
-from jointiq.errors import UserError
+from jointiq.configs import compose
+from jointiq.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, UserError
 from jointiq.files import atomic_path
 from jointiq.runs import folder as run_folder
-from jointiq.runs import name as run_name
 from jointiq.runs import resume
 from jointiq.runs.folder import CHECKPOINT, DONE
-from jointiq.runs.lock import RunLock
-from jointiq.runs.rerun import again
-from jointiq.sweeps.processes import EXIT_INTERRUPTED, EXIT_TERMINATED, run_process
-from jointiq.training.validation import refuse_long_trial, validate
-from jointiq.training.values import PCA
+from jointiq.runs.lock import locked
+from jointiq.runs.name import run_folder as folder_of
+from jointiq.sweeps.processes import run_process
+from jointiq.training.validation import PCA, refuse_long_trial, validate
 
 # What the chain decides itself for each stage.
 _OWN_KEYS = ("stage", "init_from", "ckpt_path", "rerun", "resume", "paths.run_dir")
@@ -61,7 +58,7 @@ def run_chain(cfg: DictConfig, overrides: Sequence[str], config_dirs: Sequence[s
         UserError: a value that cannot be used in one of the stages, or a stage that failed.
         KeyboardInterrupt: a stage was stopped with Ctrl-C.
     """
-    folder = run_name.run_folder(cfg)
+    folder = folder_of(cfg)
     stages = plan(cfg, folder, overrides)
     for stage in stages:
         # The long first stage is not to be trained for a mistake in the last one.
@@ -71,80 +68,65 @@ def run_chain(cfg: DictConfig, overrides: Sequence[str], config_dirs: Sequence[s
         raise UserError(
             f"init_from={cfg.init_from}: no such file; allowed: a checkpoint to take the first stage's place, or {PCA}"
         )
-    trained = resume.begins_anew(cfg)
+    anew = resume.begins_anew(cfg)
     _describe(folder, cfg)
     for number, stage in enumerate(stages, start=1):
         label = f"stage {number} of {len(stages)}, {stage.folder.name}"
-        if not trained and (stage.folder / DONE).is_file() and run_folder.holds(stage.folder, stage.cfg):
+        is_ours = not anew and run_folder.holds(stage.folder, stage.cfg)
+        if is_ours and (stage.folder / DONE).is_file():
             _say(f"{label}: finished, skipped")
             continue
-        goes_on = not trained and run_folder.holds(stage.folder, stage.cfg)
-        start = resume.newest(stage.folder) if goes_on else resume.Start()
+        start = resume.newest(stage.folder) if is_ours else resume.Start()
         for warning in start.warnings:
             _say(warning)
         _say(f"{label}: continued" if start.checkpoint else label)
         _move_aside(stages[number:] if start.checkpoint else stages[number - 1 :])
-        how = {"ckpt_path": start.checkpoint} if start.checkpoint else {"resume": "never"}
-        code = _run([*stage.overrides, *_texts(how)], config_dirs)
-        if code == EXIT_INTERRUPTED:
-            _say("the same command goes on")
-            raise KeyboardInterrupt
-        if code == EXIT_TERMINATED:
-            sys.exit(EXIT_TERMINATED)
-        if code:
-            raise UserError(f"{label} failed with exit code {code}; its message is above")
-        trained = True
+        how = override("ckpt_path", start.checkpoint) if start.checkpoint else "resume=never"
+        _train(label, (*stage.overrides, how), config_dirs)
+        anew = True  # the later stages start from what this one has come to
     _finish(folder, stages[-1].folder)
     return folder
 
 
-def _run(overrides: Sequence[str], config_dirs: Sequence[str]) -> int:
+def _train(label: str, overrides: Sequence[str], config_dirs: Sequence[str]) -> None:
+    """Train a stage in a process of its own; return only where it has been finished."""
     try:
-        return run_process(overrides, config_dirs)
+        code = run_process(overrides, config_dirs)
     except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+        code = EXIT_INTERRUPTED
+    if code == EXIT_INTERRUPTED:
+        _say("the same command goes on")
+        raise KeyboardInterrupt
+    if code == EXIT_TERMINATED:
+        sys.exit(EXIT_TERMINATED)
+    if code:
+        raise UserError(f"{label} failed with exit code {code}; its message is above")
 
 
 def plan(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> list[Stage]:
-    """The stages of a run in ``folder``, each with what is typed for it and what that comes to.
+    """Return the stages of a run in ``folder``, each with what is typed for it and what that comes to.
 
-    Without the first one where ``init_from`` names a checkpoint, which takes its place.
+    Every stage starts from the one before it; where ``init_from`` names a checkpoint, that takes the first one's place.
+    With ``rerun=`` they are those of an earlier chain, from their saved configurations.
     """
-    return (_composed if cfg.rerun is None else _repeated)(cfg, folder, overrides)
-
-
-def _composed(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> list[Stage]:
-    stages = []
-    start = cfg.init_from
-    links = list(enumerate(cfg.stage.chain, start=1))
-    for number, link in links if start in (None, PCA) else links[1:]:
-        kept = [text for text in overrides if _key(text) not in (*_OWN_KEYS, *link)]
-        at = folder / f"{number}_{link.stage}"
-        own: dict[str, Any] = {**link, "paths.run_dir": at, **({} if start is None else {"init_from": start})}
-        told = (*kept, *_texts(own))
-        stages.append(Stage(at, told, compose("train", overrides=list(told))))
-        start = at / CHECKPOINT
-    return stages
-
-
-def _repeated(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> list[Stage]:
-    """The stages of an earlier chain, from their saved configurations."""
-    stages: list[Stage] = []
     kept = [text for text in overrides if _key(text) not in _OWN_KEYS]
+    stages: list[Stage] = []
+    start = cfg.init_from
     for number, link in enumerate(cfg.stage.chain, start=1):
-        name = f"{number}_{link.stage}"
-        if number == 1 and cfg.init_from not in (None, PCA):
+        if number == 1 and start not in (None, PCA):
             continue
-        start = stages[-1].folder / CHECKPOINT if stages else cfg.init_from
-        own: dict[str, Any] = {"paths.run_dir": folder / name, **({} if start is None else {"init_from": start})}
-        earlier = Path(cfg.rerun) / name
-        told = [*kept, *_texts(own)]
-        stages.append(Stage(folder / name, (override("rerun", earlier), *told), again(earlier, told)))
+        name = f"{number}_{link.stage}"
+        own = [override("paths.run_dir", folder / name)]
+        if start is not None:
+            own.append(override("init_from", start))
+        if cfg.rerun is None:
+            chosen = [override(key, value) for key, value in link.items()]
+            typed = (*(text for text in kept if _key(text) not in link), *chosen, *own)
+        else:
+            typed = (override("rerun", Path(cfg.rerun) / name), *kept, *own)
+        stages.append(Stage(folder / name, typed, resume.config_to_train(compose("train", list(typed)), typed)))
+        start = folder / name / CHECKPOINT
     return stages
-
-
-def _texts(values: Mapping[str, Any]) -> list[str]:
-    return [override(key, value) for key, value in values.items()]
 
 
 def _key(text: str) -> str:
@@ -163,10 +145,8 @@ def _move_aside(stages: Sequence[Stage]) -> None:
     for stage in stages:
         if not stage.folder.is_dir():
             continue
-        lock = RunLock(stage.folder)
-        lock.acquire()
-        moved = run_folder.move_aside(stage.folder)
-        lock.release()
+        with locked(stage.folder):
+            moved = run_folder.move_aside(stage.folder)
         if moved is not None:
             _say(f"an earlier run was moved to {moved}")
 

@@ -1,7 +1,6 @@
-"""A sweep (``-m``): every job is a process of its own.
+"""A sweep (``-m``): its jobs, run here or by another launcher of Hydra's, and how they stand.
 
-Lightning starts the extra processes of a distributed job by repeating the command line, sweep and all. One process a
-job keeps that from happening, and keeps a job that fails from taking the others with it.
+:mod:`hydra_plugins.jointiq_sweeps` is what Hydra sees of it.
 """
 
 from __future__ import annotations
@@ -10,151 +9,93 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 from hydra.conf import HydraConf
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
-from hydra.experimental.callback import Callback
-from hydra.types import RunMode
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import CompactHydraException
+from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
-from jointiq.errors import EXIT_USER_ERROR, ConfigError, UserError
+from jointiq.errors import EXIT_TERMINATED, EXIT_USER_ERROR, ConfigError, UserError, one_line_errors
 from jointiq.runs.status import read_sweep, status_table
 from jointiq.sweeps.curves import close_sweep
-from jointiq.sweeps.jobs import Job, note_job, run_jobs
-from jointiq.sweeps.processes import EXIT_TERMINATED, run_process
-
-_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
-# The sweeper that comes with Hydra: every combination of the values, the last key changing fastest.
-_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+from jointiq.sweeps.jobs import Job, JobResult, clear_notes, note_job, run_jobs
+from jointiq.sweeps.processes import run_process
 
 _POLL_SECONDS = 5.0
 
 
-def is_sweep(hydra: HydraConf) -> bool:
-    """Whether this is a job of a sweep, and not what a single command or a sweep's job process runs."""
-    return hydra.mode == RunMode.MULTIRUN
+class JobFailed(CompactHydraException):
+    """A training that has not been finished; Hydra prints it without a traceback."""
 
 
-def is_queued_here(hydra: HydraConf) -> bool:
-    """True for a sweep with Hydra's own launcher, which only lists the jobs; :mod:`jointiq.sweeps.jobs` runs them.
+def launch_here(hydra: HydraConf, job_overrides: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
+    """Run jobs of a sweep in processes of their own and return what has become of each.
 
-    Other launchers (submitit, Ray) run each job in a process of their own.
-    """
-    return is_sweep(hydra) and hydra.launcher.get("_target_") == _LAUNCHER
-
-
-class Queue:
-    """The jobs that Hydra's own launcher lists; they run when the list is complete."""
-
-    def __init__(self) -> None:
-        self._jobs: list[Job] = []
-        self._settings: HydraConf | None = None
-
-    def add(self, hydra: HydraConf, cfg: DictConfig) -> None:
-        """Put a job of a sweep on the list; ``cfg`` is its configuration.
-
-        Raises:
-            UserError: ``rerun=`` names no run.
-        """
-        self._jobs.append(Job.of(tuple(hydra.overrides.task), cfg))
-        self._settings = hydra
-
-    def run(self) -> int:
-        """Run the jobs, and print how they stand at the end.
-
-        Returns:
-            Exit code: 0 where all are done (or there are none), 1 where one failed, 143 after SIGTERM.
-
-        Raises:
-            ConfigError: wrong numbers of jobs or devices.
-            KeyboardInterrupt: Ctrl-C; started jobs have saved.
-        """
-        if self._settings is None:
-            return _summarise(NoteSweep.ended.pop()) if NoteSweep.ended else 0
-        record = Path(self._settings.sweep.dir)
-        at_once, gpus = places(self._jobs[0].cfg)
-        try:
-            results = run_jobs(
-                self._jobs, at_once, gpus, config_dirs(self._settings), group(self._settings), record=record
-            )
-        finally:
-            status_table(read_sweep(record)).print()
-        close_sweep(record)
-        if any(result.failed for result in results):
-            return 1
-        return 0 if all(result.code == 0 for result in results) else EXIT_TERMINATED
-
-
-class NoteSweep(Callback):
-    """Hydra's hook in the process in which a sweep was typed, around what another launcher does with it."""
-
-    #: Folders of sweeps that another launcher has been given, and of those that it has run.
-    begun: list[Path] = []  # noqa: RUF012  shared on purpose: Hydra makes the object
-    ended: list[Path] = []  # noqa: RUF012
-
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Note all jobs as waiting (in a cluster's queue it may be long until they start), and say where they stand."""
-        if config.hydra.launcher["_target_"] == _LAUNCHER or config.hydra.sweeper["_target_"] != _SWEEPER:
-            return
-        try:
-            jobs = [Job.of(overrides) for overrides in _listed(config.hydra.overrides.task)]
-        except (HydraException, UserError):
-            return  # the launcher comes upon the same, and says so
-        record = Path(config.hydra.sweep.dir)
-        for earlier in (record / "jobs").glob("*.*"):
-            earlier.unlink()
-        for number, job in enumerate(jobs):
-            note_job(record, number, job.overrides, job.folder, None)
-        print(f"{len(jobs)} jobs; how they stand: python -m src.status {record}", flush=True)
-        self.begun.append(record)
-        # From here on an exception is a launcher's, and comes to lost_job instead of being printed by Hydra.
-        os.environ.setdefault("HYDRA_FULL_ERROR", "1")
-
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Note the sweep's folder."""
-        self.begun.clear()
-        if config.hydra.launcher["_target_"] != _LAUNCHER:
-            self.ended.append(Path(config.hydra.sweep.dir))
-
-
-def lost_job(error: Exception) -> None:
-    """Say that a job has ended without a result (its node failed, it was cancelled), and wait for those that train.
+    A job's return value is its ``optimized_metric``, of an earlier run where that is finished; a failed one raises
+    :class:`JobFailed` for who asks for its value.
 
     Args:
-        error: what the launcher raised.
+        hydra: the sweep's settings.
+        job_overrides: what is typed for each job.
+        first: number of the first one in the sweep; sweepers may launch several batches.
 
     Raises:
-        Exception: ``error``, if there is no such sweep.
+        SystemExit: code 2, wrong numbers of jobs or devices, or a ``rerun=`` that names no run; 130, Ctrl-C; 143,
+            SIGTERM. Started jobs have saved.
     """
-    if not NoteSweep.begun:
-        raise error
-    record = NoteSweep.begun.pop()
-    message = " ".join(str(error).splitlines()[:2])
-    print(f"error: {message}; other jobs go on, the same command tries this one again", file=sys.stderr, flush=True)
-    while any(run.state == "running" for run in read_sweep(record)):
-        time.sleep(_POLL_SECONDS)
-    NoteSweep.ended.append(record)
+    with one_line_errors():
+        jobs = [Job.of(overrides) for overrides in job_overrides]
+        at_once, gpus = places(jobs[0].cfg)
+        record = Path(hydra.sweep.dir)
+        results = run_jobs(jobs, at_once, gpus, config_dirs(hydra), group(hydra), record, first)
+    if any(result.code in (None, EXIT_TERMINATED) for result in results):
+        sys.exit(EXIT_TERMINATED)
+    return [_job_return(result) for result in results]
 
 
-def _listed(overrides: Sequence[str]) -> list[tuple[str, ...]]:
-    """What is typed for each job of a sweep, in the order of Hydra's own sweeper."""
-    parser = OverridesParser.create(GlobalHydra.instance().config_loader())
-    values: dict[str, list[str]] = {}
-    for override in parser.parse_overrides(list(overrides)):
-        several = override.is_sweep_override()
-        texts = override.sweep_string_iterator() if several else [override.get_value_element_as_str()]
-        key = override.get_key_element()
-        values[key] = [f"{key}={text}" for text in texts]
-    return list(product(*values.values()))
+def _job_return(result: JobResult) -> JobReturn:
+    returned = JobReturn(overrides=result.job.overrides, cfg=result.job.cfg, task_name="train")
+    try:
+        if result.code != 0:
+            raise JobFailed(f"exit code {result.code}; its message is above or in the job's log")
+        returned.return_value = result.job.metric()
+        returned.status = JobStatus.COMPLETED
+    except (JobFailed, UserError) as error:
+        returned.return_value = error
+        returned.status = JobStatus.FAILED
+    return returned
 
 
-def run_elsewhere(hydra: HydraConf, cfg: DictConfig, run_here: Callable[[], None]) -> int:
-    """Run one job of a sweep in the process that another launcher has made for it.
+def launch_elsewhere(launcher: Launcher, record: Path, job_overrides: Sequence[Sequence[str]], first: int) -> None:
+    """Run jobs of a sweep by another launcher (submitit, Ray), each in a process that it makes.
+
+    All are noted as waiting first: in a cluster's queue it may be long until they start. A job that is lost (its node
+    failed, it was cancelled) is told in one line, and those that train are waited for.
+
+    Args:
+        record: the sweep's folder.
+    """
+    with one_line_errors():
+        jobs = [Job.of(overrides) for overrides in job_overrides]
+    if first == 0:
+        clear_notes(record)
+    for number, job in enumerate(jobs, start=first):
+        note_job(record, number, job.overrides, job.folder, None)
+    print(f"{len(jobs)} jobs; how they stand: python -m src.status {record}", flush=True)
+    try:
+        launcher.launch(job_overrides, initial_job_idx=first)
+    except Exception as error:  # each launcher has its own for a job without a result
+        message = " ".join(str(error).splitlines()[:2])
+        print(f"error: {message}; other jobs go on, the same command tries this one again", file=sys.stderr, flush=True)
+        while any(run.state == "running" for run in read_sweep(record)):
+            time.sleep(_POLL_SECONDS)
+
+
+def run_elsewhere(hydra: HydraConf, cfg: DictConfig, run_here: Callable[[], object]) -> float:
+    """Run one job of a sweep in the process that another launcher has made for it, and return its ``optimized_metric``.
 
     A task of a SLURM job trains in its own process: SLURM has started one for every device. Everywhere else Lightning
     starts the processes of a distributed run, by repeating a command line, so that the job gets one of its own.
@@ -163,8 +104,8 @@ def run_elsewhere(hydra: HydraConf, cfg: DictConfig, run_here: Callable[[], None
         cfg: the job's configuration.
         run_here: trains it in this process.
 
-    Returns:
-        The exit code of the training.
+    Raises:
+        JobFailed: the training has failed or was stopped; the sweep's folder says with which exit code.
     """
     job = Job.of(tuple(hydra.overrides.task), cfg)
     record, number = Path(hydra.sweep.dir), hydra.job.num
@@ -186,21 +127,35 @@ def run_elsewhere(hydra: HydraConf, cfg: DictConfig, run_here: Callable[[], None
             code = EXIT_USER_ERROR
     if is_first:
         note_job(record, number, job.overrides, job.folder, code)
-    return code
+    if code:
+        raise JobFailed(f"exit code {code}; its message is in the job's log")
+    return job.metric()
+
+
+def print_table(record: Path) -> None:
+    """Print how the jobs of a sweep stand, if it has any."""
+    if runs := read_sweep(record):
+        status_table(runs).print()
+
+
+def close(record: Path) -> int:
+    """Write what a finished sweep comes down to and return its exit code: 0 where all jobs are done, else 1."""
+    close_sweep(record)
+    return int(any(run.state != "done" for run in read_sweep(record)))
 
 
 def config_dirs(hydra: HydraConf) -> list[str]:
-    """Config folders that were given on the command line."""
+    """Return the config folders that were given on the command line."""
     return [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
 
 
 def group(hydra: HydraConf) -> dict[str, str]:
-    """W&B's environment variable that puts the runs of a sweep's jobs into one group, named by the sweep's folder."""
-    return {"WANDB_RUN_GROUP": Path(hydra.sweep.dir).name} if is_sweep(hydra) else {}
+    """Return W&B's environment variable that puts a sweep's runs into one group, named by the sweep's folder."""
+    return {"WANDB_RUN_GROUP": Path(hydra.sweep.dir).name}
 
 
 def places(cfg: DictConfig, environment: Mapping[str, str] = os.environ) -> tuple[int, list[str]]:
-    """How many jobs a sweep runs at a time, and on which GPUs.
+    """Return how many jobs a sweep runs at a time, and on which GPUs.
 
     ``sweep.jobs`` where it is given. Otherwise ``sweep.per_gpu`` on every ``trainer.devices`` GPUs, or one job at a
     time where no GPU is used.
@@ -230,14 +185,6 @@ def places(cfg: DictConfig, environment: Mapping[str, str] = os.environ) -> tupl
         raise ConfigError("trainer.devices", devices, f"1 to {len(gpus)}, the GPUs of this machine")
     sets = [",".join(gpus[first : first + devices]) for first in range(0, len(gpus) - devices + 1, devices)]
     return cfg.sweep.jobs or cfg.sweep.per_gpu * len(sets), sets
-
-
-def _summarise(record: Path) -> int:
-    """Print how the jobs of a sweep stand; its exit code."""
-    runs = read_sweep(record)
-    status_table(runs).print()
-    close_sweep(record)
-    return int(any(run.state != "done" for run in runs))
 
 
 def _gpus(environment: Mapping[str, str]) -> list[Any]:

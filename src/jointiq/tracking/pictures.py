@@ -18,7 +18,6 @@ from torch.nn import functional as F
 from jointiq.errors import check_whole
 from jointiq.evaluation.context_weights import effective_positions, weight_maps
 from jointiq.layers.global_context import GlobalContext
-from jointiq.training.callbacks.stop import leaves_out_validation
 from jointiq.training.modules.losses import psnr
 
 _ERROR_GAIN = 8
@@ -84,7 +83,7 @@ def is_due(trainer: Trainer, every: int) -> bool:
 
     The last one runs at the last step, or, where a time cap has ended the training, then or after it.
     """
-    if leaves_out_validation(trainer):
+    if trainer.interrupted:
         return False
     # Not counted, so that a continued run shows what an unbroken one shows.
     earlier = trainer.global_step // int(trainer.val_check_interval) - 1

@@ -1,39 +1,142 @@
-"""What a training consists of, built from its configuration: Lightning's trainer, callbacks, loggers."""
+"""What a training consists of, built from its configuration: module, data, Lightning's trainer, callbacks, loggers."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
-from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import hydra
 import lightning
+import torch
 from hydra.errors import InstantiationException
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
-from jointiq.errors import DataError, UserError
-from jointiq.training.callbacks.checkpoint import WeightMean
-from jointiq.training.callbacks.checkpoint_io import AtomicCheckpointIO
+from jointiq.data import build_data
+from jointiq.data.latents import LatentData
+from jointiq.errors import UserError
+from jointiq.models import build_model
+from jointiq.runs.resume import Start
+from jointiq.training.callbacks.averaging import WeightMean
+from jointiq.training.callbacks.checkpoint_io import AtomicCheckpointIO, check_same_averaging, check_same_model
 from jointiq.training.callbacks.compiled import Compile
 from jointiq.training.callbacks.health import FiniteLoss
-from jointiq.training.callbacks.late_validation import LateValidation
-from jointiq.training.callbacks.status_file import StatusFile
 from jointiq.training.callbacks.step_seed import StepSeed
 from jointiq.training.callbacks.stop import StopOnSignal
 from jointiq.training.csv_log import CsvLog
-from jointiq.training.modules.compression import NonFiniteError
+from jointiq.training.modules.compression import CompressionModule, EnhancementModule, optimizer_of
+from jointiq.training.modules.entropy import EntropyModule
+from jointiq.training.modules.losses import RateDistortionLoss
+from jointiq.training.schedules import Schedule, build_schedule
+from jointiq.training.start.initialise import initialise
+from jointiq.training.start.pca import PIXELS, start_from_components
+from jointiq.training.validation import PCA
+
+#: What trains, by ``stage.trains``.
+MODULES = {"all": CompressionModule, "enhancer": EnhancementModule, "entropy": EntropyModule}
 
 
-def build_trainer(cfg: DictConfig, stop: StopOnSignal) -> lightning.Trainer:
-    """Return Lightning's trainer with our callbacks and the loggers of ``cfg.logger``.
+@dataclass(frozen=True)
+class Training:
+    """All that a training consists of.
+
+    Attributes:
+        module: the network with its loss and optimizer.
+        data: patches and validation images.
+        trainer: Lightning's.
+        stop: the callback that ends the training on a signal.
+        first_step: optimizer steps that are done already.
+        taken: which weights it starts from, in words; None: none.
+    """
+
+    module: CompressionModule
+    data: lightning.LightningDataModule
+    trainer: lightning.Trainer
+    stop: StopOnSignal
+    first_step: int
+    taken: str | None
+
+
+def build_training(cfg: DictConfig, start: Start) -> Training:
+    """Build what ``cfg`` describes, ready to go on from ``start``.
 
     Args:
         cfg: the composed config; ``paths.run_dir`` is the run's folder.
-        stop: the callback that ends the training on a signal.
+
+    Raises:
+        UserError: a value, image or checkpoint that cannot be used.
+    """
+    lightning.seed_everything(cfg.seed, workers=True, verbose=False)
+    images = build_data(cfg.data, seed=cfg.seed)
+    images.setup("fit")
+    net = build_model(model_config(cfg))
+    taken = None
+    state = start.read()
+    if start.checkpoint is not None and state is not None:
+        check_same_model(state, net.config, start.checkpoint)
+        check_same_averaging(state, cfg.optim.ema_decay is not None, start.checkpoint)
+    elif cfg.init_from == PCA:
+        taken = start_from_components(net, images.first_patches(PIXELS), cfg.lmbda)
+    elif cfg.init_from is not None:
+        taken = initialise(net, cfg.init_from, cfg.stage.get("takes", "model"))
+    module = MODULES[cfg.stage.trains](
+        net,
+        RateDistortionLoss(cfg.lmbda, cfg.distortion.name, cfg.distortion.rate_unit, cfg.distortion.rate_positions),
+        schedule(cfg),
+        lr=cfg.optim.lr,
+        aux_lr=cfg.optim.aux_lr,
+        clip_norm=cfg.optim.clip_norm,
+        crop=cfg.stage.crop,
+        name=cfg.experiment_name,
+        optimizer=optimizer_of(OmegaConf.to_container(cfg.optim, resolve=True)),  # type: ignore[arg-type]
+    )
+    data = LatentData(images, net, cfg.stage.copies, cfg.paths.latents) if cfg.stage.trains == "entropy" else images
+    stop = StopOnSignal()
+    read = {} if start.checkpoint is None or state is None else {start.checkpoint: state}
+    trainer = build_trainer(cfg, stop, AtomicCheckpointIO(read))
+    set_training_layout(net, trainer.strategy.root_device, cfg.trainer.precision)
+    return Training(module, data, trainer, stop, state["global_step"] if state else 0, taken)
+
+
+def model_config(cfg: DictConfig) -> dict[str, Any]:
+    """Return what :func:`jointiq.models.build_model` reads: the model's group, with the enhancer's (or None) inside."""
+    config: dict[str, Any] = OmegaConf.to_container(cfg.model, resolve=True)  # type: ignore[assignment]
+    enhancer: Any = OmegaConf.to_container(cfg.enhancer, resolve=True)
+    return {**config, "enhancer": enhancer if enhancer["name"] is not None else None}
+
+
+def schedule(cfg: DictConfig) -> Schedule:
+    """Return the factor of the learning rate over the run's progress: ``optim.schedule`` with its settings."""
+    optim = cfg.optim
+    return build_schedule(
+        optim.schedule,
+        cfg.trainer.max_steps,
+        optim.halvings,
+        optim.decay_steps,
+        optim.decay_share,
+        optim.final_share,
+        optim.pretrain_share,
+        optim.pretrain_factor,
+    )
+
+
+def set_training_layout(net: nn.Module, device: torch.device, precision: str) -> None:
+    """Lay out the weights of ``net``, and with them its feature maps, for training on ``device``.
+
+    Networks are built with channels last, which is what tensor cores, bfloat16 and inference on CPUs want. A CPU's
+    float32 gradients of large convolutions are a quarter faster with planes, and they are most of a step.
+
+    Args:
+        precision: arithmetic, as Lightning names it.
+    """
+    if device.type == "cpu" and precision.startswith("32"):
+        net.to(memory_format=torch.contiguous_format)
+
+
+def build_trainer(cfg: DictConfig, stop: StopOnSignal, checkpoint_io: AtomicCheckpointIO) -> lightning.Trainer:
+    """Build Lightning's trainer with our callbacks and the loggers of ``cfg.logger``.
 
     Raises:
         UserError: an argument that Lightning, a callback or a logger refuses.
@@ -46,6 +149,8 @@ def build_trainer(cfg: DictConfig, stop: StopOnSignal) -> lightning.Trainer:
         callbacks.insert(0, WeightMean(cfg.optim.ema_decay))
     if cfg.optim.get("compile"):
         callbacks.append(Compile(cfg.optim.compile))
+    # SLURM, where this is one of its tasks; without Lightning's way to queue a job again, which saves elsewhere.
+    cluster = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
     try:
         return lightning.Trainer(
             **arguments,
@@ -57,27 +162,15 @@ def build_trainer(cfg: DictConfig, stop: StopOnSignal) -> lightning.Trainer:
             # What the networks precompute for a size must stay usable in training.
             inference_mode=False,
             num_sanity_val_steps=0,
-            callbacks=[
-                StepSeed(cfg.seed),
-                FiniteLoss(),
-                stop,
-                *callbacks,
-                StatusFile(Path(cfg.paths.run_dir)),
-                LateValidation(),
-            ],
+            callbacks=[StepSeed(cfg.seed), FiniteLoss(), stop, *callbacks],
             logger=loggers,
-            plugins=[AtomicCheckpointIO(), *_cluster()],
+            plugins=[checkpoint_io, *cluster],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
         )
     except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"trainer: {' '.join(str(error).split())}; allowed: see conf/trainer") from error
-
-
-def _cluster() -> list[Any]:
-    """SLURM, where this is one of its tasks; without Lightning's way to queue a job again, which saves elsewhere."""
-    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
 
 
 def start_logs(cfg: DictConfig, trainer: lightning.Trainer, first_step: int) -> None:
@@ -96,29 +189,3 @@ def _instantiate(group: str, settings: DictConfig) -> Any:
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from error
         raise UserError(f"{group}: {' '.join(str(error).split())}") from error
-
-
-@contextlib.contextmanager
-def one_line_errors(last: Path) -> Iterator[None]:
-    """Say what Lightning and the data workers wrap into tracebacks, or into an exit code, as what it is."""
-    try:
-        yield
-    except SystemExit as error:
-        if isinstance(error.__context__, KeyboardInterrupt):  # Lightning makes a failure of it: exit code 1
-            raise KeyboardInterrupt from error
-        raise
-    except NonFiniteError as error:
-        kept = f"last good checkpoint: {last}" if last.is_file() else "no checkpoint had been saved yet"
-        raise NonFiniteError(f"{error}; {kept}; a smaller optim.lr or optim.clip_norm=1 may help") from error
-    except DataError as error:
-        # An error of a worker process arrives with its traceback; the message is the last line.
-        raise DataError(str(error).strip().splitlines()[-1].removeprefix("jointiq.errors.DataError: ")) from error
-    except MisconfigurationException as error:
-        raise UserError(f"trainer: {' '.join(str(error).split())}") from error
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise UserError(
-            f"the disk is full ({error.filename or last.parent.parent}); what was saved stays; make room and type the "
-            "same command, which goes on"
-        ) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,16 +40,7 @@ class CsvLog(CSVLogger):
 
         To be called before the first metric is logged.
         """
-        # Lightning numbers rows from 0: row `step` belongs to the step after `step` finished ones.
-        self.experiment.keep(lambda row: row["step"].isdigit() and int(row["step"]) < step)
-
-    @rank_zero_only
-    def drop_validation(self, step: int) -> None:
-        """Drop the row of a validation after ``step`` optimizer steps, if there is one: it will be run again.
-
-        To be called before the first metric is logged.
-        """
-        self.experiment.keep(lambda row: int(row["step"]) != step - 1 or not row.get("val/loss"))
+        self.experiment.keep_until(step)
 
 
 class _Writer(ExperimentWriter):
@@ -59,11 +50,12 @@ class _Writer(ExperimentWriter):
         super().__init__(log_dir=str(file.parent))
         self.file = file
 
-    def keep(self, is_kept: Callable[[dict[str, str]], bool]) -> None:
-        """Keep the rows that ``is_kept`` says; a last line that was cut short is none."""
+    def keep_until(self, step: int) -> None:
+        """Keep the rows of the first ``step`` steps; a last line that was cut short is none."""
         text = self.file.read_text() if self.file.is_file() else ""
         reader = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
-        rows = [row for row in reader if row.get("step") and is_kept(row)]
+        # Lightning numbers rows from 0: row `step` belongs to the step after `step` finished ones.
+        rows = [row for row in reader if (at := row.get("step") or "").isdigit() and int(at) < step]
         if rows:
             self.metrics_keys = list(reader.fieldnames or ())
             self._write(rows)
@@ -82,4 +74,4 @@ class _Writer(ExperimentWriter):
         self._write(rows)
 
     def _check_log_dir_exists(self) -> None:
-        """Lightning removes an earlier file here; :meth:`keep` does what is to be done."""
+        """Lightning removes an earlier file here; :meth:`keep_until` does what is to be done."""

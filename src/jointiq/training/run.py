@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
 import warnings
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import lightning
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig, OmegaConf
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig
 
 from jointiq.command_line import command
-from jointiq.data import build_data
-from jointiq.data.latents import LatentData
-from jointiq.errors import UserError
-from jointiq.models import build_model
+from jointiq.errors import DataError, UserError
 from jointiq.runs import folder as run_folder
-from jointiq.runs import name as run_name
-from jointiq.runs import resume
-from jointiq.runs.lock import RunLock
-from jointiq.training.assemble import build_trainer, one_line_errors, start_logs
-from jointiq.training.callbacks.checkpoint_io import check_same_averaging, check_same_model, read_training_checkpoint
-from jointiq.training.callbacks.status_file import note_failure
-from jointiq.training.callbacks.stop import StopOnSignal
-from jointiq.training.from_config import model_config, schedule
-from jointiq.training.memory_format import set_training_layout
-from jointiq.training.modules.compression import CompressionModule, EnhancementModule, optimizer_of
-from jointiq.training.modules.entropy import EntropyModule
-from jointiq.training.modules.losses import RateDistortionLoss
-from jointiq.training.start.initialise import initialise
-from jointiq.training.start.pca import PIXELS, start_from_components
-from jointiq.training.values import PCA
-
-#: What trains, by ``stage.trains``.
-MODULES = {"all": CompressionModule, "enhancer": EnhancementModule, "entropy": EntropyModule}
+from jointiq.runs.lock import locked
+from jointiq.runs.name import run_folder as folder_of
+from jointiq.runs.resume import find_start
+from jointiq.runs.status import note_failure
+from jointiq.training.assemble import Training, build_training, start_logs
+from jointiq.training.modules.compression import NonFiniteError
 
 
 def quiet() -> None:
@@ -61,118 +49,98 @@ def train(cfg: DictConfig) -> Path:
         KeyboardInterrupt: stopped with Ctrl-C; the state is saved, unless Ctrl-C was typed twice or before the first
             step.
     """
-    folder = run_name.run_folder(cfg)
-    lock = RunLock(folder)
-    try:
-        if _is_first_process() and folder.is_dir():
-            lock.acquire()
-        _go_on(cfg, folder, lock)
-    finally:
-        lock.release()
+    folder = folder_of(cfg)
+    is_first = _is_first_process()  # of the processes of a distributed run, which share the folder
+    with locked(folder) if is_first else contextlib.nullcontext():
+        start = find_start(folder, cfg)
+        for warning in start.warnings:
+            _say(warning)
+        if start.finished:
+            _say(f"finished before: {folder} (resume=never trains it again)")
+            return folder
+        cfg.paths.run_dir = str(folder)
+        training = build_training(cfg, start)
+        start = replace(start, state=None)  # what the checkpoint holds is the trainer's now, which lets go of it
+        if is_first:
+            moved = run_folder.prepare(folder, cfg, start.checkpoint)
+            if moved is not None:
+                _say(f"an earlier run was moved to {moved}")
+        _announce(cfg, training)
+        fit(cfg, training, start.checkpoint)
+        step, stop = training.trainer.global_step, training.stop
+        _say(f"{'stopped' if stop.stopped else 'trained'} at step {step}: {folder / run_folder.CHECKPOINT}")
+        if not stop.stopped and is_first:
+            run_folder.mark_done(folder, step)
+            _say(f"again, from its own configuration: {command(rerun=folder)}")
+    if stop.stopped:
+        _say("the same command goes on")
+        stop.leave(is_first)
     return folder
 
 
-def _go_on(cfg: DictConfig, folder: Path, lock: RunLock) -> None:
-    start = resume.find_start(folder, cfg)
-    for warning in start.warnings:
-        _say(warning)
-    if start.finished:
-        _say(f"finished before: {folder} (resume=never trains it again)")
-    else:
-        _train(cfg, folder, start.checkpoint, lock)
+def fit(cfg: DictConfig, training: Training, checkpoint: str | None) -> None:
+    """Train, and validate the end result; a failure is noted in the run's folder.
 
+    Args:
+        checkpoint: what the training goes on from; None: it begins at step 0.
 
-def _train(cfg: DictConfig, folder: Path, start: str | None, lock: RunLock) -> None:
-    lightning.seed_everything(cfg.seed, workers=True, verbose=False)
-    images = build_data(cfg.data, seed=cfg.seed)
-    images.setup("fit")
-    net = build_model(model_config(cfg))
-    first_step, taken = 0, None
-    if start is not None:
-        checkpoint = read_training_checkpoint(start)
-        check_same_model(checkpoint, net.config, start)
-        check_same_averaging(checkpoint, cfg.optim.ema_decay is not None, start)
-        first_step = checkpoint["global_step"]
-    elif cfg.init_from == PCA:
-        taken = start_from_components(net, images.first_patches(PIXELS), cfg.lmbda)
-    elif cfg.init_from is not None:
-        taken = initialise(net, cfg.init_from, cfg.stage.get("takes", "model"))
-    module = MODULES[cfg.stage.trains](
-        net,
-        RateDistortionLoss(cfg.lmbda, cfg.distortion.name, cfg.distortion.rate_unit, cfg.distortion.rate_positions),
-        schedule(cfg),
-        lr=cfg.optim.lr,
-        aux_lr=cfg.optim.aux_lr,
-        clip_norm=cfg.optim.clip_norm,
-        crop=cfg.stage.crop,
-        name=cfg.experiment_name,
-        optimizer=optimizer_of(OmegaConf.to_container(cfg.optim, resolve=True)),  # type: ignore[arg-type]
-    )
-    data = LatentData(images, net, cfg.stage.copies, cfg.paths.latents) if cfg.stage.trains == "entropy" else images
-
-    cfg.paths.run_dir = str(folder)
-    stop = StopOnSignal()
-    trainer = build_trainer(cfg, stop)
-    set_training_layout(net, trainer.strategy.root_device, cfg.trainer.precision)
-    if _is_first_process() and not lock.is_held:
-        # A command that cannot run leaves no folder, so a new one is locked only here.
-        lock.acquire()
-        if resume.find_start(folder, cfg) != resume.Start(start):
-            # Another process has trained the same meanwhile.
-            _go_on(cfg, folder, lock)
-            return
-    _open_folder(cfg, folder, start, lock)
-    _announce(cfg, folder, net, first_step, taken)
-    last = folder / run_folder.CHECKPOINT
+    Raises:
+        UserError: the training diverged, or an image, a disk or the trainer failed.
+    """
+    folder = Path(cfg.paths.run_dir)
+    trainer, module, data = training.trainer, training.module, training.data
     try:
-        start_logs(cfg, trainer, first_step)
-        with one_line_errors(last):
-            trainer.fit(module, datamodule=data, ckpt_path=start, weights_only=True)
-            if not stop.stopped and module.validated_at != trainer.global_step:
+        start_logs(cfg, trainer, training.first_step)
+        with one_line_errors(folder / run_folder.CHECKPOINT):
+            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+            if not training.stop.stopped and module.validated_at != trainer.global_step:
                 trainer.validate(module, datamodule=data, verbose=False)
     except Exception as error:
-        _note_failure(folder, error)
+        if _is_first_process():
+            kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+            note_failure(folder, f"{kind}{' '.join(str(error).split())}")
         raise
-    _say(f"{'stopped' if stop.stopped else 'trained'} at step {trainer.global_step}: {last}")
-    if stop.stopped:
-        _say("the same command goes on")
-        stop.leave(_is_first_process())
-        return
-    _finish(folder, trainer.global_step)
+
+
+@contextlib.contextmanager
+def one_line_errors(last: Path) -> Iterator[None]:
+    """Say what Lightning and the data workers wrap into tracebacks, or into an exit code, as what it is."""
+    try:
+        yield
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # Lightning makes a failure of it: exit code 1
+            raise KeyboardInterrupt from error
+        raise
+    except NonFiniteError as error:
+        kept = f"last good checkpoint: {last}" if last.is_file() else "no checkpoint had been saved yet"
+        raise NonFiniteError(f"{error}; {kept}; a smaller optim.lr or optim.clip_norm=1 may help") from error
+    except DataError as error:
+        # An error of a worker process arrives with its traceback; the message is the last line.
+        raise DataError(str(error).strip().splitlines()[-1].removeprefix("jointiq.errors.DataError: ")) from error
+    except MisconfigurationException as error:
+        raise UserError(f"trainer: {' '.join(str(error).split())}") from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(
+            f"the disk is full ({error.filename or last.parent.parent}); what was saved stays; make room and type the "
+            "same command, which goes on"
+        ) from error
 
 
 @rank_zero_only
-def _open_folder(cfg: DictConfig, folder: Path, start: str | None, lock: RunLock) -> None:
-    while (moved := run_folder.prepare(folder, cfg, start)) is not None:
-        _say(f"an earlier run was moved to {moved}")
-        # The lock has moved too, and another process may have trained at the folder's path since.
-        lock.acquire()
-
-
-@rank_zero_only
-def _announce(cfg: DictConfig, folder: Path, net: Any, first_step: int, taken: str | None) -> None:
-    parameters = sum(parameter.numel() for parameter in net.parameters()) / 1e6
-    start = f", continuing after step {first_step}" if first_step else ""
+def _announce(cfg: DictConfig, training: Training) -> None:
     if cfg.data.name == "sample":
         _say(
             "warning: data=sample is a handful of photographs for trying things out, not a training set; yours: "
             "data=folder data.train_dir=DIR data.val_dir=DIR"
         )
-    _say(f"{cfg.experiment_name}: lmbda {cfg.lmbda:g}, {parameters:.2f} million parameters{start}, run folder {folder}")
-    if taken is not None:
-        _say(f"init_from: {taken}")
-
-
-@rank_zero_only
-def _finish(folder: Path, step: int) -> None:
-    run_folder.mark_done(folder, step)
-    _say(f"again, from its own configuration: {command(rerun=folder)}")
-
-
-@rank_zero_only
-def _note_failure(folder: Path, error: Exception) -> None:
-    kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-    note_failure(folder, f"{kind}{' '.join(str(error).split())}")
+    parameters = sum(parameter.numel() for parameter in training.module.net.parameters()) / 1e6
+    size = f"lmbda {cfg.lmbda:g}, {parameters:.2f} million parameters"
+    start = f", continuing after step {training.first_step}" if training.first_step else ""
+    _say(f"{cfg.experiment_name}: {size}{start}, run folder {cfg.paths.run_dir}")
+    if training.taken is not None:
+        _say(f"init_from: {training.taken}")
 
 
 @rank_zero_only

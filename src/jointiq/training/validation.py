@@ -14,10 +14,23 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from jointiq.configs import rate_rows
-from jointiq.data import data_set_names
+from jointiq.data import LATENT, data_set_names
 from jointiq.errors import ConfigError, UserError, check_whole
 from jointiq.training.schedules import SCHEDULES
-from jointiq.training.values import ALL_POSITIONS, COMPILE_MODES, DISTORTIONS, LATENT, MIN_SIDE, PCA, RATE_UNITS
+
+#: The value of ``init_from`` that names no file: :mod:`jointiq.training.start.pca`.
+PCA = "pca"
+
+DISTORTIONS = ("mse", "ms_ssim")
+RATE_UNITS = ("nats", "bits")
+#: The value of ``distortion.rate_positions`` that counts the rate of every position.
+ALL_POSITIONS = "all"
+
+#: Values of ``optim.compile``: no, yes, and torch's name for replaying whole GPU graphs.
+COMPILE_MODES = (False, True, "reduce-overhead")
+
+#: Smallest side of a training patch: four halvings of MS-SSIM, and of g_a, leave one pixel of it.
+MIN_SIDE = 16
 
 #: Keys that a row of the rate table fills, unless the scale or the user does.
 RATE_POINT_KEYS = ("model.N", "model.M", "model.M1", "model.M2", "trainer.max_steps", "optim.lr")

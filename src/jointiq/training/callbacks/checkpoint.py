@@ -1,19 +1,14 @@
-"""Lightning callbacks: the checkpoints that are always there, averaged weights, the speed."""
+"""The checkpoints of a run: the newest state, between two steps, and the weights of the best validation."""
 
 from __future__ import annotations
 
-import copy
 import math
-import time
 from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import WeightAveraging
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from jointiq.errors import check_whole
-from jointiq.training.callbacks.pace import Pace
 
 #: Name of the checkpoint of the best validation, beside the last one.
 BEST = "best.ckpt"
@@ -46,16 +41,6 @@ class LastCheckpoint(Callback):
         self._loops: dict[str, Any] = {}
         self._loops_step = -1
 
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Note the state of Lightning's loops that a continued training takes up from."""
-        self._loops = copy.deepcopy(checkpoint["loops"]["fit_loop"])
-
-    def save_at_start(self, trainer: Trainer) -> None:
-        """Save before the first step of a continued training."""
-        self._loops_step = trainer.global_step
-        self._save(trainer)
-        self._loops_step = -1
-
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Note the state of Lightning's loops, for a checkpoint after this step."""
         self._loops = trainer.fit_loop.state_dict()
@@ -69,7 +54,7 @@ class LastCheckpoint(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the weights of the best validation so far."""
         loss = float(trainer.callback_metrics.get("val/loss", math.inf))
-        if self.best and loss < self._best_loss and not trainer.sanity_checking:
+        if self.best and loss < self._best_loss and not trainer.interrupted:
             self._best_loss = loss
             trainer.save_checkpoint(self.path.with_name(BEST), storage_options={"weights": True})
 
@@ -96,58 +81,3 @@ class LastCheckpoint(Callback):
             # Rows that only this process knows would be missing after a crash: a continued run does not log them again.
             logger.save()
         trainer.save_checkpoint(self.path, storage_options={"keep": self.keep})
-
-
-class WeightMean(WeightAveraging):
-    """Lightning's running mean of the weights, mean = decay * mean + (1 - decay) * weights after each step.
-
-    Checkpoints hold the mean in ``state_dict`` and what a continued training needs beside it; validation sees the mean.
-    To be placed before :class:`LastCheckpoint`, which is to save the mean with this step in it.
-    """
-
-    def __init__(self, decay: float) -> None:
-        # The multi-tensor form interpolates, so that frozen weights stay what they are to the bit.
-        super().__init__(use_buffers=False, multi_avg_fn=get_ema_multi_avg_fn(decay))
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Make the copy on the device of the training; the module itself is moved there later."""
-        self._device = trainer.strategy.root_device
-        super().setup(trainer, pl_module, stage)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave the module as trained, not averaged: its checkpoint is to be one that can be continued."""
-
-
-class Speed(Callback):
-    """Log ``steps_per_second`` and ``hours_left`` beside the other metrics.
-
-    The speed is that between two rows of the log, validation not counted; the time left is an estimate from the whole
-    training since this process began it.
-    """
-
-    def __init__(self) -> None:
-        self._since = self._paused = 0.0
-        self._steps = 0
-        self._pace = Pace()
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
-        self._since, self._steps = time.monotonic(), 0
-        self._pace.start(trainer, pl_module)
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Log where Lightning logs."""
-        self._steps += 1
-        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            now = time.monotonic()
-            pl_module.log("steps_per_second", self._steps / max(now - self._since, 1e-9))
-            pl_module.log("hours_left", self._pace.seconds_left(trainer, pl_module) / 3600)
-            self._since, self._steps = now, 0
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the clock."""
-        self._paused = time.monotonic()
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let it go on."""
-        self._since += time.monotonic() - self._paused

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import pickle
 import shutil
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +13,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from jointiq.errors import UserError
 from jointiq.files import atomic_path
-
-_OPEN_ERRORS = (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile)
-
+from jointiq.runs.resume import read_checkpoint
 
 # What a reader of the model needs of a checkpoint, and what says where it is from.
 _FOR_USE = (
@@ -34,7 +30,15 @@ _MB = 1e6
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's file format; the file appears in one step, and is read with ``weights_only``."""
+    """Lightning's file format; the file appears in one step, and is read with ``weights_only``.
+
+    Args:
+        read: checkpoints that have been read already, by path; they are handed over, and not kept.
+    """
+
+    def __init__(self, read: Mapping[str, dict[str, Any]] | None = None) -> None:
+        super().__init__()
+        self._read = dict(read or {})
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write ``checkpoint`` to ``path`` atomically. Whatever fails, the file that was there stays.
@@ -57,12 +61,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             _move_back(path, options.get("keep", 1))
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
-        """Read a checkpoint of :meth:`save_checkpoint`.
+        """Return what a checkpoint of :meth:`save_checkpoint` holds.
 
         Raises:
             UserError: no such file, or not a checkpoint.
         """
-        return read_training_checkpoint(path)
+        return self._read.pop(str(path), None) or read_checkpoint(path)
 
 
 def check_room(path: Path, size: float) -> None:
@@ -107,25 +111,6 @@ def _move_back(path: Path, keep: int) -> None:
             os.link(path, earlier(1))
         except OSError:
             shutil.copyfile(path, earlier(1))
-
-
-def read_training_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Open a checkpoint that ``src.train`` wrote, on the CPU.
-
-    Raises:
-        UserError: no such file, a damaged one, or one that holds no training state.
-    """
-    expected = "a checkpoints/last.ckpt that src.train wrote"
-    if not Path(path).is_file():
-        raise UserError(f"ckpt_path={path}: no such file; allowed: {expected}")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except _OPEN_ERRORS as error:
-        raise UserError(f"ckpt_path={path} cannot be opened (damaged or foreign); allowed: {expected}") from error
-    needed = ("model_config", "state_dict", "optimizer_states", "global_step")
-    if not isinstance(checkpoint, dict) or not all(key in checkpoint for key in needed):
-        raise UserError(f"ckpt_path={path} holds no training state; allowed: {expected}")
-    return checkpoint
 
 
 def check_same_model(checkpoint: Mapping[str, Any], config: Mapping[str, Any], path: str) -> None:

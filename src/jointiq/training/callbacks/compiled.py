@@ -12,7 +12,7 @@ class Compile(Callback):
     Validation images have sizes of their own, each of which would be compiled for, so validation runs uncompiled.
 
     Args:
-        mode: one of :data:`jointiq.training.values.COMPILE_MODES`, but not False.
+        mode: one of :data:`jointiq.training.validation.COMPILE_MODES`, but not False.
         backend: the compiler.
     """
 

@@ -1,4 +1,4 @@
-"""What one looks at to see that a long training is in good health."""
+"""The health of a training: a guard against NaN, the gradient norm, the share of sigmas at their floor."""
 
 from __future__ import annotations
 

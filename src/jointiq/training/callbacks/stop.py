@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.pytorch.trainer.states import TrainerStatus
 
-from jointiq.sweeps.processes import EXIT_TERMINATED
+from jointiq.errors import EXIT_TERMINATED
 
 # Clusters announce the end of a job's time by one of these.
 _CLUSTER = (signal.SIGUSR1, signal.SIGUSR2)
@@ -24,8 +25,8 @@ _ASK_EVERY = 10
 class StopOnSignal(Callback):
     """A signal ends the training after the current step, so that the final state is saved whole.
 
-    A validation in one process is ended after its current image; it counts as left out, and a continued run makes up
-    for it (:class:`jointiq.training.callbacks.late_validation.LateValidation`).
+    The validation after that step is left out; one that runs, in one process, is cut after its current image. The log
+    lacks the row of either.
 
     Ctrl-C twice is obeyed at once and saves nothing. SIGUSR1 and SIGUSR2 count in a SLURM job, which is queued again
     once the state is saved, and where someone listens to them already (submitit), who is told then.
@@ -62,21 +63,18 @@ class StopOnSignal(Callback):
             self._stop(trainer, number)
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """End the validation if asked to.
+        """Stop if asked to: the images that remain are passed over.
 
-        A distributed one is finished: its processes have different numbers of images and cannot ask each other.
-
-        Raises:
-            StopIteration: as from a loader that has no more images, at which Lightning closes the validation in order.
+        A distributed validation is finished: its processes have different numbers of images and cannot ask each other.
         """
         if self.received and trainer.world_size == 1:
             self._stop(trainer, self.received)
-            raise StopIteration
 
     def _stop(self, trainer: Trainer, number: int) -> None:
         self.received = number
         trainer.should_stop = True
-        trainer.limit_val_batches = 0  # nobody who stops a training waits for a validation
+        trainer.limit_val_batches = 0  # Lightning would validate once more
+        trainer.state.status = TrainerStatus.INTERRUPTED
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give the signals back."""
@@ -113,11 +111,6 @@ class StopOnSignal(Callback):
         self._listener = self._previous.get(number)
         again = " (Ctrl-C again: at once, without saving)" if number == signal.SIGINT else ""
         print(f"\nstopping after this step{again}", flush=True)
-
-
-def leaves_out_validation(trainer: Trainer) -> bool:
-    """Whether a stop leaves out the validation after this step, or has cut the one that runs: it has no means then."""
-    return trainer.should_stop and trainer.limit_val_batches == 0
 
 
 def _largest(trainer: Trainer, number: int) -> int:

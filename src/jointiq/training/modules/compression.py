@@ -20,14 +20,15 @@ from lightning.pytorch.callbacks import Timer
 from torch import Tensor, nn
 
 from jointiq.errors import ConfigError, UserError
-from jointiq.training.callbacks.stop import leaves_out_validation
 from jointiq.training.modules.crops import Crops
 from jointiq.training.modules.losses import MS_SSIM_SIDE, RateDistortionLoss, ms_ssim, psnr, to_8bit
 from jointiq.training.schedules import Schedule
 
-
 #: Makes an optimizer of parameter groups, ``[{"params": ..., "lr": ...}, ...]``.
 MakeOptimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
+
+#: The papers' optimizer.
+ADAM: MakeOptimizer = functools.partial(torch.optim.Adam, fused=True)
 
 #: What else stands in ``optim``, beside the arguments of the optimizer: ``conf/optim/_course.yaml``.
 COURSE = frozenset((
@@ -92,7 +93,7 @@ class CompressionModule(lightning.LightningModule):
         clip_norm: float | None = None,
         crop: int | None = None,
         name: str = "",
-        optimizer: MakeOptimizer = functools.partial(torch.optim.Adam, fused=True),
+        optimizer: MakeOptimizer = ADAM,
     ) -> None:
         super().__init__()
         self.net = net
@@ -141,8 +142,10 @@ class CompressionModule(lightning.LightningModule):
                 loss, values["aux_loss"] = loss + aux_loss, aux_loss.detach()
         return loss, output["x_hat"], values
 
-    def validation_step(self, batch: Tensor, batch_idx: int) -> dict[str, Any]:
-        """One whole image a batch, (1, 3, H, W); every image counts the same in the means. Returns the net's output."""
+    def validation_step(self, batch: Tensor, batch_idx: int) -> dict[str, Any] | None:
+        """Measure an image, (1, 3, H, W); all count the same in the means. Return the net's output, None after a stop."""
+        if self.trainer.interrupted:
+            return None
         output = self.net(batch)
         with torch.autocast(self.device.type, enabled=False):
             terms = self.criterion(output, batch)
@@ -158,7 +161,7 @@ class CompressionModule(lightning.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the means over the images; there are none where a stop has cut the validation."""
         sums, self._sums = self._sums, defaultdict(list)
-        if leaves_out_validation(self.trainer):
+        if self.trainer.interrupted:
             return
         self.validated_at = self.global_step
         self.log_dict({f"val/{key}": torch.stack(values).mean() for key, values in sums.items()}, sync_dist=True)
@@ -169,7 +172,7 @@ class CompressionModule(lightning.LightningModule):
         return [p for n, p in self.net.named_parameters() if n.endswith(".quantiles") == quantiles and p.requires_grad]
 
     def configure_optimizers(self) -> Any:
-        """One group for the network and, where there are any, one for ``.quantiles``, which keep their learning rate."""
+        """One group for the network and, where there are any, one for ``.quantiles`` with its constant rate."""
         groups: list[dict[str, Any]] = [{"params": self._trainable(quantiles=False), "lr": self.lr}]
         factors = [lambda step: self.schedule(self.progress(step))]
         if quantiles := self._trainable(quantiles=True):

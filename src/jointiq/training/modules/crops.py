@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from jointiq.training.values import LATENT
+from jointiq.data import LATENT
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ import torch
 from compressai.models import CompressionModel
 from torch import Tensor
 
+from jointiq.data import LATENT
 from jointiq.errors import ConfigError
 from jointiq.training.modules.compression import CompressionModule
-from jointiq.training.values import LATENT
 
 #: The networks that stay as they are, where a model has them.
 TRUNK = ("g_a", "g_s", "enhancer")

@@ -12,8 +12,9 @@ from pytorch_msssim.ssim import _ssim
 from torch import Tensor
 from torch.nn import functional as F
 
+from jointiq.data import LATENT
 from jointiq.training.modules.crops import Crops
-from jointiq.training.values import ALL_POSITIONS, LATENT
+from jointiq.training.validation import ALL_POSITIONS
 
 #: Up to this side MS-SSIM's 11-tap window does not fit into the smallest of the five scales.
 MS_SSIM_SIDE = 160

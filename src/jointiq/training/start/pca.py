@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from jointiq.errors import ConfigError
 from jointiq.layers.transforms import AnalysisTransform, SynthesisTransform
-from jointiq.training.values import PCA
+from jointiq.training.validation import PCA
 
 #: Pixels of the training patches that the components are measured on.
 PIXELS = 3 << 20

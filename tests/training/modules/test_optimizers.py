@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 
 from jointiq.errors import ConfigError
 from jointiq.runs.name import run_key
@@ -25,7 +25,7 @@ def made(*overrides: str) -> torch.optim.Optimizer:
     ("overrides", "kind", "settings"),
     [
         ([], torch.optim.Adam, {"lr": 1e-3, "betas": (0.9, 0.999), "weight_decay": 0}),
-        (["+optim.betas=[0.8,0.9]"], torch.optim.Adam, {"betas": [0.8, 0.9]}),
+        (["+optim.betas=[0.8,0.9]"], torch.optim.Adam, {"betas": (0.8, 0.9)}),
         (["optim=lee2019"], torch.optim.Adam, {"lr": 1e-3}),
         (["optim=adamw", "optim.weight_decay=0.02"], torch.optim.AdamW, {"weight_decay": 0.02}),
         (["optim=sgd", "optim.lr=0.5", "optim.momentum=0.5"], torch.optim.SGD, {"lr": 0.5, "momentum": 0.5}),
@@ -63,7 +63,8 @@ def test_the_course_is_all_that_optimizers_share() -> None:
 def test_runs_of_adam_keep_their_names_and_others_have_their_own() -> None:
     adam = config("+experiment=jointiq", "lmbda=0.03")
     before = adam.copy()
-    del before.optim["_target_"]
+    with open_dict(before.optim):
+        del before.optim["_target_"]
     assert run_key(adam) == run_key(before)
     others = [config("+experiment=jointiq", "lmbda=0.03", f"optim={name}") for name in ("adamw", "sgd")]
     assert len({run_key(cfg) for cfg in (adam, *others)}) == 3

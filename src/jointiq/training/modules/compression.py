@@ -68,7 +68,7 @@ class CompressionModule(lightning.LightningModule):
         #: Whether CompressAI's auxiliary loss trains something.
         self.has_quantiles = bool(self._trainable(quantiles=True))
         rates = {key: MeanOverImages() for key in ("loss", "bpp", "bpp_y", "bpp_z")}
-        self.validated = nn.ModuleDict({**rates, "psnr": Psnr(), "ms_ssim": MsSsim()})
+        self.validated: Any = nn.ModuleDict({**rates, "psnr": Psnr(), "ms_ssim": MsSsim()})
 
     # ---- steps
 

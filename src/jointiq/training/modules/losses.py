@@ -32,9 +32,9 @@ def ms_ssim(x: Tensor, y: Tensor) -> Tensor:
     """The loss's own MS-SSIM of every image, (B,), of two batches (B, 3, H, W) on the 0..255 scale, H and W >= 16.
 
     What is measured and logged is :func:`jointiq.evaluation.metrics.ms_ssim`, with which this agrees where both sides
-    exceed 160 pixels. Below, where that has no value, the window shrinks at each scale to min(11, side) and its sigma in
-    proportion: the rule of the metric's authors. Contrast terms are kept above zero, because the root of zero has no
-    gradient.
+    exceed 160 pixels. Below, where that has no value, the window shrinks at each scale to min(11, side) and its sigma
+    in proportion: the rule of the metric's authors. Contrast terms are kept above zero, because the root of zero has
+    no gradient.
     """
     terms = []
     for level in range(len(_SCALE_WEIGHTS)):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -13,6 +15,8 @@ class MeanOverImages(Metric):
     """Mean of a figure over images, each of which counts the same; None where no image has it."""
 
     full_state_update = False
+    #: Gives the figure of each image, (B,), from what :meth:`update` is given: here those values themselves.
+    of_images: Callable[..., Tensor] = staticmethod(torch.clone)
     total: Tensor
     images: Tensor
 
@@ -21,9 +25,10 @@ class MeanOverImages(Metric):
         self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("images", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, values: Tensor) -> None:
-        """Add the figure of some images, one value each."""
-        self.total = self.total + values.detach().double().sum()
+    def update(self, *images: Tensor) -> None:
+        """Add images: what :meth:`of_images` takes."""
+        values = self.of_images(*images).detach()
+        self.total = self.total + values.double().sum()
         self.images = self.images + values.numel()
 
     def compute(self) -> Tensor | None:
@@ -34,14 +39,10 @@ class MeanOverImages(Metric):
 class Psnr(MeanOverImages):
     """PSNR in dB of the 8-bit pictures: the mean of each image's, not the PSNR of the mean error."""
 
-    def update(self, x: Tensor, x_hat: Tensor) -> None:
-        """Add images and what was made of them, (B, 3, H, W) in [0, 1]."""
-        super().update(batch_psnr(x, x_hat))
+    of_images = staticmethod(batch_psnr)
 
 
 class MsSsim(MeanOverImages):
     """MS-SSIM (linear) of the 8-bit pictures, over the images that are large enough for it."""
 
-    def update(self, x: Tensor, x_hat: Tensor) -> None:
-        """Add images and what was made of them, (B, 3, H, W) in [0, 1]."""
-        super().update(batch_ms_ssim(x, x_hat))
+    of_images = staticmethod(batch_ms_ssim)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -36,12 +37,19 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def python(folder: Path, *arguments: str) -> str:
+    """What ``python ARGUMENTS`` prints in the copy, with the copy's package."""
+    environment = {**os.environ, "PYTHONPATH": str(folder / "src")}
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 def run(folder: Path, line: str, *more: str) -> str:
     words = shlex.split(line)
     assert words[:2] == ["python", "-m"]
-    done = subprocess.run([sys.executable, *words[1:], *more], cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return python(folder, *words[1:], *more)
 
 
 def write(folder: Path, chapter: str) -> None:
@@ -67,9 +75,8 @@ from jointiq.enhancers import build_enhancer
 network = build_enhancer(OmegaConf.load("conf/enhancer/one_conv.yaml"))
 print(tuple(network(torch.zeros(1, 3, 5, 7)).shape), sum(p.numel() for p in network.parameters()))
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=copy, capture_output=True, text=True)
     # 5 * 5 * 3 * 3 weights and 3 biases.
-    assert done.stdout == "(1, 3, 5, 7) 228\n", done.stderr
+    assert python(copy, "-c", code) == "(1, 3, 5, 7) 228\n"
 
 
 @pytest.mark.slow

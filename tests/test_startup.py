@@ -13,8 +13,9 @@ ROOT = Path(__file__).resolve().parents[1]
 HEAVY = ("torch", "compressai", "lightning", "pandas", "matplotlib")
 
 HELP = (
-    "anchors", "bdrate", "bench", "bench.cost", "bench.train", "codec", "complexity", "dashboard", "data.prepare",
-    "demo", "evaluate", "export", "fuzz", "report", "ship", "status", "study", "train",
+    "src.anchors", "src.bdrate", "src.codec", "src.complexity", "src.dashboard", "src.demo", "src.evaluate",
+    "src.export", "src.prepare", "src.report", "src.status", "src.study", "src.train",
+    "tools.bench", "tools.bench.cost", "tools.bench.train", "tools.fuzz", "tools.ship",
 )  # fmt: skip
 
 #: Runs a module as ``python -m`` does, and tells on a last line what it has imported and how it ended.
@@ -31,8 +32,8 @@ print(code, *(name for name in {HEAVY} if name in sys.modules))
 
 
 def start(module: str, *arguments: str | Path, folder: Path = ROOT) -> tuple[int, list[str], str]:
-    """Exit code of ``python -m src.MODULE ARGUMENTS``, what of :data:`HEAVY` it has imported, and all that it said."""
-    command = [sys.executable, "-c", PROGRAM, f"src.{module}", *map(str, arguments)]
+    """Exit code of ``python -m MODULE ARGUMENTS``, what of :data:`HEAVY` it has imported, and all that it said."""
+    command = [sys.executable, "-c", PROGRAM, module, *map(str, arguments)]
     environment = {"PYTHONPATH": str(ROOT), "COLUMNS": "120"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
     said, _, last = done.stdout.rstrip().rpartition("\n")
@@ -44,26 +45,26 @@ def start(module: str, *arguments: str | Path, folder: Path = ROOT) -> tuple[int
 def test_help(module: str) -> None:
     code, imported, said = start(module, "--help")
     assert (code, imported) == (0, [])
-    assert f"python -m src.{module}" in said
+    assert f"python -m {module}" in said
 
 
 @pytest.mark.parametrize(
     ("module", "arguments", "told"),
     [
-        ("bdrate", ["--nope"], "unrecognized arguments: --nope"),
-        ("bdrate", ["--metric", "lpips"], "invalid choice: 'lpips'"),
-        ("bdrate", ["missing.json", "missing.json"], "missing.json"),
-        ("bench.train", ["--modes", "fp8"], "invalid choice: 'fp8'"),
-        ("codec", ["encode", "README.md", "out.txt"], "must end in .jiq"),
-        ("codec", ["encode", "README.md", "out.jiq", "--quality", "0"], "--quality=0 is not allowed"),
-        ("export", ["last.ckpt", "model.onnx"], "must end in .safetensors or .pth.tar"),
-        ("fuzz", ["--count", "0"], "count=0 is not allowed"),
-        ("report", ["--output", "report.pdf"], "a path ending in .html"),
-        ("study", ["fig9"], "fig9"),
-        ("train", ["+experiment=jointiq", "lmbda=2"], "lmbda=2 is not allowed"),
-        ("train", ["+experiment=jointiq_full", "stage=all", "optim.compile=maybe"], "optim.compile='maybe'"),
-        ("train", ["data=sample"], "scale=paper with data=sample"),
-        ("train", ["rerun=missing"], "rerun=missing: no config.yaml"),
+        ("src.bdrate", ["--nope"], "unrecognized arguments: --nope"),
+        ("src.bdrate", ["--metric", "lpips"], "invalid choice: 'lpips'"),
+        ("src.bdrate", ["missing.json", "missing.json"], "missing.json"),
+        ("tools.bench.train", ["--modes", "fp8"], "invalid choice: 'fp8'"),
+        ("src.codec", ["encode", "README.md", "out.txt"], "must end in .jiq"),
+        ("src.codec", ["encode", "README.md", "out.jiq", "--quality", "0"], "--quality=0 is not allowed"),
+        ("src.export", ["last.ckpt", "model.onnx"], "must end in .safetensors or .pth.tar"),
+        ("tools.fuzz", ["--count", "0"], "count=0 is not allowed"),
+        ("src.report", ["--output", "report.pdf"], "a path ending in .html"),
+        ("src.study", ["fig9"], "fig9"),
+        ("src.train", ["+experiment=jointiq", "lmbda=2"], "lmbda=2 is not allowed"),
+        ("src.train", ["+experiment=jointiq_full", "stage=all", "optim.compile=maybe"], "optim.compile='maybe'"),
+        ("src.train", ["data=sample"], "scale=paper with data=sample"),
+        ("src.train", ["rerun=missing"], "rerun=missing: no config.yaml"),
     ],
 )
 def test_mistakes(module: str, arguments: list[str], told: str) -> None:
@@ -73,7 +74,7 @@ def test_mistakes(module: str, arguments: list[str], told: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "override"), [("anchors", "codecs=[nope]"), ("evaluate", "checkpoint=missing.ckpt")]
+    ("module", "override"), [("src.anchors", "codecs=[nope]"), ("src.evaluate", "checkpoint=missing.ckpt")]
 )
 def test_mistakes_of_values(module: str, override: str) -> None:
     code, imported, said = start(module, override, "output=results/out.json")
@@ -82,19 +83,19 @@ def test_mistakes_of_values(module: str, override: str) -> None:
 
 
 def test_unknown_options_of_a_training() -> None:
-    code, imported, said = start("train", "+experiment=nope")
+    code, imported, said = start("src.train", "+experiment=nope")
     assert (code, imported) == (1, [])
     assert "Could not find 'experiment/nope'" in said
 
 
 def test_values_of_a_training() -> None:
-    code, imported, said = start("train", "+experiment=jointiq", "scale=demo", "--cfg", "job", "--resolve")
+    code, imported, said = start("src.train", "+experiment=jointiq", "scale=demo", "--cfg", "job", "--resolve")
     assert (code, imported) == (0, [])
     assert "experiment_name: jointiq" in said
 
 
 def test_header_of_a_file() -> None:
-    code, imported, said = start("codec", "info", "tests/golden/full-1x1.jiq")
+    code, imported, said = start("src.codec", "info", "tests/golden/full-1x1.jiq")
     assert (code, imported) == (0, [])
     assert "1x1 pixels" in said and "wavefront" in said
 
@@ -102,7 +103,7 @@ def test_header_of_a_file() -> None:
 def test_status_of_runs(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_text("lmbda: 0.1\n")
-    code, imported, said = start("status", tmp_path / "run")
+    code, imported, said = start("src.status", tmp_path / "run")
     assert (code, imported) == (0, [])
     assert "waiting" in said
 
@@ -111,6 +112,6 @@ def test_bd_rates(tmp_path: Path) -> None:
     for name, gain in (("anchor", 0.0), ("test", 1.0)):
         points = {"bpp": [0.1, 0.2, 0.4, 0.8], "psnr-rgb": [value + gain for value in (28.0, 30.0, 32.0, 34.0)]}
         (tmp_path / f"{name}.json").write_text(f'{{"name": "{name}", "results": {points}}}'.replace("'", '"'))
-    code, imported, said = start("bdrate", tmp_path / "anchor.json", tmp_path / "test.json", "--metric", "psnr")
+    code, imported, said = start("src.bdrate", tmp_path / "anchor.json", tmp_path / "test.json", "--metric", "psnr")
     assert code == 0 and not {"torch", "compressai"} & set(imported)
     assert "-" in said

@@ -66,7 +66,7 @@ def test_validation_images_are_a_folder(folder: Path, tmp_path: Path) -> None:
     data = {"name": "prepared", "train_dir": str(folder), "val_dir": str(tmp_path / "images"), "pattern": "**/*"}
     assert [path.name for path in split_images(data, "val")] == ["a.png"]
     for wrong in (None, [str(folder), str(folder)]):
-        with pytest.raises(ConfigError, match=r"data\.train_dir=.* one folder, .*src\.data\.prepare"):
+        with pytest.raises(ConfigError, match=r"data\.train_dir=.* one folder, .*src\.prepare"):
             build_data({**data, **KEYS, "train_dir": wrong}, seed=0)
 
 

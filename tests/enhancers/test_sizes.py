@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
+from jointiq.configs import CONFIGS as CONF
 from jointiq.enhancers import build_enhancer
 from jointiq.evaluation.complexity import count_macs
-from jointiq.training import resolvers
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
 ENHANCERS = sorted(path.stem for path in (CONF / "enhancer").glob("*.yaml") if path.stem != "none")
 SCALES = sorted(path.stem for path in (CONF / "scale").glob("*.yaml"))
 FIGURE_4 = ("vdsr", "rdn", "grdn_light")
@@ -21,7 +19,6 @@ FIGURE_4 = ("vdsr", "rdn", "grdn_light")
 
 def cost(enhancer: str, scale: str = "paper") -> tuple[int, int]:
     """Parameters and MACs per pixel of an enhancer at 768x512."""
-    resolvers.register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", overrides=[f"enhancer={enhancer}", f"scale={scale}"])
     with torch.device("meta"):

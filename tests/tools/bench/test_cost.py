@@ -15,7 +15,6 @@ from jointiq.configs import CONFIGS
 from jointiq.errors import ConfigError, UserError
 from jointiq.evaluation.complexity import count_macs
 from jointiq.layers.transforms import AnalysisTransform
-from jointiq.training import resolvers
 from tools.bench import cost
 from tools.bench.codec import LIGHT, OURS
 
@@ -23,7 +22,6 @@ SMALL = ["scale=demo", "model.N=8", "model.M=8", "data.crop=128"]
 
 
 def config(*overrides: str) -> DictConfig:
-    resolvers.register()
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return compose("train", overrides=list(overrides))
 
@@ -77,7 +75,7 @@ def test_the_model_gives_back_what_was_measured(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no mode bf16; allowed: fp32"):
         cost.measured_speed(path, "bf16")
     path.write_text("{}")
-    with pytest.raises(UserError, match=r"python -m src\.bench\.train"):
+    with pytest.raises(UserError, match=r"python -m tools\.bench\.train"):
         cost.measured_speed(path, None)
 
 

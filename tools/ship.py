@@ -47,7 +47,7 @@ def main() -> None:
     given = _parser().parse_args()
     # Imported late, so that --help and a mistyped command do not wait for PyTorch.
     from jointiq.coding import shipped
-    from jointiq.evaluation.pool import worker_count
+    from jointiq.evaluation.measuring import worker_count
     from jointiq.runtime import pick_device
     from tools.shipping.ship import Options, ship, summary
 

@@ -79,11 +79,11 @@ def test_a_repeated_run_codes_only_what_is_missing(
     monkeypatch.setattr(anchor_run, "code", counted)
     assert run(images) == 0
     assert coded == []
-    assert "taken from an earlier run: 4 of 4" in capsys.readouterr().out
+    assert "taken from an earlier run: 8 of 8" in capsys.readouterr().out
     assert (images.parent / "out" / "jpeg_444.json").read_bytes() == before
     write_png(images / "a" / "x.png", read_image(images / "b" / "x.png")[:30])  # another picture of the same name
     assert run(images, "settings.jpeg_444=[20,61]") == 0
-    assert sorted(coded) == [("jpeg_420", 20), ("jpeg_420", 60)] + [("jpeg_444", 20)] * 2 + [("jpeg_444", 61)] * 2
+    assert sorted(coded) == [("jpeg_420", 20), ("jpeg_420", 60), ("jpeg_444", 20)] + [("jpeg_444", 61)] * 2
 
 
 def test_decoded_pictures_are_kept_and_made_again_when_missing(images: Path) -> None:

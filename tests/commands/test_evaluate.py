@@ -21,7 +21,7 @@ from jointiq.configs import CONFIGS
 from jointiq.data.images import read_image, write_png
 from jointiq.data.sample import sample_images
 from jointiq.errors import ConfigError, DataError, UserError
-from jointiq.evaluation import evaluator
+from jointiq.evaluation import models
 from jointiq.evaluation.metrics import psnr
 from jointiq.evaluation.rd import read_rd
 from jointiq.models import build_model
@@ -90,7 +90,7 @@ def test_a_decoder_that_misses_the_latents_is_told(
         decoded = decode_image(model, data)
         return dataclasses.replace(decoded, latents={**decoded.latents, "y": decoded.latents["y"] + 1})
 
-    monkeypatch.setattr(evaluator, "decode_image", wrong)
+    monkeypatch.setattr(models, "decode_image", wrong)
     cfg = config(f"checkpoint={folder / '0.ckpt'}", f"output={folder / 'wrong.json'}", "device=cpu",
                  "data=folder", f"data.test_dir={folder / 'images'}", "data.pattern=a.png")  # fmt: skip
     assert evaluate(cfg) == 1

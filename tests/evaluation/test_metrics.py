@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
-from jointiq.evaluation.metrics import PSNR_CAP, mean, ms_ssim, ms_ssim_db, psnr
+from jointiq.evaluation.metrics import DB_CAP, batch_ms_ssim, batch_psnr, mean, ms_ssim, ms_ssim_db, psnr
 
 
 def flat(level: int, height: int = 4, width: int = 6) -> np.ndarray:
@@ -33,7 +34,7 @@ def test_psnr_pools_the_three_channels() -> None:
 
 
 def test_psnr_of_identical_images_is_capped() -> None:
-    assert psnr(flat(7), flat(7)) == PSNR_CAP
+    assert psnr(flat(7), flat(7)) == DB_CAP
 
 
 def test_mean_psnr_is_not_the_psnr_of_the_mean_error() -> None:
@@ -62,9 +63,37 @@ def test_ms_ssim_only_for_images_large_enough() -> None:
     assert 0 < much < little < 1
 
 
+@pytest.mark.parametrize("level", [0, 7, 255])
+def test_ms_ssim_of_identical_images_is_never_above_one(level: int) -> None:
+    for image in (flat(level, 161, 161), photograph(200, 180)):
+        value = ms_ssim(image, image)
+        assert value is not None and 0.99999 < value <= 1.0
+
+
+def test_batches_are_measured_as_images_are() -> None:
+    """What a training logs is what an evaluation of the same pictures finds."""
+    original = np.stack([photograph(170, 165), photograph(170, 165)[:, ::-1]])
+    decoded = np.clip(original + np.random.default_rng(2).normal(0, 9, original.shape), 0, 255).astype(np.uint8)
+    x, x_hat = (torch.from_numpy(batch.transpose(0, 3, 1, 2).copy()) / 255 for batch in (original, decoded))
+    pairs = list(zip(original, decoded, strict=True))
+    assert batch_psnr(x, x_hat).tolist() == pytest.approx([psnr(*pair) for pair in pairs], abs=1e-4)
+    assert batch_ms_ssim(x, x_hat).tolist() == pytest.approx([ms_ssim(*pair) for pair in pairs], abs=1e-5)
+    assert batch_ms_ssim(x[..., :160], x_hat[..., :160]).shape == (0,)
+
+
+def test_psnr_of_a_batch_is_of_the_8_bit_picture() -> None:
+    x = torch.full((2, 3, 8, 8), 100 / 255)
+    x_hat = x.clone()
+    x_hat[0] += 0.4 / 255  # rounds to the original
+    x_hat[1] = 2.0  # clamped to 255
+    values = batch_psnr(x, x_hat)
+    assert values[0].item() == pytest.approx(100.0)
+    assert values[1].item() == pytest.approx(20 * math.log10(255 / 155), abs=1e-4)
+
+
 def test_ms_ssim_in_db() -> None:
     assert ms_ssim_db(0.99) == pytest.approx(20.0)
-    assert ms_ssim_db(1.0) == math.inf
+    assert ms_ssim_db(1.0) == ms_ssim_db(1.0 + 1e-7) == ms_ssim_db(1.0 - 1e-12) == DB_CAP
     # dB of the mean, not the mean of dB.
     assert ms_ssim_db((0.9 + 0.99) / 2) == pytest.approx(12.5964, abs=1e-4)
 

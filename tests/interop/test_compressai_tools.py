@@ -20,8 +20,7 @@ from jointiq.coding.image_codec import to_tensor
 from jointiq.coding.load import load_model
 from jointiq.data.images import read_image, write_png
 from jointiq.errors import UserError
-from jointiq.evaluation.evaluation_run import evaluate_checkpoints
-from jointiq.evaluation.evaluator import evaluate_image
+from jointiq.evaluation.models import evaluate_checkpoints, evaluate_image
 from jointiq.evaluation.rd import read_rd, write_rd
 from jointiq.interop import eval_model, update_model
 from jointiq.interop.pth_tar import write_pth_tar

@@ -10,7 +10,7 @@ from jointiq.coding.fingerprint import fingerprint
 from jointiq.coding.load import load_model
 from jointiq.data.images import read_image, write_png
 from jointiq.errors import UserError
-from jointiq.evaluation.evaluator import evaluate_image
+from jointiq.evaluation.models import evaluate_image
 from jointiq.evaluation.rd import read_rd
 from jointiq.interop import eval_model
 from jointiq.interop.pth_tar import write_pth_tar

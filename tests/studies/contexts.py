@@ -9,7 +9,6 @@ from typing import Any
 from jointiq.data.image_sets import ImageSet
 from jointiq.studies.context import Context, Trained
 from jointiq.studies.plan import Run, Scale, Study
-from jointiq.studies.rows import write_rows
 
 IMAGES = ImageSet("set", (Path("a.png"), Path("b.png")), ("1", "2"))
 
@@ -33,8 +32,7 @@ def a_context(folder: Path, runs: Iterable[Run], rows: Any, **values: Any) -> Co
         for lmbda in run.lmbda
         for seed in run.seeds
     ]
-    for one in trained if rows else ():
-        write_rows(one.folder / "rows.json", IMAGES, rows(one))
+    measured = {one.folder: dict(zip(IMAGES.hashes, rows(one), strict=True)) for one in trained} if rows else {}
     context: dict[str, Any] = {
         "study": Study("mine", folder, "", "", "", {}),
         "scale": scale,
@@ -43,7 +41,7 @@ def a_context(folder: Path, runs: Iterable[Run], rows: Any, **values: Any) -> Co
         "output": folder,
         "work": folder,
         "device": "cpu",
-        "row_files": lambda one, images: one.folder / "rows.json",
+        "measured": measured,
         "anchors": lambda images, families: [],
     }
     return Context(**{**context, **values})

@@ -22,5 +22,5 @@ def test_rows_are_in_the_order_of_the_set(tmp_path):
     turned = ImageSet("other", IMAGES.paths, IMAGES.hashes[::-1])
     (one,) = context.trained
     assert [[row["bpp"] for row in context.rows(one, images)] for images in (IMAGES, turned)] == [[1, 2], [2, 1]]
-    with pytest.raises(DataError, match=r"rows\.json: no rows of new"):
+    with pytest.raises(DataError, match=r"one_0\.5_0: no rows of new"):
         context.rows(one, ImageSet("new", IMAGES.paths, ("3", "4")))

@@ -9,7 +9,8 @@ from typing import Any
 
 from jointiq.console import progress_bar
 from jointiq.errors import UserError
-from jointiq.evaluation.evaluation_run import Done, evaluate_checkpoints
+from jointiq.evaluation.measuring import Measured as Row
+from jointiq.evaluation.models import evaluate_checkpoints
 from jointiq.evaluation.rd import MS_SSIM, PSNR
 
 #: What 16-bit transforms may be worse by than 32-bit ones and still lose nothing: dB of PSNR, and share of the bits.
@@ -57,9 +58,9 @@ def measure(
     with progress_bar() as progress:
         task = progress.add_task("measure", total=len(files) * len(images), note="")
 
-        def advance(done: Done) -> None:
-            at = Path(done.job.checkpoint)
-            progress.update(task, advance=1, note=f"{at.parent.name}/{at.stem} {done.job.name}")
+        def advance(done: Row) -> None:
+            at = Path(done.maker.checkpoint)
+            progress.update(task, advance=1, note=f"{at.parent.name}/{at.stem} {done.image}")
 
         curve = evaluate_checkpoints(list(map(str, files)), images, "shipped", "", device, advance, workers, rows)
     for failed in curve.about.get("failed", ()):

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -23,7 +22,7 @@ from jointiq.runtime import set_threads
 
 # The models are imported late: `info`, and mistakes that show before a model is needed, do not wait for PyTorch.
 if TYPE_CHECKING:
-    from jointiq.coding.image_codec import Encoded
+    from jointiq.coding.image_codec import Encoded, Image
     from jointiq.models.base import LearnedCodec
 
 CODED, PICTURE = ".jiq", ".png"
@@ -72,8 +71,12 @@ def decode(arguments: Namespace) -> int:
     return _run_all(jobs, one, "decoding")
 
 
-def verify(arguments: Namespace) -> int:
-    """Encode and decode in memory; the latents and the picture must come back as the encoder had them."""
+def verify(arguments: Namespace, psnr: Callable[[Image, Image], float]) -> int:
+    """Encode and decode in memory; the latents and the picture must come back as the encoder had them.
+
+    Args:
+        psnr: quality in dB of a decoded picture against its original, both uint8 (H, W, 3).
+    """
     path = Path(arguments.input)
     jobs = [(image, image) for image in (list_images(path) if path.is_dir() else [path])]
     model = _encoder(arguments)
@@ -85,11 +88,9 @@ def verify(arguments: Namespace) -> int:
         decoded = decode_image(model, encoded.data)
         if not same_latents(encoded, decoded):
             raise UserError(f"{source}: the decoded latents differ from the coded ones")
-        error = np.square(image.astype(float) - decoded.image).mean()
-        psnr = 10 * np.log10(255**2 / error) if error else float("inf")
         return (
             f"{source}: latents exact; {len(encoded.data)} bytes, {8 * len(encoded.data) / (image.size / 3):.4f} bpp; "
-            f"{_ratios(encoded)}; PSNR {psnr:.2f} dB"
+            f"{_ratios(encoded)}; PSNR {psnr(image, decoded.image):.2f} dB"
         )
 
     return _run_all(jobs, one, "verifying")
@@ -202,6 +203,6 @@ def _run_all(jobs: list[tuple[Path, Path]], one: Callable[[Path, Path], str], la
             except UserError as error:
                 failures += 1
                 line = f"error: {error}"
-            progress.console.print(line, highlight=False, soft_wrap=True)
+            progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
     print(f"{len(jobs) - failures} of {len(jobs)} files done" + (f", {failures} failed" if failures else ""))
     return EXIT_USER_ERROR if failures else 0

@@ -25,11 +25,3 @@ def fingerprint(model: LearnedCodec) -> bytes:
                 digest.update(name.encode() + tensor.detach().cpu().float().numpy().tobytes())
         identity = model.cached_fingerprint = digest.digest()
     return identity
-
-
-def weights_digest(model: LearnedCodec) -> str:
-    """SHA-256 over configuration and all weights, those of the encoder too: what two models that code alike share."""
-    digest = hashlib.sha256(fingerprint(model))
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

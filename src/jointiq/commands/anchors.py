@@ -17,8 +17,8 @@ from jointiq.errors import ConfigError, run_cli
 from jointiq.evaluation.codecs.anchors import Codec
 from jointiq.evaluation.codecs.pillow import FAMILIES, Found, find_codecs
 from jointiq.evaluation.codecs.programs import PROGRAMS
-from jointiq.evaluation.codecs.run import Done, run_anchors
-from jointiq.evaluation.pool import worker_count
+from jointiq.evaluation.codecs.run import run_anchors
+from jointiq.evaluation.measuring import Measured, worker_count
 from jointiq.evaluation.rd import read_rd
 from jointiq.evaluation.tables import points_table
 
@@ -72,15 +72,16 @@ def anchors(cfg: DictConfig) -> int:
     if not codecs:
         print("none of the codecs is there; nothing written")
         return 0
+    total = sum(len(settings) for _, settings in codecs) * len(images)
     with progress_bar() as progress:
-        task = progress.add_task("anchors", total=len(codecs) * len(images), note="")
+        task = progress.add_task("anchors", total=total, note="")
 
-        def advance(done: Done) -> None:
-            progress.update(task, advance=1, note=f"{done.job.codec.name} {done.job.name}")
+        def advance(done: Measured) -> None:
+            progress.update(task, advance=1, note=f"{done.maker.name} {done.image}")
 
         run = run_anchors(codecs, images, output, workers, advance, pictures)
     if run.reused:
-        print(f"taken from an earlier run: {run.reused} of {len(codecs) * len(images)} (codec, image) pairs")
+        print(f"taken from an earlier run: {run.reused} of {total} files")
     if run.files:
         curves = [read_rd(file) for file in run.files if file.suffix == ".json"]
         points_table(f"mean over {len(images)} images", curves).print()

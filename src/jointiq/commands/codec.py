@@ -60,9 +60,11 @@ def main() -> int:
     arguments = parser().parse_args()
     # Imported late, so that --help and a mistyped command do not wait for PyTorch.
     from jointiq.coding import commands
+    from jointiq.evaluation.metrics import psnr
 
-    run = {"encode": commands.encode, "decode": commands.decode, "verify": commands.verify, "info": commands.info}
-    return run[arguments.command](arguments)
+    if arguments.command == "verify":
+        return commands.verify(arguments, psnr)
+    return {"encode": commands.encode, "decode": commands.decode, "info": commands.info}[arguments.command](arguments)
 
 
 if __name__ == "__main__":

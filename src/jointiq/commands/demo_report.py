@@ -22,8 +22,8 @@ from jointiq.console import Table, number
 from jointiq.data.images import read_image
 from jointiq.errors import UserError
 from jointiq.evaluation.codecs.anchors import CODECS, mean_curve, nearest_rate
-from jointiq.evaluation.evaluator import measure
 from jointiq.evaluation.metrics import Image, mean
+from jointiq.evaluation.models import image_row
 from jointiq.evaluation.plots.picture_grid import GridRow, picture_grid
 from jointiq.evaluation.plots.rd_plot import rd_plot
 from jointiq.evaluation.rd import ImageRow, curve_from_rows, rows_as_csv, write_rd
@@ -138,7 +138,7 @@ def measure_files(
         if picture.shape != item.original.shape:
             raise UserError(f"{item.name} came back with another size: {picture.shape} for {item.original.shape}")
         levels = int(np.abs(picture.astype(np.int16) - decoded.image).max())
-        row = measure(checkpoint, item.name, item.original, item.encoded, decoded, picture)
+        row = image_row(checkpoint, item.name, item.original, item.encoded, decoded, picture)
         if levels > MAX_LEVELS or not row.latents_equal:
             raise UserError(
                 f"{item.name}: two decoders disagree (pictures by {levels} levels, latents equal: {row.latents_equal})"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import hydra
 from omegaconf import DictConfig, ListConfig
@@ -13,14 +12,11 @@ from jointiq.configs import CONFIGS
 from jointiq.console import progress_bar
 from jointiq.data import test_images
 from jointiq.errors import ConfigError, run_cli
+from jointiq.evaluation.measuring import Measured, worker_count
 from jointiq.evaluation.pictures import PictureFolder
-from jointiq.evaluation.pool import worker_count
 from jointiq.evaluation.rd import write_rd
 from jointiq.evaluation.tables import rd_table
 from jointiq.runtime import pick_device, set_threads
-
-if TYPE_CHECKING:
-    from jointiq.evaluation.evaluation_run import Done
 
 #: Timed runs by the key ``complexity``; None counts nothing.
 COMPLEXITY = {"none": None, "count": 0, "measure": 3}
@@ -61,7 +57,7 @@ def evaluate(cfg: DictConfig) -> int:
     checkpoints = _checkpoints(cfg.checkpoint)
     output = _output(cfg.output)
     pictures = None if cfg.pictures is None else PictureFolder(_writable("pictures", cfg.pictures), output.parent)
-    rows = output.parent / ".rows" / output.stem if cfg.resume else None
+    cache = output.parent / ".rows" if cfg.resume else None
     if not isinstance(cfg.threads, int | None):
         raise ConfigError("threads", cfg.threads, "null or a whole number from 1 up")
     if cfg.complexity not in COMPLEXITY:
@@ -69,7 +65,7 @@ def evaluate(cfg: DictConfig) -> int:
     repeats = COMPLEXITY[cfg.complexity]
     workers, images = worker_count(cfg.workers), test_images(cfg.data)
     # Imported late: what is refused above does not wait for PyTorch.
-    from jointiq.evaluation.evaluation_run import evaluate_checkpoints, with_complexity
+    from jointiq.evaluation.models import evaluate_checkpoints, with_complexity
 
     device = pick_device(str(cfg.device))
     set_threads(cfg.threads)
@@ -77,15 +73,15 @@ def evaluate(cfg: DictConfig) -> int:
     with progress_bar() as progress:
         task = progress.add_task("evaluate", total=len(checkpoints) * len(images), note="")
 
-        def advance(done: Done) -> None:
+        def advance(done: Measured) -> None:
             nonlocal reused
             reused += done.reused
             row = done.row
             note = "failed" if row is None else f"{row['bpp']:.3f} bpp {row['psnr']:.2f} dB"
-            progress.update(task, advance=1, note=f"{done.job.name} {note}")
+            progress.update(task, advance=1, note=f"{done.image} {note}")
 
         curve = evaluate_checkpoints(
-            checkpoints, images, cfg.name or output.stem, cfg.description or "", str(device), advance, workers, rows,
+            checkpoints, images, cfg.name or output.stem, cfg.description or "", str(device), advance, workers, cache,
             pictures,
         )  # fmt: skip
         if repeats is not None:

@@ -13,7 +13,9 @@ from jointiq.errors import DataError
 from jointiq.evaluation.rd import RDCurve, Row, curve_from_rows
 from jointiq.runs import folder as run_folder
 from jointiq.studies.plan import Run, Scale, Study
-from jointiq.studies.rows import read_rows
+
+#: What was measured of each training, by its folder and the hash of the image's pixels.
+MeasuredRows = Mapping[Path, Mapping[str, Row]]
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ class Context:
         output: folder for figures: small files that are kept.
         work: folder for files that can be made again.
         device: where networks run.
-        row_files: gives the file with the rows of a training on a set (:mod:`jointiq.studies.rows`).
+        measured: rows of the images of all sets.
         anchors: gives the RD curves of real codecs on a set, by family; they are measured where they are missing.
         published: RD curves of others by set and name.
     """
@@ -113,7 +115,7 @@ class Context:
     output: Path
     work: Path
     device: str
-    row_files: Callable[[Trained, ImageSet], Path]
+    measured: MeasuredRows
     anchors: Callable[[ImageSet, Sequence[str]], list[RDCurve]]
     published: Mapping[str, Mapping[str, RDCurve]] = field(default_factory=dict)
 
@@ -123,16 +125,17 @@ class Context:
         return sorted(found, key=lambda one: (-one.lmbda, one.seed))
 
     def rows(self, trained: Trained, images: ImageSet) -> list[Row]:
-        """One row for every image of a set, in the set's order; see :mod:`jointiq.studies.rows`.
+        """One row for every image of a set, in the set's order and under its file names.
 
         Raises:
-            DataError: there are none.
+            DataError: an image was not measured.
         """
-        file = self.row_files(trained, images)
-        rows = read_rows(file, images)
-        if rows is None:
-            raise DataError(f"{file}: no rows of {images}; repeat the command, which measures what is missing")
-        return rows
+        known = self.measured.get(trained.folder, {})
+        if not known.keys() >= set(images.hashes):
+            raise DataError(
+                f"{trained.folder}: no rows of {images}; repeat the command, which measures what is missing"
+            )
+        return [{**known[digest], "image": path.name} for path, digest in zip(images.paths, images.hashes, strict=True)]
 
     def curve(self, names: Sequence[str], images: ImageSet, label: str | None = None) -> RDCurve | None:
         """RD curve of the first seed of one run or of several together on a set; None where there is no point."""

@@ -17,9 +17,9 @@ from jointiq.evaluation.comparison import find_curves
 from jointiq.evaluation.rd import RDCurve, read_rd
 from jointiq.runtime import pick_device
 from jointiq.studies.analyses import check_analyses, get_analysis
-from jointiq.studies.context import Context, Findings, Trained
-from jointiq.studies.measuring import Task, measure, row_file
-from jointiq.studies.plan import Run, Scale, Study
+from jointiq.studies.context import Context, Findings
+from jointiq.studies.measuring import measure_trained
+from jointiq.studies.plan import Scale, Study
 from jointiq.studies.report import device_text, main_rows, main_table, write_readme, write_results
 from jointiq.studies.training import Training, train, trainings
 
@@ -56,6 +56,11 @@ class Options:
     def work(self) -> Path:
         """Folder of all studies' models."""
         return self.results / "studies"
+
+    @property
+    def measured(self) -> Path:
+        """Folder of all rows that studies have measured."""
+        return self.work / "measured"
 
 
 @dataclass(frozen=True)
@@ -127,16 +132,11 @@ def run_study(study: Study, scale_name: str, options: Options) -> int:
     if jobs and not finished:
         raise UserError(f"{study.name}: none of its {len(jobs)} trainings could be finished; their messages are above")
 
-    def rows_of(one: Trained, images: ImageSet) -> Path:
-        return row_file(one, images, _decode(one.run, scale))
-
-    tasks = [
-        Task(one.checkpoint, images, _decode(one.run, scale), rows_of(one, images), device)
-        for one in finished
-        for images in data.measured
-        if one.run.measure
-    ]
-    measure(tasks, options.jobs)
+    coded = [one for one in finished if one.run.measure]
+    # The pictures may be those of the model that a run started from.
+    sizes = [one for one in coded if scale.decode == "one" and one.run.init_from]
+    decoded = [one for one in coded if one not in sizes]
+    measured = measure_trained(decoded, sizes, data.measured, device, options.measured, options.jobs)
 
     output = options.output
     if output is None:
@@ -150,7 +150,7 @@ def run_study(study: Study, scale_name: str, options: Options) -> int:
         output=output,
         work=work,
         device=device,
-        row_files=rows_of,
+        measured=measured,
         anchors=lambda images, families: anchor_curves(images, families, options),
         published=published,
     )
@@ -174,11 +174,6 @@ def run_study(study: Study, scale_name: str, options: Options) -> int:
     return 1 if problems else 0
 
 
-def _decode(run: Run, scale: Scale) -> str:
-    """Decode every file, unless the pictures are those of the model that the run started from."""
-    return scale.decode if run.init_from else "all"
-
-
 def anchor_curves(images: ImageSet, families: Sequence[str], options: Options) -> list[RDCurve]:
     """RD curves of real codecs on a set; measured once. Codecs that this machine has not are left out."""
     found = find_codecs(families, dict.fromkeys(PROGRAMS))
@@ -187,13 +182,16 @@ def anchor_curves(images: ImageSet, families: Sequence[str], options: Options) -
     folder = options.work / "anchors" / images.digest
     named = [(path.name, path) for path in images.paths]
     with progress_bar() as progress:
-        bar = progress.add_task("real codecs", total=len(found.codecs) * len(named), note="")
+        bar = progress.add_task(
+            "real codecs", total=sum(len(codec.settings) for codec in found.codecs) * len(named), note=""
+        )
         run_anchors(
             [(codec, codec.settings) for codec in found.codecs],
             named,
             folder,
             options.jobs,
-            lambda done: progress.update(bar, advance=1, note=done.job.codec.name),
+            lambda done: progress.update(bar, advance=1, note=done.maker.name),
+            cache=options.measured,
         )
     files = [folder / f"{codec.name}.json" for codec in found.codecs]
     return [read_rd(file) for file in files if file.is_file()]

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 from jointiq.errors import check_whole
 from jointiq.evaluation.context_weights import effective_positions, weight_maps
+from jointiq.evaluation.metrics import batch_psnr
 from jointiq.layers.global_context import GlobalContext
-from jointiq.training.modules.losses import psnr
 
 _ERROR_GAIN = 8
 #: Side in pixels of one offset in a picture of psi.
@@ -117,8 +117,8 @@ def panels(x: Tensor, output: Mapping[str, Any], side: int, centred: bool = Fals
     x_hat, x_mid = (output[key].float().clamp(0, 1) for key in ("x_hat", "x_mid"))
     pictures = {
         "original": _picture(x, side),
-        f"I, {float(psnr(x, x_mid)):.2f} dB": _picture(x_mid, side),
-        f"Q, {float(psnr(x, x_hat)):.2f} dB": _picture(x_hat, side),
+        f"I, {float(batch_psnr(x, x_mid)):.2f} dB": _picture(x_mid, side),
+        f"Q, {float(batch_psnr(x, x_hat)):.2f} dB": _picture(x_hat, side),
         f"error of Q, times {_ERROR_GAIN}": _picture((x - x_hat).abs().mul(_ERROR_GAIN).clamp(max=1), side),
     }
     for name, log_likelihoods in sorted(output["log_likelihoods"].items(), key=lambda item: item[0] != "y"):

@@ -85,7 +85,7 @@ class Monitors(Callback):
         pl_module.log("train/grad_norm", torch.nn.utils.get_total_norm(gradients))
         if self._log_sigmas:
             low = sum((values <= math.log(SIGMA_MIN)).sum() for values in self._log_sigmas)
-            pl_module.log("train/sigma_floor", low / sum(values.numel() for values in self._log_sigmas))
+            pl_module.log("train/sigma_floor", low / sum(map(Tensor.numel, self._log_sigmas)), sync_dist=True)
             self._log_sigmas = []
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

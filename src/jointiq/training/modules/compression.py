@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -20,8 +19,10 @@ from lightning.pytorch.callbacks import Timer
 from torch import Tensor, nn
 
 from jointiq.errors import ConfigError, UserError
+from jointiq.evaluation.metrics import batch_psnr
 from jointiq.training.modules.crops import Crops
-from jointiq.training.modules.losses import MS_SSIM_SIDE, RateDistortionLoss, ms_ssim, psnr, to_8bit
+from jointiq.training.modules.losses import RateDistortionLoss
+from jointiq.training.modules.metrics import MeanOverImages, MsSsim, Psnr
 from jointiq.training.schedules import Schedule
 
 #: Makes an optimizer of parameter groups, ``[{"params": ..., "lr": ...}, ...]``.
@@ -109,7 +110,8 @@ class CompressionModule(lightning.LightningModule):
         self.validated_at = -1
         #: Whether CompressAI's auxiliary loss trains something.
         self.has_quantiles = bool(self._trainable(quantiles=True))
-        self._sums: dict[str, list[Tensor]] = defaultdict(list)
+        rates = {key: MeanOverImages() for key in ("loss", "bpp", "bpp_y", "bpp_z")}
+        self.validated: Any = nn.ModuleDict({**rates, "psnr": Psnr(), "ms_ssim": MsSsim()})
 
     # ---- steps
 
@@ -123,11 +125,13 @@ class CompressionModule(lightning.LightningModule):
         crops = None if self.crop is None else Crops.random(len(batch), size, self.crop)
         loss, x_hat, parts = self.training_loss(batch, crops)
         target = batch if crops is None else crops.pixels(batch)
-        values = {f"train/{key}": value for key, value in parts.items()}
-        values["train/psnr"] = psnr(target, x_hat.detach().float()).mean()
-        values["lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
-        self.log_dict(values, batch_size=batch.shape[0])
+        self.log_step({**parts, "psnr": batch_psnr(target, x_hat.detach().float()).mean()}, batch.shape[0])
         return loss
+
+    def log_step(self, values: Mapping[str, Tensor], images: int) -> None:
+        """Log the means of a training step over the processes, as ``train/...``, and the learning rate."""
+        self.log_dict({f"train/{key}": value for key, value in values.items()}, batch_size=images, sync_dist=True)
+        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=images)
 
     def training_loss(self, batch: Tensor, crops: Crops | None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Loss (scalar, with its gradient), final output (of the crops, where there are any), and values to log."""
@@ -149,22 +153,21 @@ class CompressionModule(lightning.LightningModule):
         output = self.net(batch)
         with torch.autocast(self.device.type, enabled=False):
             terms = self.criterion(output, batch)
-            x_hat = output["x_hat"].float()
-            values = {"loss": terms.loss, "bpp": terms.bpp, "bpp_y": terms.bpp_y, "bpp_z": terms.bpp_z}
-            values["psnr"] = psnr(batch, x_hat).mean()
-            if min(batch.shape[-2:]) > MS_SSIM_SIDE:
-                values["ms_ssim"] = ms_ssim(to_8bit(batch), to_8bit(x_hat)).mean()
-        for key, value in values.items():
-            self._sums[key].append(value.detach())
+            rates = {"loss": terms.loss, "bpp": terms.bpp, "bpp_y": terms.bpp_y, "bpp_z": terms.bpp_z}
+            for key, value in rates.items():
+                self.validated[key].update(value)
+            for key in ("psnr", "ms_ssim"):
+                self.validated[key].update(batch, output["x_hat"].float())
         return output
 
     def on_validation_epoch_end(self) -> None:
-        """Log the means over the images; there are none where a stop has cut the validation."""
-        sums, self._sums = self._sums, defaultdict(list)
-        if self.trainer.interrupted:
-            return
-        self.validated_at = self.global_step
-        self.log_dict({f"val/{key}": torch.stack(values).mean() for key, values in sums.items()}, sync_dist=True)
+        """Log the means over the images of all processes; there are none where a stop has cut the validation."""
+        if not self.trainer.interrupted:
+            self.validated_at = self.global_step
+            means = {key: figure.compute() for key, figure in self.validated.items()}
+            self.log_dict({f"val/{key}": value for key, value in means.items() if value is not None})
+        for figure in self.validated.values():
+            figure.reset()
 
     # ---- optimization
 

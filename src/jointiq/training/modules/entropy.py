@@ -50,9 +50,5 @@ class EntropyModule(CompressionModule):
             pixels = (batch.shape[-2] * LATENT, batch.shape[-1] * LATENT)
             terms = self.criterion.rate_terms(log_likelihoods, pixels)
         values = {"loss": terms.loss.detach(), "bpp": terms.bpp, "bpp_y": terms.bpp_y, "bpp_z": terms.bpp_z}
-        self.log_dict(
-            {f"train/{key}": value for key, value in values.items()}
-            | {"lr": self.trainer.optimizers[0].param_groups[0]["lr"]},
-            batch_size=batch.shape[0],
-        )
+        self.log_step(values, batch.shape[0])
         return terms.loss

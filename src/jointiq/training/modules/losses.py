@@ -1,4 +1,4 @@
-"""The training loss (paper, Eq. 7) and what one watches beside it."""
+"""The training loss (paper, Eq. 7), and its differentiable MS-SSIM for patches of any size."""
 
 from __future__ import annotations
 
@@ -13,13 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from jointiq.data import LATENT
+from jointiq.evaluation.metrics import PEAK
 from jointiq.training.modules.crops import Crops
 from jointiq.training.validation import ALL_POSITIONS
 
-#: Up to this side MS-SSIM's 11-tap window does not fit into the smallest of the five scales.
-MS_SSIM_SIDE = 160
-
-_PEAK = 255.0
 _SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 _WINDOW, _SIGMA = 11, 1.5
 # Eq. 7 divides the rate by the pixels one latent position covers.
@@ -33,17 +30,18 @@ def _gaussian_window(size: int, sigma: float, like: Tensor) -> Tensor:
 
 
 def ms_ssim(x: Tensor, y: Tensor) -> Tensor:
-    """MS-SSIM of every image, (B,), of two batches (B, 3, H, W) on the 0..255 scale, with H and W >= 16.
+    """The loss's own MS-SSIM of every image, (B,), of two batches (B, 3, H, W) on the 0..255 scale, H and W >= 16.
 
-    Where both sides exceed 160 pixels this is pytorch-msssim's value. Below, the window shrinks at each scale to
-    min(11, side) and its sigma in proportion: the rule of the metric's authors. Contrast terms are kept above zero,
-    because the root of zero has no gradient.
+    What is measured and logged is :func:`jointiq.evaluation.metrics.ms_ssim`, with which this agrees where both sides
+    exceed 160 pixels. Below, where that has no value, the window shrinks at each scale to min(11, side) and its sigma
+    in proportion: the rule of the metric's authors. Contrast terms are kept above zero, because the root of zero has
+    no gradient.
     """
     terms = []
     for level in range(len(_SCALE_WEIGHTS)):
         size = min(_WINDOW, *x.shape[-2:])
         window = _gaussian_window(size, _SIGMA * size / _WINDOW, x)
-        ssim, contrast = _ssim(x, y, _PEAK, window.repeat(x.shape[1], 1, 1, 1), size_average=False)
+        ssim, contrast = _ssim(x, y, PEAK, window.repeat(x.shape[1], 1, 1, 1), size_average=False)
         if level == len(_SCALE_WEIGHTS) - 1:
             terms.append(ssim)
         else:
@@ -52,17 +50,6 @@ def ms_ssim(x: Tensor, y: Tensor) -> Tensor:
             x, y = (F.avg_pool2d(image, kernel_size=2, padding=padding) for image in (x, y))
     weights = x.new_tensor(_SCALE_WEIGHTS).view(-1, 1, 1)
     return (torch.stack(terms).clamp(min=1e-6) ** weights).prod(dim=0).mean(dim=1)
-
-
-def to_8bit(image: Tensor) -> Tensor:
-    """What a picture file would hold: [0, 1] clamped and rounded, as floats on the 0..255 scale."""
-    return (image.clamp(0, 1) * _PEAK).round()
-
-
-def psnr(x: Tensor, x_hat: Tensor) -> Tensor:
-    """PSNR in dB, (B,), between the 8-bit pictures of two batches (B, 3, H, W) in [0, 1]; at most 100."""
-    mse = (to_8bit(x) - to_8bit(x_hat)).pow(2).mean(dim=(1, 2, 3))
-    return 10 * torch.log10(_PEAK**2 / mse.clamp(min=_PEAK**2 * 1e-10))
 
 
 @dataclass(frozen=True)
@@ -149,7 +136,7 @@ class RateDistortionLoss:
 
     def distortion_term(self, x_hat: Tensor, x: Tensor) -> Tensor:
         """(1 - lambda) / 1000 * D, a scalar, of two batches (B, 3, H, W) in [0, 1]."""
-        x_hat, x = x_hat.float() * _PEAK, x * _PEAK
+        x_hat, x = x_hat.float() * PEAK, x * PEAK
         mse = self.distortion == "mse"
         return (1 - self.lmbda) / 1000 * (F.mse_loss(x_hat, x) if mse else 3000 * (1 - ms_ssim(x_hat, x).mean()))
 

@@ -10,8 +10,8 @@ import torch
 from jointiq.coding.load import load_model
 from jointiq.data.images import read_image, write_png
 from jointiq.errors import DataError, UserError
-from jointiq.evaluation import evaluation_run, evaluator
-from jointiq.evaluation.evaluation_run import evaluate_checkpoints, with_complexity
+from jointiq.evaluation import models
+from jointiq.evaluation.models import evaluate_checkpoints, with_complexity
 from jointiq.evaluation.pictures import PictureFolder, picture_path
 from jointiq.evaluation.rd import read_rd, write_rd
 from jointiq.models import build_model
@@ -43,8 +43,8 @@ def test_a_repeated_run_evaluates_only_what_is_missing(tmp_path, images, checkpo
     rows = tmp_path / "rows"
     first = evaluate_checkpoints(checkpoints, images[:2], "ours", rows=rows)
     coded = []
-    honest = evaluator.encode_image
-    monkeypatch.setattr(evaluator, "encode_image", lambda *args: coded.append(args) or honest(*args))
+    honest = models.encode_image
+    monkeypatch.setattr(models, "encode_image", lambda *args: coded.append(args) or honest(*args))
     seen = []
     again = evaluate_checkpoints(checkpoints, images[:2], "ours", rows=rows, advance=seen.append)
     assert coded == [] and all(done.reused for done in seen) and len(seen) == 4
@@ -67,7 +67,7 @@ def test_a_repeated_run_evaluates_only_what_is_missing(tmp_path, images, checkpo
 
 def test_damaged_rows_and_lost_latents_are_evaluated_again(tmp_path, images, checkpoints, monkeypatch) -> None:
     rows = tmp_path / "rows"
-    monkeypatch.setattr(evaluator, "same_latents", lambda *args: False)
+    monkeypatch.setattr(models, "same_latents", lambda *args: False)
     evaluate_checkpoints(checkpoints[:1], images[:1], "ours", rows=rows)
     assert not rows.exists()
     monkeypatch.undo()
@@ -82,14 +82,14 @@ def test_a_bad_image_is_named_and_left_out_of_every_point(images, checkpoints, m
     curve = evaluate_checkpoints(checkpoints, images, "ours")
     assert len(curve) == 2 and {row["image"] for row in curve.images} == {"0.png", "2.png"}
     assert {(one["checkpoint"], one["image"]) for one in curve.about["failed"]} == {(c, "1.png") for c in checkpoints}
-    honest = evaluation_run.evaluate_image
+    honest = models.evaluate_image
 
     def fails(model, checkpoint, name, image):
         if checkpoint == checkpoints[1] and name == "0.png":
             raise RuntimeError("out of\nmemory")
         return honest(model, checkpoint, name, image)
 
-    monkeypatch.setattr(evaluation_run, "evaluate_image", fails)
+    monkeypatch.setattr(models, "evaluate_image", fails)
     curve = evaluate_checkpoints(checkpoints, images, "ours")
     assert {row["image"] for row in curve.images} == {"2.png"} and len(curve) == 2
     assert curve.about["failed"][-1]["problem"] == "out of memory" or curve.about["failed"][0]["problem"]

@@ -1,0 +1,210 @@
+"""Measure images with models and real codecs: in parallel, resumable, one bad image does not end it.
+
+The row of an image is kept as ``CACHE/HASH.json``, where HASH is of the pixels and of all that makes the row: a model's
+weights and device; a codec's version, options and setting. A repeated measurement takes it from there, under whatever
+names; other weights, another setting or image is another file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Protocol
+
+from jointiq.data.images import pixel_hash, read_image
+from jointiq.errors import ConfigError, UserError
+from jointiq.evaluation.metrics import Image
+from jointiq.evaluation.pictures import PICTURE, PictureFolder
+from jointiq.evaluation.rd import Row
+from jointiq.files import write_text
+
+#: Raised when the rows themselves change, so that old ones are not taken for new.
+ROWS_VERSION = 2
+
+#: Numbers of maker and image, and the row or the problem.
+_Result = tuple[tuple[int, int], Row | None, str | None]
+
+_FAILURES = (UserError, OSError, ValueError, RuntimeError, MemoryError)
+
+
+class Maker(Protocol):
+    """What makes rows: a model, or a real codec at a setting. It is sent to worker processes."""
+
+    @property
+    def name(self) -> str:
+        """Name of its folder of decoded pictures."""
+
+    @property
+    def labels(self) -> Mapping[str, Any]:
+        """Columns that tell in every row who made it."""
+
+    def identity(self) -> Mapping[str, Any]:
+        """All that decides its rows, as JSON can hold it."""
+
+    def measure(self, name: str, image: Image) -> tuple[Row, Image | None]:
+        """Send an image (uint8, (H, W, 3)) through a file: its row, and the decoded picture if there is one."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An image's row by a maker (``reused``: of an earlier measurement), or the problem that there was."""
+
+    maker: Any
+    image: str
+    row: Row | None = None
+    reused: bool = False
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class _Job:
+    """An image to be measured by a maker; ``place``: their numbers."""
+
+    place: tuple[int, int]
+    maker: Maker
+    name: str
+    path: Path
+    key: str
+    cache: Path | None
+    pictures: PictureFolder | None
+
+    @property
+    def file(self) -> Path | None:
+        return None if self.cache is None else self.cache / f"{self.key}.json"
+
+    @property
+    def picture(self) -> str:
+        """The picture's name, which stands for the pixels as well: a row goes with the picture that it measured."""
+        return f"{self.name.removesuffix('.png')}-{self.key[:8]}"
+
+
+def measure(
+    makers: Sequence[Maker],
+    images: Sequence[tuple[str, Path]],
+    cache: Path | None = None,
+    workers: int = 1,
+    advance: Callable[[Measured], object] = lambda measured: None,
+    pictures: PictureFolder | None = None,
+) -> list[list[Measured]]:
+    """Measure every image with every maker.
+
+    Args:
+        makers: models, or codecs at settings.
+        images: name and file of each.
+        cache: folder that keeps the rows for a repeated measurement; None keeps nothing.
+        workers: processes. With several, seconds are those of a shared machine.
+        advance: called with every row and every failure as they come (a progress bar's tick).
+        pictures: keeps the decoded pictures, and then rows count only together with them; None keeps none.
+
+    Returns:
+        For each maker what came of each image, in the order given.
+
+    Raises:
+        UserError: a maker's files, or the cache, cannot be used.
+    """
+    found: dict[tuple[int, int], Measured] = {}
+
+    def settle(place: tuple[int, int], measured: Measured) -> None:
+        found[place] = measured
+        advance(measured)
+
+    pixels = [_attempt(_pixels, path) for _, path in images]
+    waiting = []
+    for i, maker in enumerate(makers):
+        made_by = json.dumps({**maker.identity(), "rows": ROWS_VERSION}, sort_keys=True)
+        for j, (name, path) in enumerate(images):
+            digest, problem = pixels[j]
+            key = hashlib.sha256(f"{made_by}{digest}".encode()).hexdigest()[:32]
+            job = _Job((i, j), maker, name, path, key, cache, pictures)
+            row = _stored(job)
+            if problem or row:
+                settle(job.place, Measured(maker, name, row, row is not None, problem))
+            else:
+                waiting.append(job)
+    for (i, j), row, problem in _in_processes(waiting, workers):
+        settle((i, j), Measured(makers[i], images[j][0], row, problem=problem))
+    return [[found[i, j] for j in range(len(images))] for i in range(len(makers))]
+
+
+def _pixels(path: Path) -> str:
+    return pixel_hash(read_image(path))
+
+
+def _attempt(action: Callable[..., Any], *arguments: Any) -> tuple[Any, str | None]:
+    """What ``action`` gives, or in one line why it fails."""
+    try:
+        return action(*arguments), None
+    except _FAILURES as error:
+        return None, " ".join(str(error).split()) or type(error).__name__
+
+
+def _stored(job: _Job) -> Row | None:
+    """The row of an earlier measurement, under the job's names; None without it or a picture that is wanted."""
+    if job.file is None:
+        return None
+    try:
+        row: Any = json.loads(job.file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(row, dict):
+        return None
+    row = {**row, **job.maker.labels, "image": job.name}
+    if job.pictures is not None:
+        picture = job.pictures.path(job.maker.name, job.picture)
+        if not picture.is_file():
+            return None
+        row[PICTURE] = job.pictures.recorded(picture)
+    return row
+
+
+def _run(job: _Job) -> _Result:
+    return job.place, *_attempt(_code, job)
+
+
+def _code(job: _Job) -> Row:
+    row, picture = job.maker.measure(job.name, read_image(job.path))
+    # What a decoder that went astray has made is to be measured again.
+    if job.file is not None and row.get("latents_equal") is not False:
+        write_text(job.file, json.dumps(row, allow_nan=False) + "\n")
+    if job.pictures is None or picture is None:
+        return row
+    return {**row, PICTURE: job.pictures.keep(picture, job.maker.name, job.picture)}
+
+
+def _in_processes(jobs: Sequence[_Job], workers: int) -> Iterator[_Result]:
+    """Run the jobs, each process on one CPU thread, and yield as they come; one worker stays in this process."""
+    if workers == 1 or len(jobs) < 2:
+        yield from map(_run, jobs)
+        return
+    # spawn: a forked PyTorch may hang.
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn"), initializer=_one_thread)
+    try:
+        for future in as_completed([pool.submit(_run, job) for job in jobs]):
+            yield future.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def worker_count(value: Any) -> int:
+    """The value of a key ``workers``: a whole number from 1 up, or null for one worker per CPU core.
+
+    Raises:
+        ConfigError: neither.
+    """
+    if value is None:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError("workers", value, "null or a whole number from 1 up")
+    return value

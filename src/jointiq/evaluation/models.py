@@ -1,0 +1,196 @@
+"""Evaluate trained models by way of real files: encode to bytes, decode those bytes, compare pictures; one RD curve."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+from jointiq.coding.image_codec import Decoded, Encoded, decode_image, encode_image, same_latents
+from jointiq.coding.load import load_model
+from jointiq.data.images import named_images
+from jointiq.errors import DataError, UserError
+from jointiq.evaluation.complexity import complexity
+from jointiq.evaluation.measuring import Measured, measure
+from jointiq.evaluation.metrics import Image, ms_ssim, psnr
+from jointiq.evaluation.pictures import PictureFolder
+from jointiq.evaluation.rd import ImageRow, RDCurve, Row, curve_from_rows
+from jointiq.models.base import LearnedCodec
+
+
+def image_row(
+    checkpoint: str, name: str, image: Image, encoded: Encoded, decoded: Decoded, picture: Image | None = None
+) -> ImageRow:
+    """Compare an original (uint8, (H, W, 3)) with what came back from its file.
+
+    ``picture`` is the decoded picture to judge; default: the one in ``decoded``.
+    """
+    if encoded.estimated_bits is None:
+        raise ValueError("the image was encoded without the likelihood estimate")
+    picture = decoded.image if picture is None else picture
+    height, width = image.shape[:2]
+    pixels = height * width
+    bpp_y = encoded.estimated_bits["y"] / pixels
+    bpp_z = sum(bits for key, bits in encoded.estimated_bits.items() if key != "y") / pixels
+    return ImageRow(
+        checkpoint=checkpoint,
+        image=name,
+        width=width,
+        height=height,
+        bytes=len(encoded.data),
+        bpp=8 * len(encoded.data) / pixels,
+        bpp_payload=8 * encoded.payload_bytes / pixels,
+        bpp_exact=None if encoded.exact_bits is None else sum(encoded.exact_bits.values()) / pixels,
+        bpp_estimate=bpp_y + bpp_z,
+        bpp_y=bpp_y,
+        bpp_z=bpp_z,
+        psnr=psnr(image, picture),
+        psnr_mid=psnr(image, decoded.x_mid),
+        ms_ssim=ms_ssim(image, picture),
+        encoding_time=encoded.seconds,
+        decoding_time=decoded.seconds,
+        latents_equal=same_latents(encoded, decoded),
+    )
+
+
+def evaluate_image(model: LearnedCodec, checkpoint: str, name: str, image: Image) -> tuple[ImageRow, Decoded]:
+    """Send one image (uint8, (H, W, 3)) through ``model`` and a real file; ``checkpoint``, ``name`` label the row."""
+    encoded = encode_image(model, image)
+    decoded = decode_image(model, encoded.data)
+    return image_row(checkpoint, name, image, encoded, decoded), decoded
+
+
+@dataclass(frozen=True)
+class ModelMaker:
+    """A trained model as a :class:`jointiq.evaluation.measuring.Maker`.
+
+    Attributes:
+        checkpoint: its file.
+        device: where its networks run.
+        name: what its rows call it.
+    """
+
+    checkpoint: str
+    device: str
+    name: str
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """The column of every row that names it."""
+        return {"checkpoint": self.name}
+
+    @property
+    def model(self) -> LearnedCodec:
+        """The network, which stays loaded while its images are coded one after the other.
+
+        Raises:
+            UserError: it cannot be opened.
+        """
+        return _load(self.checkpoint, self.device, _written(self.checkpoint))
+
+    def identity(self) -> dict[str, Any]:
+        """The contents of its file, and the device.
+
+        Raises:
+            UserError: the file cannot be read.
+        """
+        return {"model": _digest(self.checkpoint, _written(self.checkpoint)), "device": self.device}
+
+    def measure(self, name: str, image: Image) -> tuple[Row, Image | None]:
+        """An :class:`ImageRow` as a dictionary, and the decoded picture."""
+        row, decoded = evaluate_image(self.model, self.name, name, image)
+        return asdict(row), decoded.image
+
+
+def _written(checkpoint: str) -> int:
+    path = Path(checkpoint)
+    return path.stat().st_mtime_ns if path.is_file() else 0
+
+
+@lru_cache(maxsize=1)
+def _load(checkpoint: str, device: str, _written: int) -> LearnedCodec:
+    return load_model(checkpoint, device=device)
+
+
+@cache
+def _digest(checkpoint: str, _written: int) -> str:
+    try:
+        with open(checkpoint, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{checkpoint}: {error.strerror or error}") from error
+
+
+def evaluate_checkpoints(
+    checkpoints: Sequence[str],
+    images: Sequence[Path],
+    name: str,
+    description: str = "",
+    device: str = "cpu",
+    advance: Callable[[Measured], object] = lambda measured: None,
+    workers: int = 1,
+    rows: Path | None = None,
+    pictures: PictureFolder | None = None,
+) -> RDCurve:
+    """Evaluate each checkpoint on every image; one RD point per checkpoint.
+
+    An image that fails with any checkpoint is left out of every point, so that all are means over the same images; the
+    curve's ``about["failed"]`` then says what failed (``checkpoint``, ``image``) and why (``problem``).
+
+    Args:
+        checkpoints: training checkpoints or exported models.
+        images: image files.
+        name: the curve's name.
+        description: kept in the RD file.
+        device: where the networks run.
+        advance, workers, pictures: of :func:`jointiq.evaluation.measuring.measure`, and so is ``rows``, its ``cache``.
+
+    Raises:
+        DataError: nothing to evaluate on, or every image failed.
+        UserError: a checkpoint that cannot be opened.
+    """
+    if not images:
+        raise DataError("no test images to evaluate on")
+    makers = [ModelMaker(checkpoint, device, checkpoint) for checkpoint in checkpoints]
+    for maker in makers:
+        _ = maker.model  # one that cannot be opened stops everything before anything is measured
+    measured = measure(makers, named_images(images), rows, workers, advance, pictures)
+    failed = [one for of_maker in measured for one in of_maker if one.problem]
+    bad = {one.image for one in failed}
+    points = [
+        (maker.checkpoint, [one.row for one in of_maker if one.row is not None and one.image not in bad])
+        for maker, of_maker in zip(makers, measured, strict=True)
+    ]
+    if not points[0][1]:
+        raise DataError(f"every image failed; the first, {failed[0].image}: {failed[0].problem}")
+    curve = curve_from_rows(name, points, description)
+    problems = [{"checkpoint": one.maker.checkpoint, "image": one.image, "problem": one.problem} for one in failed]
+    return curve.with_about({**curve.about, "failed": problems}) if problems else curve
+
+
+def with_complexity(curve: RDCurve, device: str, repeats: int, step: Callable[[str], object]) -> RDCurve:
+    """The same curve with what each checkpoint costs for an image of 768x512 (:mod:`jointiq.evaluation.complexity`).
+
+    The whole model's numbers become columns of the results; those of its parts go to ``about["complexity"]``.
+
+    Args:
+        curve: of :func:`evaluate_checkpoints`.
+        device: where the networks run.
+        repeats: timed runs of encoder and decoder; 0 counts parameters and multiplications only.
+        step: called with the name of what comes next (a progress bar's tick).
+    """
+    costs = []
+    for checkpoint in curve.parameter:
+        step(Path(checkpoint).name)
+        costs.append(complexity(ModelMaker(checkpoint, device, checkpoint).model, repeats=repeats))
+    columns: dict[str, list[Any]] = {}
+    for cost in costs:
+        for key, value in cost.columns().items():
+            columns.setdefault(key, []).append(value)
+    # Seconds an image are there already, as means over the images that were coded.
+    new = {key: tuple(values) for key, values in columns.items() if key not in curve.results and None not in values}
+    details = {str(at): cost.as_dict() for at, cost in zip(curve.parameter, costs, strict=True)}
+    return replace(curve, results={**curve.results, **new}, about={**curve.about, "complexity": details})

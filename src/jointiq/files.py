@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and what is remembered of files."""
+"""Files that appear whole or not at all, parts of them, and what is remembered of files."""
 
 from __future__ import annotations
 
@@ -41,6 +41,13 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def fill_in(text: str, begin: str, end: str, content: str) -> str | None:
+    """Return ``text`` with ``content`` between two markers, each a line; None where it lacks one of them."""
+    before, found, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
+    return f"{before}{begin}\n\n{content}\n{end}{after}" if found and closed else None
 
 
 class FileFacts:

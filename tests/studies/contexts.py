@@ -6,9 +6,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from jointiq.data.image_sets import ImageSet
-from jointiq.studies.context import Context, Trained
+from jointiq.studies.context import Context
 from jointiq.studies.plan import Run, Scale, Study
+from jointiq.studies.training import Training
+from jointiq.sweeps.jobs import Job
 
 IMAGES = ImageSet("set", (Path("a.png"), Path("b.png")), ("1", "2"))
 
@@ -27,7 +31,7 @@ def a_context(folder: Path, runs: Iterable[Run], rows: Any, **values: Any) -> Co
     runs = tuple(runs)
     scale = Scale("demo", "", runs, ("test",), "all", (), ())
     trained = [
-        Trained(run, lmbda, seed, folder / f"{run.name}_{lmbda:g}_{seed}")
+        Training(run, lmbda, seed, Job((), OmegaConf.create(), folder / f"{run.name}_{lmbda:g}_{seed}"))
         for run in runs
         for lmbda in run.lmbda
         for seed in run.seeds

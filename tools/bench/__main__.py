@@ -47,10 +47,9 @@ def run_codec(options: argparse.Namespace) -> None:
 def run_profile(options: argparse.Namespace) -> None:
     """Print where the time goes."""
     from tools.bench import report
-    from tools.bench.profile import profile_codec
 
     size = codec.QUICK_SIZE if options.quick else codec.SIZE
-    encode, decode = profile_codec(size, codec.LIGHT_GRDN if options.light_grdn else None)
+    encode, decode = codec.profile_codec(size, codec.LIGHT_GRDN if options.light_grdn else None)
     report.profile_table(f"encode {size[1]}x{size[0]}", encode).print()
     report.profile_table(f"decode {size[1]}x{size[0]}", decode).print()
 

@@ -13,6 +13,7 @@ from jointiq.evaluation.stopwatch import Moment, processor_name
 
 # PyTorch is imported late, by the functions: command lines name what is compared without waiting for it.
 if TYPE_CHECKING:
+    from jointiq.evaluation.stopwatch import Sections
     from jointiq.layers.padding import Size
     from tools.bench.contenders import Contender
 
@@ -144,3 +145,22 @@ def compare(size: Size, repeats: int, warm_up: bool, step: Callable[[str], None]
 def compare_steps(repeats: int, warm_up: bool) -> int:
     """How often :func:`compare` calls ``step``."""
     return 1 + 2 * 3 * (repeats + warm_up)
+
+
+def profile_codec(size: Size, enhancer: Mapping[str, Any] | None) -> tuple[Sections, Sections]:
+    """Encode and decode of an image of ``size`` (height, width), after one run of each to warm up."""
+    from jointiq.evaluation.profile import profiled
+    from tools.bench.contenders import JointIQContender
+    from tools.bench.drive import driven_jointiq, find_scale, make_latents
+
+    scale = find_scale(CHANNELS, CHANNELS)
+    model = driven_jointiq(model_config(enhancer), scale)
+    latents = make_latents(size, CHANNELS, CHANNELS, scale)
+    contender = JointIQContender(model, photograph(size), latents)
+    contender.encode()
+    contender.decode()
+    with profiled() as encode:
+        contender.encode()
+    with profiled() as decode:
+        contender.decode()
+    return encode, decode

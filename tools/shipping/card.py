@@ -9,6 +9,7 @@ from typing import Any
 from jointiq.console import Table, number
 from jointiq.errors import UserError
 from jointiq.evaluation.metrics import ms_ssim_db
+from jointiq.files import fill_in
 
 BEGIN, END = "<!-- models: written by tools.ship -->", "<!-- end of models -->"
 CARD = "README.md"
@@ -22,17 +23,14 @@ def read_card(folder: Path, fallback: Path) -> str:
     """
     path = next((at / CARD for at in (folder, fallback) if (at / CARD).is_file()), folder / CARD)
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    before, begin, rest = text.partition(BEGIN)
-    if not begin or END not in rest:
+    if fill_in(text, BEGIN, END, "") is None:
         raise UserError(f"{path}: no card with the lines {BEGIN} and {END}, between which the models are listed")
     return text
 
 
 def filled(card: str, index: Mapping[str, Any]) -> str:
-    """The card with the models of an index between its markers."""
-    before, _, rest = card.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{_models(index)}\n{END}{after}"
+    """A card of :func:`read_card` with the models of an index between its markers."""
+    return fill_in(card, BEGIN, END, _models(index)) or card
 
 
 def _models(index: Mapping[str, Any]) -> str:

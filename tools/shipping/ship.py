@@ -17,8 +17,8 @@ from jointiq.coding.suffixes import EXPORT
 from jointiq.console import Table
 from jointiq.data.image_sets import ImageSet, read_set, refuse_trained
 from jointiq.errors import UserError
+from jointiq.evaluation.stopwatch import device_text
 from jointiq.files import write_text
-from jointiq.studies.report import device_text
 from tools.shipping.card import CARD, filled, read_card
 from tools.shipping.measured import Measured, loses_nothing, measure, refuse_disorder
 from tools.shipping.training_facts import Training, read_training

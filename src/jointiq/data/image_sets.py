@@ -107,6 +107,20 @@ def refuse_listed(test: ImageSet, manifest: Path) -> None:
     refuse_trained(test, train)
 
 
+def check_disjoint(measured: Sequence[ImageSet], train: ImageSet | None, manifests: Sequence[Path]) -> None:
+    """Refuse to measure on images that are in ``train`` or in one of the manifests.
+
+    Raises:
+        ConfigError: a manifest cannot be read.
+        DataError: one of the sets holds such an image.
+    """
+    for images in measured:
+        if train:
+            refuse_trained(images, train)
+        for manifest in manifests:
+            refuse_listed(images, manifest)
+
+
 def link_folder(images: ImageSet, folder: Path) -> Path:
     """A folder of links to the images, named by their contents, with a manifest (file name -> hash) beside it.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
 import resource
 import sys
@@ -105,3 +106,13 @@ def processor_name() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+def device_text(device: str) -> str:
+    """Where networks ran: the kind, its name, threads of a process."""
+    import torch  # late: command lines time nothing
+
+    if device.startswith("cuda"):
+        return f"GPU, {torch.cuda.get_device_name(device)}"
+    threads = os.environ.get("OMP_NUM_THREADS", str(torch.get_num_threads()))
+    return f"CPU, {processor_name()}, threads: {threads}"

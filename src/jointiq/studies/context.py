@@ -11,38 +11,11 @@ from jointiq.console import Table
 from jointiq.data.image_sets import ImageSet
 from jointiq.errors import DataError
 from jointiq.evaluation.rd import RDCurve, Row, curve_from_rows
-from jointiq.runs import folder as run_folder
-from jointiq.studies.plan import Run, Scale, Study
+from jointiq.studies.plan import Scale, Study
+from jointiq.studies.training import Training
 
 #: What was measured of each training, by its folder and the hash of the image's pixels.
 MeasuredRows = Mapping[Path, Mapping[str, Row]]
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A finished training: one lambda and seed of a run.
-
-    Attributes:
-        source: the training it started from, or None.
-    """
-
-    run: Run
-    lmbda: float
-    seed: int
-    folder: Path
-    source: Trained | None = None
-
-    @property
-    def checkpoint(self) -> Path:
-        """Its weights."""
-        return self.folder / run_folder.CHECKPOINT
-
-    @property
-    def steps(self) -> tuple[int, ...]:
-        """Optimizer steps: of the training it started from, then its own, one by one where it has several stages."""
-        stages = [path for path in run_folder.stage_folders(self.folder) if (path / run_folder.DONE).is_file()]
-        own = [run_folder.done_step(folder) for folder in stages or [self.folder]]
-        return (*(self.source.steps if self.source else ()), *own)
 
 
 @dataclass(frozen=True)
@@ -110,7 +83,7 @@ class Context:
 
     study: Study
     scale: Scale
-    trained: Sequence[Trained]
+    trained: Sequence[Training]
     sets: Sequence[ImageSet]
     output: Path
     work: Path
@@ -119,12 +92,12 @@ class Context:
     anchors: Callable[[ImageSet, Sequence[str]], list[RDCurve]]
     published: Mapping[str, Mapping[str, RDCurve]] = field(default_factory=dict)
 
-    def of(self, name: str, seed: int | None = None) -> list[Trained]:
+    def of(self, name: str, seed: int | None = None) -> list[Training]:
         """The finished trainings of a run, of one seed or of all, by falling lambda (rising rate)."""
         found = [one for one in self.trained if one.run.name == name and seed in (None, one.seed)]
         return sorted(found, key=lambda one: (-one.lmbda, one.seed))
 
-    def rows(self, trained: Trained, images: ImageSet) -> list[Row]:
+    def rows(self, trained: Training, images: ImageSet) -> list[Row]:
         """One row for every image of a set, in the set's order and under its file names.
 
         Raises:
@@ -150,7 +123,7 @@ class Context:
         """How tables speak of a run."""
         return next((run.label for run in self.scale.runs if run.name == name), name)
 
-    def any_of(self, name: str, lmbda: float | None = None) -> Trained:
+    def any_of(self, name: str, lmbda: float | None = None) -> Training:
         """One finished training of a run, at ``lmbda`` where it is given.
 
         Raises:
@@ -167,7 +140,7 @@ def point_name(lmbda: float) -> str:
     return f"lmbda {lmbda:g}"
 
 
-def steps_text(trained: Sequence[Trained]) -> str:
+def steps_text(trained: Sequence[Training]) -> str:
     """Steps of trainings as a table shows them: ``20000 + 5000``, several variants separated by a comma."""
     texts = [" + ".join(map(str, one.steps)) for one in trained]
     return ", ".join(dict.fromkeys(texts)) or "none"

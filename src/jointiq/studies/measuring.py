@@ -15,7 +15,8 @@ from jointiq.evaluation.measuring import Measured, measure
 from jointiq.evaluation.metrics import Image
 from jointiq.evaluation.models import ModelMaker
 from jointiq.evaluation.rd import Row
-from jointiq.studies.context import MeasuredRows, Trained
+from jointiq.studies.context import MeasuredRows
+from jointiq.studies.training import Training
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class SizesMaker(ModelMaker):
 
 
 def measure_trained(
-    trained: Sequence[Trained],
-    sizes: Sequence[Trained],
+    trained: Sequence[Training],
+    sizes: Sequence[Training],
     sets: Sequence[ImageSet],
     device: str,
     cache: Path,

@@ -5,16 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from jointiq.console import NOTHING, Table
 from jointiq.data.image_sets import ImageSet
-from jointiq.evaluation.stopwatch import processor_name
-from jointiq.files import write_text
+from jointiq.files import fill_in, write_text
 from jointiq.runs.folder import provenance
 from jointiq.studies.context import Findings
 from jointiq.studies.plan import Scale, Study
@@ -102,23 +98,14 @@ def as_csv(table: Table) -> str:
     return stream.getvalue()
 
 
-def device_text(device: str) -> str:
-    """Where networks ran: the kind, its name, threads of a process."""
-    if device.startswith("cuda"):
-        return f"GPU, {torch.cuda.get_device_name(device)}"
-    threads = os.environ.get("OMP_NUM_THREADS", str(torch.get_num_threads()))
-    return f"CPU, {processor_name()}, threads: {threads}"
-
-
 def write_readme(study: Study) -> Path | None:
     """Put the tables of all scales between the markers of the study's README; None where it has no markers."""
     path = study.folder / "README.md"
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
+    filled = fill_in(text, BEGIN, END, _all_scales(study))
+    if filled is None:
         return None
-    write_text(path, f"{before}{BEGIN}\n\n{_all_scales(study)}\n{END}{after}")
+    write_text(path, filled)
     return path
 
 

@@ -8,19 +8,20 @@ from pathlib import Path
 
 from jointiq.command_line import override
 from jointiq.console import progress_bar
-from jointiq.data.image_sets import ImageSet, link_folder, read_set, refuse_listed, refuse_trained
+from jointiq.data.image_sets import ImageSet, check_disjoint, link_folder, read_set
 from jointiq.errors import ConfigError, UserError
 from jointiq.evaluation.codecs.pillow import find_codecs
 from jointiq.evaluation.codecs.programs import PROGRAMS
 from jointiq.evaluation.codecs.run import run_anchors
 from jointiq.evaluation.comparison import find_curves
 from jointiq.evaluation.rd import RDCurve, read_rd
+from jointiq.evaluation.stopwatch import device_text
 from jointiq.runtime import pick_device
 from jointiq.studies.analyses import check_analyses, get_analysis
 from jointiq.studies.context import Context, Findings
 from jointiq.studies.measuring import measure_trained
 from jointiq.studies.plan import Scale, Study
-from jointiq.studies.report import device_text, main_rows, main_table, write_readme, write_results
+from jointiq.studies.report import main_rows, main_table, write_readme, write_results
 from jointiq.studies.training import Training, train, trainings
 
 
@@ -58,6 +59,11 @@ class Options:
         return self.results / "studies"
 
     @property
+    def images(self) -> Path:
+        """Folder of what is known of the images, and of links to them."""
+        return self.work / "images"
+
+    @property
     def measured(self) -> Path:
         """Folder of all rows that studies have measured."""
         return self.work / "measured"
@@ -65,12 +71,38 @@ class Options:
 
 @dataclass(frozen=True)
 class Data:
-    """The images of a study: for training, for validation while training, and those that are coded."""
+    """The images of a study: those trained on, those that are coded, and what makes its trainings take the first."""
 
     train: ImageSet | None
-    val: ImageSet | None
     measured: tuple[ImageSet, ...]
     overrides: tuple[str, ...]
+
+
+def training_set(options: Options) -> ImageSet:
+    """Return the images to train on."""
+    return read_set(options.train or ["sample:train"], options.images)
+
+
+def validation_set(options: Options) -> ImageSet:
+    """Return the images to validate on.
+
+    Raises:
+        ConfigError: there are training images of the user's, and none of these.
+    """
+    if options.train and not options.val:
+        raise ConfigError("--val", None, "a folder of validation images, with --train")
+    return read_set(options.val or ["sample:val"], options.images)
+
+
+def test_sets(options: Options) -> list[ImageSet]:
+    """Return the sets of test images.
+
+    Raises:
+        ConfigError: there are training images of the user's, and none of these.
+    """
+    if options.train and not options.test:
+        raise ConfigError("--test", None, "folders of test images, with --train")
+    return [read_set([folder], options.images) for folder in options.test or ["sample:test"]]
 
 
 def study_data(scale: Scale, options: Options) -> Data:
@@ -80,31 +112,16 @@ def study_data(scale: Scale, options: Options) -> Data:
         ConfigError: folders that are missing on the command line.
         DataError: a folder without images, or a test image that was trained on.
     """
-    cache = options.work / "images"
-    train_set = val_set = None
+    train = training_set(options) if scale.runs else None
+    val = validation_set(options) if scale.runs or "val" in scale.measure else None
+    measured = [val] if val and "val" in scale.measure else []
+    measured += test_sets(options) if "test" in scale.measure else []
+    check_disjoint(measured, train, options.manifests)
     overrides: tuple[str, ...] = ("data=sample",)
-    if scale.runs:
-        train_set = read_set(options.train or ["sample:train"], cache)
-    if scale.runs or "val" in scale.measure:
-        if options.train and not options.val:
-            raise ConfigError("--val", None, "a folder of validation images, with --train")
-        val_set = read_set(options.val or ["sample:val"], cache)
-    if train_set and val_set and options.train:
-        folders = {"train_dir": link_folder(train_set, cache), "val_dir": link_folder(val_set, cache)}
+    if train and val and options.train:
+        folders = {"train_dir": link_folder(train, options.images), "val_dir": link_folder(val, options.images)}
         overrides = ("data=folder", *(override(f"data.{key}", folder) for key, folder in folders.items()))
-    measured: list[ImageSet] = []
-    if "val" in scale.measure and val_set:
-        measured.append(val_set)
-    if "test" in scale.measure:
-        if options.train and not options.test:
-            raise ConfigError("--test", None, "folders of test images, with --train")
-        measured += [read_set([folder], cache) for folder in options.test or ["sample:test"]]
-    for images in measured:
-        if train_set:
-            refuse_trained(images, train_set)
-        for manifest in options.manifests:
-            refuse_listed(images, manifest)
-    return Data(train_set, val_set, tuple(measured), overrides)
+    return Data(train, tuple(measured), overrides)
 
 
 def study_trainings(scale: Scale, data: Data, options: Options) -> list[Training]:
@@ -127,8 +144,7 @@ def run_study(study: Study, scale_name: str, options: Options) -> int:
     data = study_data(scale, options)
     jobs = study_trainings(scale, data, options)
     work = options.work / study.name / scale.name
-    trained = train(jobs, options.jobs, work / "jobs")
-    finished = [one for one in trained if one]
+    finished = train(jobs, options.jobs, work / "jobs")
     if jobs and not finished:
         raise UserError(f"{study.name}: none of its {len(jobs)} trainings could be finished; their messages are above")
 
@@ -157,11 +173,7 @@ def run_study(study: Study, scale_name: str, options: Options) -> int:
     findings = Findings()
     for name, settings in scale.analyses:
         findings.add(get_analysis(name)(context, settings))
-    problems = [
-        f"{job.run.name}, lambda {job.lmbda:g}, seed {job.seed}"
-        for job, one in zip(jobs, trained, strict=True)
-        if not one
-    ]
+    problems = [str(one) for one in jobs if one not in finished]
     where = device_text(device)
     files = write_results(study, scale, findings, data.train, where, output, problems)
     if output == study.folder / "results" / scale.name:

@@ -13,23 +13,31 @@ from hydra.errors import HydraException
 from jointiq.command_line import override
 from jointiq.configs import CONFIGS
 from jointiq.errors import EXIT_TERMINATED, UserError
-from jointiq.runs.folder import CHECKPOINT
-from jointiq.studies.context import Trained
+from jointiq.runs.folder import CHECKPOINT, DONE, done_step, stage_folders
 from jointiq.studies.plan import Run, Scale
 from jointiq.sweeps.jobs import Job, run_jobs
 
 Key = tuple[str, float, int]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Training:
-    """One job of a study, and the one it starts from."""
+    """One training of a study: a run at one lambda with one seed.
+
+    Attributes:
+        job: what is typed for it.
+        source: the training it starts from, or None.
+    """
 
     run: Run
     lmbda: float
     seed: int
     job: Job
-    source: Training | None
+    source: Training | None = None
+
+    def __str__(self) -> str:
+        """How a report speaks of it."""
+        return f"{self.run.name}, lambda {self.lmbda:g}, seed {self.seed}"
 
     @property
     def folder(self) -> Path:
@@ -42,9 +50,17 @@ class Training:
             raise UserError(f"{self.run.name}: wrong configuration; python -m src.train {' '.join(self.job.overrides)}")
         return self.job.folder
 
-    def trained(self, source: Trained | None) -> Trained:
-        """What the finished training left; ``source`` is what the one it starts from left."""
-        return Trained(self.run, self.lmbda, self.seed, self.folder, source)
+    @property
+    def checkpoint(self) -> Path:
+        """Its weights, once it is finished."""
+        return self.folder / CHECKPOINT
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Optimizer steps: of the training it started from, then its own, one by one where it has several stages."""
+        stages = [path for path in stage_folders(self.folder) if (path / DONE).is_file()]
+        own = [done_step(folder) for folder in stages or [self.folder]]
+        return (*(self.source.steps if self.source else ()), *own)
 
 
 def trainings(scale: Scale, common: Sequence[str]) -> list[Training]:
@@ -71,7 +87,7 @@ def _training(run: Run, lmbda: float, seed: int, common: Sequence[str], made: Ma
     if run.init_from is not None:
         first = next(key for key in made if key[:2] == (run.init_from, lmbda))
         source = made[first]
-        overrides.append(override("init_from", source.folder / CHECKPOINT))
+        overrides.append(override("init_from", source.checkpoint))
     try:
         job = Job.of([*overrides, *common])
     except HydraException as error:
@@ -79,29 +95,29 @@ def _training(run: Run, lmbda: float, seed: int, common: Sequence[str], made: Ma
     return Training(run, lmbda, seed, job, source)
 
 
-def train(jobs: Sequence[Training], at_once: int, record: Path) -> list[Trained | None]:
+def train(jobs: Sequence[Training], at_once: int, record: Path) -> list[Training]:
     """Train what is not finished, ``at_once`` at a time; a training whose source failed is not started.
 
     Args:
         record: folder for what the jobs print and how they ended.
 
     Returns:
-        What each training left; None for one that is not finished.
+        The finished ones of ``jobs``.
 
     Raises:
         KeyboardInterrupt: Ctrl-C; started jobs have saved.
         SystemExit: the same by SIGTERM.
     """
-    made: dict[int, Trained] = {}
+    finished: set[Training] = set()
     for number, wave in enumerate(_waves(jobs)):
-        ready = [one for one in wave if one.source is None or id(one.source) in made]
+        ready = [one for one in wave if one.source is None or one.source in finished]
         waiting = [one for one in ready if not one.job.is_finished()]
         results = run_jobs([one.job for one in waiting], at_once, record=record / f"wave{number}") if waiting else []
         if any(result.code in (None, EXIT_TERMINATED) for result in results):
             sys.exit(EXIT_TERMINATED)
-        failed = {id(one) for one, result in zip(waiting, results, strict=True) if result.code != 0}
-        made |= {id(one): one.trained(made.get(id(one.source))) for one in ready if id(one) not in failed}
-    return [made.get(id(one)) for one in jobs]
+        failed = {one for one, result in zip(waiting, results, strict=True) if result.code != 0}
+        finished |= set(ready) - failed
+    return [one for one in jobs if one in finished]
 
 
 def _waves(jobs: Sequence[Training]) -> Iterator[list[Training]]:

@@ -10,7 +10,7 @@ from jointiq.errors import ConfigError
 from jointiq.evaluation.stopwatch import Moment
 from tools.bench import __main__ as bench
 from tools.bench import codec, contenders, drive, scaling
-from tools.bench.profile import profile_codec
+from tools.bench.codec import profile_codec
 
 CHANNELS = 24
 # mbt2018 takes multiples of 64.

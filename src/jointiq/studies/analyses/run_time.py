@@ -13,12 +13,12 @@ from jointiq.coding.image_codec import decode_image, encode_image
 from jointiq.console import Table, number, progress_bar
 from jointiq.data.sample import photograph
 from jointiq.evaluation.plots.rd_plot import OUR_COLOURS, new_figure, save
+from jointiq.evaluation.profile import profiled
 from jointiq.models import build_model
 from jointiq.models.base import LearnedCodec
 from jointiq.studies.context import Context, Findings, Ours
-from tools.bench.profile import profiled
 
-#: Sections of :mod:`tools.bench.profile` that are the coder, which the paper's times leave out.
+#: Sections of :mod:`jointiq.evaluation.profile` that are the coder, which the paper's times leave out.
 _CODER = ("decisions", "rANS", "encoder", "mixture", "latents' checksum")
 SYSTEMS = ("base", "hybrid")
 OPTIONS = {"size", "repeats", "shrink"}

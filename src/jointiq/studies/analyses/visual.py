@@ -17,7 +17,8 @@ from jointiq.evaluation.codecs.pillow import find_codecs
 from jointiq.evaluation.codecs.programs import PROGRAMS
 from jointiq.evaluation.metrics import Image
 from jointiq.evaluation.plots.rd_plot import new_figure, save
-from jointiq.studies.context import Context, Findings, Ours, Trained, steps_text
+from jointiq.studies.context import Context, Findings, Ours, steps_text
+from jointiq.studies.training import Training
 
 OPTIONS = {"runs", "codecs", "crop", "target_bpp", "count"}
 
@@ -74,13 +75,13 @@ def _wanted(context: Context, images: ImageSet, options: Mapping[str, Any]) -> l
     return [(name, path, float(options.get("target_bpp", 0.2))) for name in options.get("runs", []) for path in first]
 
 
-def _nearest(context: Context, name: str, images: ImageSet, path: Path, target: float) -> tuple[Trained, Any]:
+def _nearest(context: Context, name: str, images: ImageSet, path: Path, target: float) -> tuple[Training, Any]:
     place = images.paths.index(path)
     rows = [(one, context.rows(one, images)[place]) for one in context.of(name)]
     return min(rows, key=lambda pair: abs(pair[1]["bpp"] - target))
 
 
-def _pictures(context: Context, one: Trained, row: Any, path: Path, codecs: Sequence[Any]) -> list[Shown]:
+def _pictures(context: Context, one: Training, row: Any, path: Path, codecs: Sequence[Any]) -> list[Shown]:
     image = read_image(path)
     model = load_model(one.checkpoint, context.device)
     data = encode_image(model, image, estimate=False).data
@@ -99,7 +100,7 @@ def _table(run: str, path: Path, target: float, pictures: Sequence[Shown]) -> Ta
     return table
 
 
-def _figure(context: Context, trained: Trained, path: Path, pictures: Sequence[Shown], crop: Sequence[int]) -> Any:
+def _figure(context: Context, trained: Training, path: Path, pictures: Sequence[Shown], crop: Sequence[int]) -> Any:
     height, width = (min(side, whole) for side, whole in zip(crop, pictures[0].picture.shape, strict=False))
     top, left = ((whole - side) // 2 for side, whole in zip((height, width), pictures[0].picture.shape, strict=False))
     columns = 3

@@ -1,4 +1,4 @@
-"""Where the time of our encoder and decoder goes: ``python -m tools.bench profile``.
+"""Where the time of our encoder and decoder goes.
 
 Functions are wrapped for the time of the run; each section gets the processor time of this process spent in its
 functions less that spent in wrapped functions they call, so the sections add up.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from jointiq.bitstream import binarisation as decisions
@@ -20,10 +20,6 @@ from jointiq.entropy_models.integer import context as exact
 from jointiq.entropy_models.integer import recorder
 from jointiq.evaluation.stopwatch import Sections
 from jointiq.layers import estimator, global_context, transforms
-from jointiq.layers.padding import Size
-from tools.bench import codec
-from tools.bench.contenders import JointIQContender
-from tools.bench.drive import driven_jointiq, find_scale, make_latents
 
 OTHER = "everything else"
 
@@ -73,18 +69,3 @@ def profiled() -> Iterator[Sections]:
             setattr(owner, name, original)
         total = time.process_time() - began
         sections.spent[OTHER] += total - sum(sections.spent.values())
-
-
-def profile_codec(size: Size, enhancer: Mapping[str, Any] | None) -> tuple[Sections, Sections]:
-    """Encode and decode of an image of ``size`` (height, width), after one run of each to warm up."""
-    scale = find_scale(codec.CHANNELS, codec.CHANNELS)
-    model = driven_jointiq(codec.model_config(enhancer), scale)
-    latents = make_latents(size, codec.CHANNELS, codec.CHANNELS, scale)
-    contender = JointIQContender(model, codec.photograph(size), latents)
-    contender.encode()
-    contender.decode()
-    with profiled() as encode:
-        contender.encode()
-    with profiled() as decode:
-        contender.decode()
-    return encode, decode

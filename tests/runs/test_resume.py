@@ -294,16 +294,16 @@ def test_a_checkpoint_is_read_once(
     with pytest.raises(Crash):
         train(images, tmp_path)
     crash_at["step"] = None
-    read, read_bytes = [], Path.read_bytes
+    read: list[str] = []
+    loaded: list[Any] = []
+    read_bytes, load = Path.read_bytes, torch.load
 
     def watched(path: Path) -> bytes:
         read.append(path.name)
         return read_bytes(path)
 
-    opened = torch.serialization.load
-    loaded: list[Any] = []
     monkeypatch.setattr(Path, "read_bytes", watched)
-    monkeypatch.setattr(torch, "load", lambda file, **options: loaded.append(file) or opened(file, **options))
+    monkeypatch.setattr(torch, "load", lambda file, **options: loaded.append(file) or load(file, **options))
     train(images, tmp_path)
     assert read.count("last.ckpt") == 1 and len(loaded) == 1
 

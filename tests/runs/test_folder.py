@@ -67,3 +67,25 @@ def test_stages_are_in_the_order_of_their_numbers_without_those_moved_aside(tmp_
     (tmp_path / "3_file").write_text("")
     assert [path.name for path in run_folder.stage_folders(tmp_path)] == ["1_joint", "2_c2f_coarse", "10_crop"]
     assert run_folder.stage_folders(tmp_path / "none") == []
+
+
+METRICS = "step,train/loss,val/loss,val/psnr\n0,3.5,,\n0,,3.25,30.0\n1,3.0,,\n1,,2.75,31.5\n2,2.5,,\n"
+
+
+def test_the_last_validation_of_a_run_and_of_a_chain(tmp_path: Path) -> None:
+    assert run_folder.last_validation(tmp_path) == {}
+    (tmp_path / "metrics.csv").write_text(METRICS.partition("0,,")[0])
+    assert run_folder.last_validation(tmp_path) == {}
+    (tmp_path / "metrics.csv").write_text(METRICS)
+    assert run_folder.last_validation(tmp_path) == {"val/loss": 2.75, "val/psnr": 31.5}
+    (tmp_path / "2_crop").mkdir()
+    (tmp_path / "2_crop" / "metrics.csv").write_text(METRICS.replace("2.75", "1.75"))
+    assert run_folder.last_validation(tmp_path)["val/loss"] == 1.75
+
+
+def test_only_what_is_written_as_in_the_folder_follows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value that reads like the folder's path by chance is not one."""
+    monkeypatch.chdir(tmp_path)
+    run_folder.describe(Path("jointiq"), config())
+    text = Path("jointiq/config.yaml").read_text()
+    assert "name: jointiq\n" in text and "path: ${paths.run_dir}/checkpoints/last.ckpt" in text

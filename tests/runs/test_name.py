@@ -17,6 +17,7 @@ FOLDER = ("data=folder", "data.train_dir=a", "data.val_dir=b")
     "overrides",
     [
         ("logger=wandb", "callbacks.progress.style=off", "resume=never", "ckpt_path=x.ckpt", "paths.results=x"),
+        ("optimized_metric=val/psnr",),
         ("trainer=ddp_cpu", "trainer.num_nodes=2"),
         ("optim.compile=true", "data.num_workers=3", "data.preload_mb=0"),
     ],

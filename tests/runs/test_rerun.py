@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from jointiq.errors import UserError
 from jointiq.runs import folder as run_folder
-from jointiq.runs.rerun import again
+from jointiq.runs.resume import config_for_rerun
 from tests.training import tiny
 from tests.training.tiny import weights
 from tests.training.typed import error_line, losses, own, run
@@ -30,24 +31,33 @@ def saved(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def test_again_goes_beside_the_run(saved: Path) -> None:
-    cfg = again(saved, ["trainer.max_steps=7", "data.flips=false", "paths.results='a b'"])
+def test_a_rerun_goes_beside_the_run(saved: Path) -> None:
+    cfg = config_for_rerun(saved, ["trainer.max_steps=7", "data.flips=false", "paths.results='a b'"])
     assert cfg.paths.run_dir == f"{saved}.rerun" and cfg.callbacks.checkpoint.path.startswith(f"{saved}.rerun/")
     assert (cfg.trainer.max_steps, cfg.data.flips, cfg.paths.results) == (7, False, "a b")
 
 
-def test_again_starts_a_continued_run_anew(saved: Path) -> None:
+def test_a_rerun_starts_a_continued_run_anew(saved: Path) -> None:
     for where, expected in ((saved, None), (saved.parent / "other", str(saved.parent / "other" / "last.ckpt"))):
         cfg = run_folder.read_config(saved)
         cfg.ckpt_path = str(where / "last.ckpt")
         run_folder.describe(saved, cfg)
-        assert again(saved, []).ckpt_path == expected
+        assert config_for_rerun(saved, []).ckpt_path == expected
+
+
+def test_a_run_of_an_earlier_version_gets_the_keys_that_it_lacks(saved: Path) -> None:
+    cfg = OmegaConf.load(saved / "config.yaml")
+    for key in ("resume", "optimized_metric"):
+        del cfg[key]
+    OmegaConf.save(cfg, saved / "config.yaml")
+    repeated = config_for_rerun(saved, [])
+    assert (repeated.resume, repeated.optimized_metric) == ("auto", "val/loss")
 
 
 @pytest.mark.parametrize("override", ["trainer=gpu", "model.Q=3", "+new=1", "~seed", "seed=1,2", "seed=["])
-def test_again_takes_single_values_only(saved: Path, override: str) -> None:
+def test_a_rerun_takes_single_values_only(saved: Path, override: str) -> None:
     with pytest.raises(UserError):
-        again(saved, [override])
+        config_for_rerun(saved, [override])
 
 
 def test_the_same_seed_gives_the_same_losses_and_so_does_the_folder(

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from omegaconf import DictConfig, OmegaConf
 
 from jointiq.errors import ConfigError
 from jointiq.runs import folder as run_folder
 from jointiq.runs import resume
+from jointiq.runs.lock import is_locked
 from jointiq.training import run
-from jointiq.training.callbacks.checkpoint import LastCheckpoint
 from jointiq.training.modules.compression import CompressionModule
 from tests.training import tiny
 
@@ -50,10 +52,6 @@ def crash_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     monkeypatch.setattr(CompressionModule, "training_step", watched)
     run.quiet()
     yield control
-
-
-def crash(*args: Any) -> None:
-    raise Crash
 
 
 def train(images: Path, folder: Path, *more: str) -> None:
@@ -96,11 +94,29 @@ def test_a_cut_training_is_the_unbroken_one(images: Path, tmp_path: Path, crash_
     assert not part.with_name("part.old1").exists()
 
 
-def test_a_validation_that_a_stop_left_out_is_made_up_for(
-    images: Path, tmp_path: Path, crash_at: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+def assert_equal_but_for(validation: int, part: Path, whole: Path) -> None:
+    """``part`` has trained what ``whole`` has; only the row of the validation after step ``validation`` is missing."""
+    missing = [row for row in tiny.rows(whole) if "val/loss" in row and int(row["step"]) == validation - 1]
+    assert len(missing) == 1 and missing[0] not in tiny.rows(part)
+    assert tiny.rows(part) == [row for row in tiny.rows(whole) if row not in missing]
+    states = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (part, whole)]
+    for state in states:  # the least loss of the validations that were
+        del state["callbacks"]
+    assert_equal(*states)
+
+
+@pytest.fixture
+def whole(images: Path, tmp_path: Path) -> Path:
+    """An unbroken training of six steps that validates after the third and the sixth."""
+    train(images, tmp_path / "whole", "optim.ema_decay=0.7")
+    assert len(tiny.rows(tmp_path / "whole")) == 8
+    return tmp_path / "whole"
+
+
+def test_a_stop_leaves_out_the_validation_after_it(
+    images: Path, tmp_path: Path, whole: Path, crash_at: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, part, mean = tmp_path / "whole", tmp_path / "part", "optim.ema_decay=0.7"
-    train(images, whole, mean)
+    part, mean = tmp_path / "part", "optim.ema_decay=0.7"
     step = CompressionModule.training_step
 
     def terminated(self: CompressionModule, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
@@ -112,46 +128,38 @@ def test_a_validation_that_a_stop_left_out_is_made_up_for(
         patch.setattr(CompressionModule, "training_step", terminated)
         train(images, part, mean)
     assert not any("val/loss" in row for row in tiny.rows(part)) and len(tiny.rows(part)) == 3
-    with monkeypatch.context() as patch, pytest.raises(Crash):  # its row is in the log, its checkpoint is not there
-        patch.setattr(LastCheckpoint, "save_at_start", crash)
-        train(images, part, mean)
-    for crash_at["step"] in (3, 4):  # it is not made up for twice
+    for crash_at["step"] in (3, 4):
         with pytest.raises(Crash):
             train(images, part, mean)
     crash_at["step"] = None
     train(images, part, mean)
-    assert tiny.rows(part) == tiny.rows(whole) and len(tiny.rows(whole)) == 8
-    for name in ("last.ckpt", "best.ckpt"):
-        assert_equal(*(torch.load(run / "checkpoints" / name, weights_only=True) for run in (part, whole)))
+    assert_equal_but_for(3, part, whole)
 
 
-def test_a_validation_that_a_stop_cuts_is_made_up_for(
-    images: Path, tmp_path: Path, crash_at: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+def test_a_stop_cuts_a_validation(
+    images: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole, part, mean = tmp_path / "whole", tmp_path / "part", "optim.ema_decay=0.7"
-    train(images, whole, mean)
+    part, mean = tmp_path / "part", "optim.ema_decay=0.7"
     step, validated = CompressionModule.validation_step, []
 
     def terminated(self: CompressionModule, batch: torch.Tensor, batch_idx: int) -> Any:
         validated.append(self.global_step)
-        if validated in ([3], [3, 3], [3, 3, 3, 3, 6]):  # first image: in a training, before it goes on, at its end
+        if validated in ([3], [3, 3, 6]):  # at the first image
             os.kill(os.getpid(), signal.SIGTERM)
         return step(self, batch, batch_idx)
 
     monkeypatch.setattr(CompressionModule, "validation_step", terminated)
-    for steps, logged in (([3, 2], 0), ([3, 2], 0), ([6, 4], 1)):
+    for steps in ([3, 2], [6, 4]):
         with pytest.raises(SystemExit):
             train(images, part, mean)
         paths = [part / "checkpoints" / name for name in ("last.ckpt", "last-1.ckpt")]
         assert [torch.load(path, weights_only=True)["global_step"] for path in paths] == steps
-        assert sum("val/loss" in row for row in tiny.rows(part)) == logged
-        assert (part / "checkpoints" / "best.ckpt").exists() == bool(logged)
+        assert not any("val/loss" in row for row in tiny.rows(part))
+        assert "validation at step" not in capsys.readouterr().out
+        assert not (part / "checkpoints" / "best.ckpt").exists()
+    # The run ends with a validation of its result, whatever was left out.
     train(images, part, mean)
-    assert validated == [3, 3, 3, 3, 6, 6, 6] and crash_at["seen"][6:] == [0, 1, 2, 3, 4, 5]
-    assert tiny.rows(part) == tiny.rows(whole) and len(tiny.rows(whole)) == 8
-    best = [torch.load(run / "checkpoints" / "best.ckpt", weights_only=True) for run in (part, whole)]
-    assert_equal(*best)
-    assert all(map(torch.equal, tiny.weights(part).values(), tiny.weights(whole).values()))
+    assert_equal_but_for(3, part, whole)
 
 
 def test_noise_and_crops_differ_between_steps_and_processes() -> None:
@@ -193,61 +201,129 @@ def test_every_kind_of_damage_is_seen(images: Path, tmp_path: Path) -> None:
         assert start.checkpoint is None and len(start.warnings) == 1
 
 
-def test_where_a_run_begins(
-    images: Path, tmp_path: Path, crash_at: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "run"
-    train(images, folder)
-    texts = (*tiny.overrides(images), f"paths.run_dir={folder}")
-    assert resume.find_start(folder, tiny.config(*texts)).finished
-    assert resume.find_start(folder, tiny.config(*texts, "trainer.devices=2", "logger=wandb")).finished
-    assert resume.find_start(folder, tiny.config(*texts, "seed=1")) == resume.Start()
-    assert resume.find_start(folder, tiny.config(*texts, "init_from=x.ckpt")) == resume.Start()
-    assert resume.find_start(folder, tiny.config(*texts, "ckpt_path=x.ckpt")).checkpoint == "x.ckpt"
-    assert resume.find_start(folder, tiny.config(*texts, "resume=never")) == resume.Start()
+@pytest.fixture(scope="module")
+def trained(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    run.quiet()
+    train(images, folder, "trainer.max_steps=1")
+    return folder
+
+
+@pytest.fixture
+def folder(trained: Path, tmp_path: Path) -> Path:
+    """A finished run, of one's own."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+@pytest.fixture
+def config(images: Path, folder: Path) -> Callable[..., DictConfig]:
+    """``config(*more)`` is the configuration of the run in ``folder``, but for what is typed."""
+    texts = (*tiny.overrides(images), "trainer.max_steps=1", f"paths.run_dir={folder}")
+    return lambda *more: tiny.config(*texts, *more)
+
+
+Config = Callable[..., DictConfig]
+
+
+def test_a_finished_run_is_finished(folder: Path, config: Config) -> None:
+    assert resume.find_start(folder, config()).finished
+    assert resume.find_start(folder, config("trainer.devices=2", "logger=wandb")).finished
+
+
+@pytest.mark.parametrize("changed", ["seed=1", "init_from=x.ckpt", "resume=never"])
+def test_another_run_starts_anew(folder: Path, config: Config, changed: str) -> None:
+    assert resume.find_start(folder, config(changed)) == resume.Start()
+
+
+def test_a_checkpoint_that_is_given_is_where_a_run_starts(folder: Path, config: Config) -> None:
+    assert resume.find_start(folder, config("ckpt_path=x.ckpt")).checkpoint == "x.ckpt"
+
+
+def test_an_unknown_value_of_resume_is_refused(folder: Path, config: Config) -> None:
     with pytest.raises(ConfigError, match="one of auto, never"):
-        resume.find_start(folder, tiny.config(*texts, "resume=maybe"))
+        resume.find_start(folder, config("resume=maybe"))
+
+
+def test_a_cut_run_goes_on(folder: Path, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "done.json").unlink()
     last = str(folder / "checkpoints" / "last.ckpt")
-    assert resume.find_start(folder, tiny.config(*texts)) == resume.Start(last)
+    assert resume.find_start(folder, config()) == resume.Start(last)
     # A cluster's job that is queued again goes on even so.
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    assert resume.find_start(folder, tiny.config(*texts, "resume=never")) == resume.Start(last)
+    assert resume.find_start(folder, config("resume=never")) == resume.Start(last)
 
-    # A run that has begun at a checkpoint goes on like any other; one that goes back in its own folder goes back.
-    texts = (*texts, "ckpt_path=x.ckpt")
-    run_folder.describe(folder, tiny.config(*texts))
-    assert resume.find_start(folder, tiny.config(*texts, "resume=never")) == resume.Start(last)
-    monkeypatch.delenv("SLURM_RESTART_COUNT")
-    assert resume.find_start(folder, tiny.config(*texts)) == resume.Start(last)
-    assert resume.find_start(folder, tiny.config(*texts, "resume=never")) == resume.Start("x.ckpt")
-    assert resume.find_start(folder, tiny.config(*texts, "ckpt_path=y.ckpt")) == resume.Start("y.ckpt")
+
+def test_a_run_that_has_begun_at_a_checkpoint_goes_on_like_any_other(
+    folder: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "done.json").unlink()
+    last, begun = str(folder / "checkpoints" / "last.ckpt"), "ckpt_path=x.ckpt"
+    run_folder.describe(folder, config(begun))
+    assert resume.find_start(folder, config(begun)) == resume.Start(last)
+    assert resume.find_start(folder, config(begun, "resume=never")) == resume.Start("x.ckpt")
+    assert resume.find_start(folder, config("ckpt_path=y.ckpt")) == resume.Start("y.ckpt")
     run_folder.mark_done(folder, 6)
-    assert resume.find_start(folder, tiny.config(*texts)).finished
+    assert resume.find_start(folder, config(begun)).finished
+    (folder / "done.json").unlink()
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert resume.find_start(folder, config(begun, "resume=never")) == resume.Start(last)
+
+
+def test_a_run_that_goes_back_in_its_own_folder_goes_back(folder: Path, config: Config) -> None:
     earlier = f"ckpt_path={folder}/checkpoints/last-1.ckpt"
-    run_folder.describe(folder, tiny.config(*texts, earlier))
-    assert resume.find_start(folder, tiny.config(*texts, earlier)) == resume.Start(earlier.partition("=")[2])
+    run_folder.describe(folder, config(earlier))
+    assert resume.find_start(folder, config(earlier)) == resume.Start(earlier.partition("=")[2])
+
+
+def test_a_run_of_an_earlier_version_is_found(folder: Path, config: Config) -> None:
+    """It has its lock inside, and lacks what has been added to the configuration."""
+    (folder / ".lock").touch()
+    saved = OmegaConf.load(folder / "config.yaml")
+    del saved["optimized_metric"], saved["callbacks"]["progress"]["folder"]
+    saved["callbacks"]["speed"] = {"_target_": "jointiq.training.callbacks.checkpoint.Speed"}
+    OmegaConf.save(saved, folder / "config.yaml")
+    assert resume.find_start(folder, config()).finished
+    (folder / "done.json").unlink()
+    assert resume.find_start(folder, config()).checkpoint == str(folder / "checkpoints" / "last.ckpt")
+
+
+def test_a_checkpoint_is_read_once(
+    images: Path, tmp_path: Path, crash_at: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crash_at["step"] = 3
+    with pytest.raises(Crash):
+        train(images, tmp_path)
+    crash_at["step"] = None
+    read: list[str] = []
+    loaded: list[Any] = []
+    read_bytes, load = Path.read_bytes, torch.load
+
+    def watched(path: Path) -> bytes:
+        read.append(path.name)
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", watched)
+    monkeypatch.setattr(torch, "load", lambda file, **options: loaded.append(file) or load(file, **options))
+    train(images, tmp_path)
+    assert read.count("last.ckpt") == 1 and len(loaded) == 1
 
 
 def test_of_two_equal_commands_one_trains(
-    images: Path,
-    tmp_path: Path,
-    crash_at: dict[str, Any],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    images: Path, tmp_path: Path, crash_at: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """The second one waits for the first, and finds its run finished."""
+    program = (
+        "import sys; from jointiq.training import run; from tests.training import tiny\n"
+        "run.train(tiny.config(*sys.argv[1:]))"
+    )
     folder = tmp_path / "run"
-
-    def slowly(*args: Any, **options: Any) -> Any:
-        """Images are read while the other command trains from its start to its end."""
-        monkeypatch.setattr(run, "build_data", build_data)
-        train(images, folder, "trainer.max_steps=1")
-        return build_data(*args, **options)
-
-    build_data = run.build_data
-    monkeypatch.setattr(run, "build_data", slowly)
+    texts = (*tiny.overrides(images), "trainer.max_steps=1", f"paths.run_dir={folder}")
+    other = subprocess.Popen([sys.executable, "-W", "ignore", "-c", program, *texts], cwd=tiny.ROOT)
+    while not is_locked(folder) and other.poll() is None:
+        time.sleep(0.01)
     train(images, folder, "trainer.max_steps=1")
-    assert crash_at["seen"] == [0] and "finished before" in capsys.readouterr().out
+    assert other.wait() == 0
+    assert crash_at["seen"] == [] and "finished before" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 

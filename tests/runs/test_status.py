@@ -1,51 +1,37 @@
-"""The table of runs, and the lock that says which of them is being trained."""
+"""The table of runs: which are done, running, failed, cut or waiting."""
 
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from jointiq.commands import status as entry
-from jointiq.errors import UserError, run_cli
+from jointiq.errors import run_cli
 from jointiq.runs import folder as run_folder
-from jointiq.runs.lock import RunLock, is_locked
-from jointiq.runs.status import RunStatus, read_folders, read_run, read_sweep, status_table, write_status
+from jointiq.runs.lock import locked
+from jointiq.runs.status import (
+    RunStatus,
+    note_failure,
+    read_folders,
+    read_run,
+    read_sweep,
+    status_table,
+    write_status,
+)
 from jointiq.sweeps.jobs import note_job
-from jointiq.training.callbacks.status_file import note_failure
 from tests.training import tiny
 
 VALUES = {"step": 3, "steps": 9, "bpp": 0.25, "psnr": 30.5, "seconds_left": 61.4}
 
 
-@pytest.fixture
-def trained_elsewhere(tmp_path: Path) -> Iterator[Path]:
-    """A run's folder that another process holds."""
+def test_a_run_that_is_trained_is_running(tmp_path: Path) -> None:
     write_status(tmp_path, VALUES)
-    code = (
-        "import sys, pathlib; from jointiq.runs.lock import RunLock\n"
-        "lock = RunLock(pathlib.Path(sys.argv[1])); lock.acquire(); print('held', flush=True); sys.stdin.read()"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)], cwd=tiny.ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert process.stdout is not None and process.stdout.readline() == b"held\n"
-    yield tmp_path
-    process.kill()
-    process.wait()
-    assert not is_locked(tmp_path)
-
-
-def test_a_run_that_is_trained_is_running_and_no_one_elses(trained_elsewhere: Path) -> None:
-    assert is_locked(trained_elsewhere)
-    status = read_run(trained_elsewhere, "x")
-    assert status == RunStatus("x", "running", 3, 9, 0.25, 30.5, 61.4)
-    with pytest.raises(UserError, match="being trained by another process"):
-        RunLock(trained_elsewhere).acquire(wait_seconds=0.3)
+    with locked(tmp_path):
+        assert read_run(tmp_path, "x") == RunStatus("x", "running", 3, 9, 0.25, 30.5, 61.4)
+    assert read_run(tmp_path, "x").state == "cut"
 
 
 def test_states(tmp_path: Path) -> None:
@@ -66,6 +52,13 @@ def test_a_chain_shows_the_stage_it_is_at(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         write_status(tmp_path / name, VALUES)
     assert (read_run(tmp_path).state, read_run(tmp_path).note) == ("cut", "2_enhancer")
+
+
+def test_a_run_of_an_earlier_version_has_its_lock_inside(tmp_path: Path) -> None:
+    (tmp_path / ".lock").touch()
+    assert read_run(tmp_path).state == "waiting"
+    write_status(tmp_path, VALUES)
+    assert read_run(tmp_path).state == "cut"
 
 
 def test_no_failure_is_noted_where_there_is_no_run(tmp_path: Path) -> None:

@@ -9,9 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
@@ -19,59 +17,61 @@ from omegaconf import OmegaConf
 from jointiq.errors import ConfigError
 from jointiq.runs import folder as run_folder
 from jointiq.runs.status import read_sweep
-from jointiq.sweeps import jobs, sweep
+from jointiq.sweeps import sweep
 from jointiq.sweeps.jobs import Job, run_jobs
 from tests.training import tiny
 
-
-def job(name: str, folder: Path | None = None) -> Job:
-    return Job((name,), OmegaConf.create({"ckpt_path": None}), folder)
-
-
-@pytest.fixture
-def scripts(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
-    """Instead of trainings, jobs run their override as a line of Python; gives the environment of each."""
-    environments: list[dict[str, str]] = []
-
-    def start(overrides: Sequence[str], folders: Any, environment: dict[str, str], output: Any) -> Any:
-        environments.append(environment)
-        return subprocess.Popen([sys.executable, "-S", "-c", overrides[0]], env=environment, stdout=output)
-
-    monkeypatch.setattr(jobs, "start_process", start)
-    return environments
+#: Instead of a training, a job runs its override as a line of Python.
+PYTHON = (sys.executable, "-S", "-c")
 
 
-def test_a_failure_stops_no_other(scripts: list[dict[str, str]], tmp_path: Path) -> None:
-    results = run_jobs(
-        [job("pass"), job("import os; os._exit(2)"), job("print(7)"), job("import os; os.abort()")], record=tmp_path
-    )
+def job(line: str) -> Job:
+    return Job((line,), OmegaConf.create({"ckpt_path": None}), None)
+
+
+def test_a_failure_stops_no_other(tmp_path: Path) -> None:
+    lines = ("pass", "import os; os._exit(2)", "print(7)", "import os; os.abort()")
+    results = run_jobs([job(line) for line in lines], record=tmp_path, command=PYTHON)
     assert [result.code for result in results] == [0, 2, 0, 128 + signal.SIGABRT]
     assert [result.failed for result in results] == [False, True, False, True]
     assert [json.loads((tmp_path / "jobs" / f"{n}.json").read_text())["code"] for n in range(4)] == [0, 2, 0, 134]
     assert [run.state for run in read_sweep(tmp_path)] == ["done", "failed", "done", "failed"]
 
 
-def test_several_at_a_time_on_their_gpus(scripts: list[dict[str, str]], tmp_path: Path) -> None:
+def test_a_sweep_may_come_in_batches(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "7.json").write_text("of another sweep")
+    for first in (0, 2):
+        run_jobs([job("pass"), job("print(7)")], record=tmp_path, first=first, command=PYTHON)
+    assert sorted(path.name for path in (tmp_path / "jobs").iterdir()) == [f"{number}.json" for number in range(4)]
+    assert "[3/4] pass" in capfd.readouterr().out
+
+
+def test_several_at_a_time_on_their_gpus(tmp_path: Path) -> None:
     waits = "import os, time; time.sleep(0.5); print(os.environ['CUDA_VISIBLE_DEVICES'])"
     since = time.monotonic()
-    results = run_jobs([job(waits)] * 4, at_once=4, gpus=["0,1", "2,3"], record=tmp_path)
+    results = run_jobs([job(waits)] * 4, at_once=4, gpus=["0,1", "2,3"], record=tmp_path, command=PYTHON)
     assert time.monotonic() - since < 1.9  # one after the other takes 2.0
     assert all(result.code == 0 for result in results)
-    assert [environment["CUDA_VISIBLE_DEVICES"] for environment in scripts] == ["0,1", "2,3", "0,1", "2,3"]
-    assert sorted(path.read_text() for path in (tmp_path / "jobs").glob("*.log")) == ["0,1\n"] * 2 + ["2,3\n"] * 2
+    printed = [(tmp_path / "jobs" / f"{number}.log").read_text() for number in range(4)]
+    assert printed == ["0,1\n", "2,3\n", "0,1\n", "2,3\n"]
 
 
-def test_jobs_share_the_cores(scripts: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jobs_share_the_cores(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(jobs.os, "sched_getaffinity", lambda process: range(6))
-    run_jobs([job("pass")], at_once=3)
-    run_jobs([job("pass")])
+    line = "import os; print('threads', os.environ.get('OMP_NUM_THREADS'))"
+    cores = len(os.sched_getaffinity(0))
+    run_jobs([job(line)], at_once=2, command=PYTHON)
+    run_jobs([job(line)], command=PYTHON)
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    run_jobs([job("pass")], at_once=3)
-    assert [environment.get("OMP_NUM_THREADS") for environment in scripts] == ["2", None, "5"]
+    run_jobs([job(line)], at_once=2, command=PYTHON)
+    told = [text.split()[1] for text in capfd.readouterr().out.splitlines() if text.startswith("threads")]
+    assert told == [str(max(cores // 2, 1)), "None", "5"]
 
 
-def test_finished_runs_are_skipped(scripts: list[dict[str, str]], tmp_path: Path) -> None:
+def test_finished_runs_are_skipped(tmp_path: Path) -> None:
     tiny.write_images(tmp_path)
     texts = (*tiny.overrides(tmp_path), f"paths.results={tmp_path}", "lmbda=0.1")
     done = Job.of(texts)
@@ -81,35 +81,47 @@ def test_finished_runs_are_skipped(scripts: list[dict[str, str]], tmp_path: Path
     run_folder.mark_done(done.folder, 6)
     assert done.is_finished()
     assert not Job.of((*texts, "resume=never")).is_finished() and not Job.of((*texts, "seed=1")).is_finished()
-    (result,) = run_jobs([done])
-    assert result.skipped and result.code == 0 and scripts == []
+    (result,) = run_jobs([done], command=(sys.executable, "-c", "raise SystemExit(3)"))
+    assert result.skipped and result.code == 0
+
+
+def test_the_metric_of_a_run_is_that_of_its_last_validation(tmp_path: Path) -> None:
+    tiny.write_images(tmp_path)
+    texts = (*tiny.overrides(tmp_path), f"paths.run_dir={tmp_path / 'run'}")
+    with pytest.raises(ConfigError, match="optimized_metric='val/loss'.*there was none"):
+        Job.of(texts).metric()
+    run_folder.describe(tmp_path / "run", Job.of(texts).cfg)
+    (tmp_path / "run" / "metrics.csv").write_text("step,val/loss,val/psnr\n2,3.5,30\n5,2.5,31\n")
+    assert Job.of(texts).metric() == 2.5 and Job.of((*texts, "optimized_metric=val/psnr")).metric() == 31.0
+    with pytest.raises(ConfigError, match="optimized_metric='psnr' is not allowed; allowed: one of val/loss, val/psnr"):
+        Job.of((*texts, "optimized_metric=psnr")).metric()
 
 
 def test_a_job_with_a_wrong_configuration_has_no_folder() -> None:
     assert Job.of(("+experiment=jointiq", "lmbda=0.4")).folder is None
 
 
-def test_sigterm_reaches_the_jobs_and_starts_no_more(scripts: list[dict[str, str]], tmp_path: Path) -> None:
+def test_sigterm_reaches_the_jobs_and_starts_no_more(tmp_path: Path) -> None:
     saves = (
         "import signal, sys, time, os; signal.signal(15, lambda *_: sys.exit(143)); "
         "os.kill(os.getppid(), 15); time.sleep(20)"
     )
-    results = run_jobs([job("pass"), job(saves), job("pass")], record=tmp_path)
+    results = run_jobs([job("pass"), job(saves), job("pass")], record=tmp_path, command=PYTHON)
     assert [result.code for result in results] == [0, 143, None]
     assert not any(result.failed for result in results)
 
 
-def test_sigterm_reaches_a_job_that_is_being_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    started: list[subprocess.Popen[bytes]] = []
+class StoppedAtItsStart(Job):
+    """SIGTERM comes to the sweep while it is starting this job."""
 
-    def start(*args: Any) -> Any:
-        started.append(subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(20)"]))
+    def is_finished(self) -> bool:
         os.kill(os.getpid(), signal.SIGTERM)
-        return started[-1]
+        return False
 
-    monkeypatch.setattr(jobs, "start_process", start)
-    assert [result.code for result in run_jobs([job("first"), job("second")])] == [143, None]
-    assert len(started) == 1
+
+def test_sigterm_reaches_a_job_that_is_being_started() -> None:
+    stopped = StoppedAtItsStart(("import time; time.sleep(20)",), OmegaConf.create(), None)
+    assert [result.code for result in run_jobs([stopped, job("pass")], command=PYTHON)] == [143, None]
 
 
 @pytest.mark.parametrize(

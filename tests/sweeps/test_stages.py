@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose
 
 from jointiq.coding.load import load_model
+from jointiq.configs import compose
+from jointiq.errors import UserError
 from jointiq.files import write_text
 from jointiq.runs import folder as run_folder
 from jointiq.runs import resume
-from jointiq.runs.rerun import again
-from jointiq.sweeps import stages
+from jointiq.runs.resume import config_to_train
+from jointiq.sweeps.stages import TrainStage, run_chain
 from jointiq.training.run import train
 from tests.training import tiny
 from tests.training.tiny import weights
 from tests.training.typed import TINY, error_line, last, losses, own, rows, run, start
 
+NAMES = ["1_joint", "2_enhancer", "3_crop"]
 FULL = ("+experiment=jointiq_full", *TINY[1:5], *TINY[6:])
 
 
@@ -34,78 +38,110 @@ def changed_parts(before: Path, after: Path) -> set[str]:
     return {key.split(".")[1] for key in new if key not in old or not old[key].equal(new[key])}
 
 
-@pytest.fixture
-def stages_in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Run a chain's stages without a process each; gives the names of the folders that were trained."""
-    trained: list[str] = []
+class Chain:
+    """Trains chains in this process, instead of a process for each stage; ``trained`` are the names of the stages."""
 
-    def run_here(overrides: list[str], config_dirs: list[str]) -> int:
-        cfg = compose("train", overrides=list(overrides))
-        if cfg.rerun is not None:
-            cfg = again(cfg.rerun, [text for text in overrides if not text.startswith("rerun=")])
-        trained.append(Path(cfg.paths.run_dir).name)
-        try:
-            train(cfg)
-        except KeyboardInterrupt:
-            return 130
+    def __init__(self, images: Path) -> None:
+        self.common = (*FULL, *own(images)[len(TINY) :])
+        self.trained: list[str] = []
+
+    def run(self, folder: Path, *more: str) -> Path:
+        self.trained.clear()
+        return self._run((*self.common, f"paths.run_dir={folder}", *more))
+
+    def rerun(self, folder: Path) -> Path:
+        self.trained.clear()
+        return self._run((f"rerun={folder}",))
+
+    def _run(self, overrides: Sequence[str]) -> Path:
+        return run_chain(config_to_train(compose("train", overrides), overrides), overrides, train_stage=self._stage)
+
+    def _stage(self, overrides: Sequence[str], config_dirs: Sequence[str]) -> int:
+        cfg = config_to_train(compose("train", overrides), overrides)
+        self.trained.append(Path(cfg.paths.run_dir).name)
+        train(cfg)
         return 0
 
-    monkeypatch.setattr(stages, "run_process", run_here)
-    return trained
+
+@pytest.fixture
+def chain(images: Path) -> Chain:
+    return Chain(images)
 
 
-def test_the_staged_recipe(
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    images: Path,
-    capsys: pytest.CaptureFixture[str],
-    stages_in_this_process: list[str],
+@pytest.fixture(scope="module")
+def trained(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A chain that has been trained."""
+    return Chain(images).run(tmp_path_factory.mktemp("trained") / "full")
+
+
+@pytest.fixture
+def folder(trained: Path, tmp_path: Path) -> Path:
+    """The same, of one's own."""
+    shutil.copytree(trained, tmp_path / "full")
+    for path in tmp_path.glob("full/**/config.yaml"):  # what it says of its place
+        path.write_text(path.read_text().replace(str(trained), str(tmp_path / "full")))
+    return tmp_path / "full"
+
+
+def assert_same(one: Path, other: Path) -> None:
+    """Two stages have had the same losses, and have the same weights."""
+    assert losses(one) == losses(other)
+    assert all(map(torch.equal, weights(one).values(), weights(other).values()))
+
+
+def test_each_stage_starts_from_the_one_before(
+    chain: Chain, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = tmp_path / "full"
-    command = (*FULL, *own(images)[len(TINY) :], f"paths.run_dir={folder}")
-    names = ["1_joint", "2_enhancer", "3_crop"]
-    assert run(monkeypatch, *command) == 0
-    assert stages_in_this_process == names
+    chain.run(tmp_path / "full")
+    assert chain.trained == NAMES
     output = capsys.readouterr().out
     assert "weights of the compression network taken; the enhancer grdn" in output and "all weights taken" in output
 
-    first, second, third = (folder / name for name in names)
+
+def test_each_stage_trains_its_part(trained: Path) -> None:
+    first, second, third = (trained / name for name in NAMES)
     assert load_model(last(first)).config["enhancer"]["kernels"] == 8
     assert load_model(last(second)).config["enhancer"]["kernels"] == 12
     assert changed_parts(first, second) == {"enhancer", "_extra_state"}
     assert changed_parts(second, third) >= {"g_a", "g_s", "h_a", "h_s", "z_prior", "estimator", "enhancer"}
-    assert last(folder).read_bytes() == last(third).read_bytes()
+    assert last(trained).read_bytes() == last(third).read_bytes()
     assert set(rows(second)[0]) & {"train/bpp", "train/loss"} == {"train/loss"}
 
-    stages_in_this_process.clear()
-    assert run(monkeypatch, *command) == 0
-    assert stages_in_this_process == []
+
+def test_finished_stages_are_skipped(chain: Chain, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    chain.run(folder)
+    assert chain.trained == []
     assert capsys.readouterr().out.count("finished, skipped") == 3
 
-    (second / "done.json").unlink()  # as if it had been cut
-    assert run(monkeypatch, *command) == 0
-    assert stages_in_this_process == names[1:]
+
+def test_a_cut_stage_is_continued_and_later_ones_are_trained_anew(
+    chain: Chain, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    second, third = folder / NAMES[1], folder / NAMES[2]
+    (second / "done.json").unlink()
+    chain.run(folder)
+    assert chain.trained == NAMES[1:]
     assert "2_enhancer: continued" in capsys.readouterr().out
     assert not second.with_name("2_enhancer.old1").exists() and third.with_name("3_crop.old1").exists()
 
-    stages_in_this_process.clear()
-    assert run(monkeypatch, f"rerun={folder}") == 0
-    assert stages_in_this_process == names
-    for name in names:
-        assert losses(tmp_path / "full.rerun" / name) == losses(folder / name)
-        assert all(map(torch.equal, weights(tmp_path / "full.rerun" / name).values(), weights(folder / name).values()))
 
-    # A model that has had the first stage elsewhere.
-    stages_in_this_process.clear()
-    elsewhere = (*command[:-1], f"paths.run_dir={tmp_path / 'short'}", f"init_from={last(first)}")
-    assert run(monkeypatch, *elsewhere) == 0
-    assert stages_in_this_process == names[1:]
-    assert losses(tmp_path / "short" / "3_crop") == losses(third)
+def test_a_chain_is_repeated_from_its_folder(chain: Chain, folder: Path) -> None:
+    chain.rerun(folder)
+    assert chain.trained == NAMES
+    for name in NAMES:
+        assert_same(folder.with_name("full.rerun") / name, folder / name)
 
-    # One stage alone is the same as in the chain.
-    alone = (*command[:-1], "stage=enhancer", f"init_from={last(first)}", f"paths.run_dir={tmp_path / 'alone'}")
-    assert run(monkeypatch, *alone) == 0
-    assert losses(tmp_path / "alone") == losses(second)
+
+def test_a_model_may_have_had_the_first_stage_elsewhere(chain: Chain, trained: Path, tmp_path: Path) -> None:
+    chain.run(tmp_path / "short", f"init_from={last(trained / NAMES[0])}")
+    assert chain.trained == NAMES[1:]
+    assert losses(tmp_path / "short" / NAMES[2]) == losses(trained / NAMES[2])
+
+
+def test_one_stage_alone_is_the_same_as_in_the_chain(chain: Chain, trained: Path, tmp_path: Path) -> None:
+    alone = ("stage=enhancer", f"init_from={last(trained / NAMES[0])}", f"paths.run_dir={tmp_path / 'alone'}")
+    train(compose("train", (*chain.common, *alone)))
+    assert losses(tmp_path / "alone") == losses(trained / NAMES[1])
 
 
 def test_mistakes_with_stages_are_one_line(
@@ -125,46 +161,53 @@ def test_mistakes_with_stages_are_one_line(
         assert not (tmp_path / "full").exists()
 
 
-def test_a_failed_or_interrupted_stage_ends_the_chain(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("code", "expected", "told"),
+    [
+        (2, UserError, "stage 1 of 3, 1_joint failed with exit code 2"),
+        (130, KeyboardInterrupt, ""),
+        (143, SystemExit, "143"),
+    ],
+)
+def test_a_failed_or_stopped_stage_ends_the_chain(
+    tmp_path: Path, code: int, expected: type[BaseException], told: str
 ) -> None:
-    for code, expected in ((2, 2), (130, 130)):
-        monkeypatch.setattr(stages, "run_process", lambda overrides, config_dirs, code=code: code)
-        assert run(monkeypatch, *FULL, f"paths.run_dir={tmp_path / str(code)}") == expected
-        assert not last(tmp_path / str(code)).exists()
-    assert "stage 1 of 3, 1_joint failed with exit code 2" in capsys.readouterr().err
+    overrides = (*FULL, f"paths.run_dir={tmp_path / 'full'}")
+    with pytest.raises(expected, match=told):
+        run_chain(compose("train", overrides), overrides, train_stage=lambda overrides, config_dirs: code)
+    assert not last(tmp_path / "full").exists()
 
 
 def test_a_chain_that_is_queued_again_takes_no_earlier_stage_for_its_own(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """``resume=never`` in a cluster's job that is cut after its first stage."""
-    by = ["first"]
 
-    def stand_in(overrides: list[str], config_dirs: list[str]) -> int:
-        cfg = compose("train", overrides=list(overrides))
-        folder = Path(cfg.paths.run_dir)
-        start = resume.find_start(folder, cfg)
-        if not start.finished:
-            if by[0] == "cut" and folder.name != "1_joint":
-                return 143
-            run_folder.prepare(folder, cfg, start.checkpoint)
-            write_text(last(folder), by[0])
-            run_folder.mark_done(folder, 1)
-        return 0
+    def stand_in(by: str) -> TrainStage:
+        def train_stage(overrides: Sequence[str], config_dirs: Sequence[str]) -> int:
+            cfg = compose("train", overrides)
+            folder = Path(cfg.paths.run_dir)
+            start = resume.find_start(folder, cfg)
+            if not start.finished:
+                if by == "cut" and folder.name != "1_joint":
+                    return 143
+                run_folder.prepare(folder, cfg, start.checkpoint)
+                write_text(last(folder), by)
+                run_folder.mark_done(folder, 1)
+            return 0
 
-    monkeypatch.setattr(stages, "run_process", stand_in)
+        return train_stage
+
     command = (*FULL, f"paths.run_dir={tmp_path / 'full'}")
-    assert run(monkeypatch, *command) == 0
-    by[0] = "cut"
-    assert run(monkeypatch, *command, "resume=never") == 143
-    by[0] = "again"
+    anew = (*command, "resume=never")
+    run_chain(compose("train", command), command, train_stage=stand_in("first"))
+    with pytest.raises(SystemExit, match="143"):
+        run_chain(compose("train", anew), anew, train_stage=stand_in("cut"))
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    assert run(monkeypatch, *command, "resume=never") == 0
+    run_chain(compose("train", anew), anew, train_stage=stand_in("again"))
     texts = {path.parents[1].name: path.read_text() for path in (tmp_path / "full").glob("*/checkpoints/last.ckpt")}
-    names = ["1_joint", "2_enhancer", "3_crop"]
-    assert [texts.pop(name) for name in names] == ["cut", "again", "again"]
-    assert texts == {f"{name}.old1": "first" for name in names}
+    assert [texts.pop(name) for name in NAMES] == ["cut", "again", "again"]
+    assert texts == {f"{name}.old1": "first" for name in NAMES}
 
 
 @pytest.mark.slow

@@ -1,20 +1,28 @@
-"""Sweeps as they are typed: every job a process, and what becomes of the others when one fails."""
+"""Sweeps as they are typed: every job a process, failed and finished jobs, other launchers, sweepers that optimise."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, ClassVar
 
 import pytest
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
 
-from jointiq.runs.status import RunStatus, read_sweep
-from jointiq.sweeps import processes
+from jointiq.runs import folder as run_folder
+from jointiq.runs.status import read_sweep
 from jointiq.sweeps import sweep as sweeps
+from jointiq.sweeps.jobs import Job
+from jointiq.sweeps.sweep import JobFailed
 from tests.training import tiny
-from tests.training.typed import own, rows, run, start
+from tests.training.typed import error_line, own, rows, run, start
 
 
 @pytest.fixture(scope="module")
@@ -24,93 +32,178 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def finish(*overrides: str) -> None:
+    """Leave what a finished run leaves."""
+    job = Job.of(overrides)
+    assert job.folder is not None
+    run_folder.describe(job.folder, job.cfg)
+    (job.folder / "metrics.csv").write_text("step,val/loss,val/psnr\n1,2.5,30\n")
+    run_folder.mark_done(job.folder, 2)
+
+
 def test_every_job_of_a_sweep_is_a_process(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Each says that it does not take the name of its W&B group for a number."""
+    monkeypatch.delenv("WANDB_RUN_GROUP", raising=False)
+    job = ("+experiment=jointiq", "scale=demo", "trainer=cpu", f"paths.results={tmp_path}")
+    wrong = "data.num_workers=${oc.env:WANDB_RUN_GROUP}"
+    assert run(monkeypatch, "-m", *job, wrong, "lmbda=0.5,0.06", f"hydra.sweep.dir={tmp_path / 'mine'}") == 1
+    told = capfd.readouterr()
+    assert told.err.count("data.num_workers='mine' is not allowed") == 2
+    assert "[1/2] +experiment=jointiq" in told.out and "2 runs: 2 failed" in told.out
+    assert re.search(r"lmbda=0\.06 +failed .* exit code 2", told.out)
+
+
+def test_what_is_finished_is_skipped(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    job = ("+experiment=jointiq", "scale=demo", f"paths.results={tmp_path}")
+    for lmbda in ("0.06", "0.03"):
+        finish(*job, f"lmbda={lmbda}")
+    assert run(monkeypatch, "-m", *job, "lmbda=0.06,0.03") == 0
+    assert capfd.readouterr().out.count("finished before, skipped") == 2
+    assert run(monkeypatch, "-m", *job, "lmbda=0.06,1.5") == 1
+    told = capfd.readouterr()
+    assert "2 runs: 1 done, 1 failed" in told.out and "Traceback" not in told.err
+
+
+def test_mistakes_of_a_sweep_are_one_line(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    commands: list[list[str]] = []
-    groups: list[str] = []
-    monkeypatch.delenv("WANDB_RUN_GROUP", raising=False)
-
-    class FakeProcess:
-        def __init__(self, command: list[str], env: dict[str, str], stdout: Any, stderr: Any) -> None:
-            commands.append(command)
-            groups.append(env["WANDB_RUN_GROUP"])
-
-        def poll(self) -> int:
-            return 2 if "lmbda=0.5" in commands[-1] else 0
-
-    monkeypatch.setattr(processes.subprocess, "Popen", FakeProcess)
-    job = ("+experiment=jointiq", "trainer=cpu", f"paths.results={tmp_path}")
-    assert run(monkeypatch, "-m", *job, "lmbda=0.5,0.06") == 1
-    assert [command[1:] for command in commands] == [
-        ["-m", "src.train", *job, f"lmbda={lmbda}"] for lmbda in ("0.5", "0.06")
-    ]
-    assert groups[0] == groups[1] == next((tmp_path / "sweeps").iterdir()).name
-    output = capsys.readouterr().out
-    assert "2 runs: 1 done, 1 failed" in output and re.search(r"lmbda=0\.5 +failed .* exit code 2", output)
-    assert run(monkeypatch, "-m", *job, "lmbda=0.06,0.03") == 0
+    where = (f"paths.results={tmp_path}", f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    for wrong, message in (("sweep.jobs=0", "sweep.jobs=0"), (f"rerun={tmp_path}", "no config.yaml")):
+        assert run(monkeypatch, "-m", "+experiment=jointiq", "seed=0,1", wrong, *where) == 2
+        assert message in error_line(capsys)
 
 
-@pytest.fixture
-def submitit_local(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[list[list[str]]], None]], None]:
-    """``submitit_local(launch)``: instead of starting jobs, call ``launch`` with the overrides of each."""
-    launchers = pytest.importorskip("hydra_plugins.hydra_submitit_launcher.submitit_launcher")
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "")
-    monkeypatch.delenv("HYDRA_FULL_ERROR")  # what the sweep sets goes with the test
+class OptimisingSweeper(Sweeper):
+    """Launches two batches, as a sweeper that optimises does, and reads what the jobs return."""
 
-    def install(launch: Callable[[list[list[str]]], None]) -> None:
-        def instead(self: Any, job_overrides: Any, initial_job_idx: int) -> list[Any]:
-            launch([list(overrides) for overrides in job_overrides])
-            return []
+    __module__ = "hydra_plugins.of_these_tests"
+    returned: ClassVar[list[JobReturn]] = []
 
-        monkeypatch.setattr(launchers.LocalLauncher, "launch", instead)
+    def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
+        arguments = {"hydra_context": hydra_context, "task_function": task_function, "config": config}
+        self.launcher = Plugins.instance().instantiate_launcher(**arguments)
 
-    return install
+    def __init__(self, **settings: Any) -> None: ...
+
+    def sweep(self, arguments: list[str]) -> None:
+        self.returned.clear()
+        batches = [[[*arguments, "lmbda=0.5"], [*arguments, "lmbda=1.5"]], [[*arguments, "lmbda=0.06"]]]
+        for batch in batches:
+            self.returned += self.launcher.launch(batch, initial_job_idx=len(self.returned))
+
+
+class OtherLauncher(Launcher):
+    """Starts nothing; as if all jobs waited in a cluster's queue."""
+
+    __module__ = "hydra_plugins.of_these_tests"
+    handed_over: ClassVar[list[list[str]]] = []
+
+    def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
+        self.record = Path(config.hydra.sweep.dir)
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        assert [one.state for one in read_sweep(self.record)] == ["waiting"] * len(job_overrides)
+        self.handed_over[:] = map(list, job_overrides)
+        return []
+
+
+class LosingLauncher(OtherLauncher):
+    """Loses a job while another one trains."""
+
+    __module__ = "hydra_plugins.of_these_tests"
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        raise RuntimeError("Job 17 with path P\nhas not produced any output\nand a long story")
+
+
+@pytest.fixture(autouse=True)
+def plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module as an installed plugin of Hydra's has it."""
+    module = ModuleType("hydra_plugins.of_these_tests")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    for plugin in (OptimisingSweeper, OtherLauncher, LosingLauncher):
+        setattr(module, plugin.__name__, plugin)
+        Plugins.instance().register(plugin)
+
+
+def typed(folder: Path, launcher: str) -> tuple[str, ...]:
+    plugin = f"hydra.launcher._target_=hydra_plugins.of_these_tests.{launcher}"
+    return ("-m", plugin, f"hydra.sweep.dir={folder}", f"paths.results={folder / 'r'}")
+
+
+def test_a_sweeper_gets_what_the_trainings_have_come_to(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    job = ("+experiment=jointiq", "scale=demo", f"paths.results={tmp_path}", "optimized_metric=val/psnr")
+    for lmbda in ("0.5", "0.06"):
+        finish(*job, f"lmbda={lmbda}")
+    sweeper = "hydra.sweeper._target_=hydra_plugins.of_these_tests.OptimisingSweeper"
+    assert run(monkeypatch, "-m", "hydra/sweeper=basic", sweeper, *job, f"hydra.sweep.dir={tmp_path / 's'}") == 0
+    first, failed, last = OptimisingSweeper.returned
+    assert (first.status, first.return_value, last.return_value) == (JobStatus.COMPLETED, 30.0, 30.0)
+    assert failed.status == JobStatus.FAILED
+    with pytest.raises(JobFailed, match="exit code 2"):
+        _ = failed.return_value
+    assert "lmbda=1.5 is not allowed" in capfd.readouterr().err
+    assert [one.state for one in read_sweep(tmp_path / "s")] == ["done", "failed", "done"]
 
 
 def test_jobs_of_another_launcher_are_waiting_until_they_start(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], submitit_local: Any
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    handed_over: list[list[str]] = []
-
-    def launch(jobs: list[list[str]]) -> None:
-        assert [one.state for one in read_sweep(tmp_path)] == ["waiting"] * 4
-        assert f"4 jobs; how they stand: python -m src.status {tmp_path}" in capsys.readouterr().out
-        handed_over.extend(jobs)
-
-    submitit_local(launch)
-    sweep = ("hydra/launcher=submitit_local", f"hydra.sweep.dir={tmp_path}", f"paths.results={tmp_path / 'r'}")
     (tmp_path / "jobs").mkdir()
     (tmp_path / "jobs" / "7.json").write_text("of another sweep")
-    assert run(monkeypatch, "-m", "+experiment=jointiq,lee2019", "seed=range(2)", "data=folder", *sweep) == 1
-    noted = [json.loads((tmp_path / "jobs" / f"{number}.json").read_text()) for number in range(4)]
-    assert [note["overrides"] for note in noted] == handed_over
-    assert [Path(note["folder"]).parent.name for note in noted] == ["jointiq", "jointiq", "lee2019", "lee2019"]
-    assert "4 runs: 4 waiting" in capsys.readouterr().out
+    options = ("+experiment=jointiq,lee2019", "seed=range(2)", "data=folder")
+    assert run(monkeypatch, *typed(tmp_path, "OtherLauncher"), *options) == 1
+    output = capsys.readouterr().out
+    assert f"4 jobs; how they stand: python -m src.status {tmp_path}" in output and "4 runs: 4 waiting" in output
+    assert len(OtherLauncher.handed_over) == 4
+    for overrides, name in zip(OtherLauncher.handed_over, ("jointiq", "jointiq", "lee2019", "lee2019"), strict=True):
+        folder = Job.of(overrides).folder
+        assert folder is not None and folder.parent.name == name
+
+
+@pytest.fixture
+def training_elsewhere(tmp_path: Path) -> Iterator[Path]:
+    """The folder of a run that another process trains for a second."""
+    code = (
+        "import sys, time, pathlib; from jointiq.runs.lock import locked\n"
+        "with locked(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(1)"
+    )
+    job = Job.of(("+experiment=jointiq", "lmbda=0.06", f"paths.results={tmp_path / 'r'}"))
+    assert job.folder is not None
+    job.folder.mkdir(parents=True)
+    command = [sys.executable, "-c", code, str(job.folder)]
+    process = subprocess.Popen(command, cwd=tiny.ROOT, stdout=subprocess.PIPE)
+    assert process.stdout is not None and process.stdout.readline() == b"held\n"
+    yield job.folder
+    assert process.poll() == 0  # by now: it has been waited for
 
 
 def test_a_job_that_another_launcher_loses_is_one_line_and_the_others_are_waited_for(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], submitit_local: Any
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], training_elsewhere: Path
 ) -> None:
-    states = iter(["running", "running", "done"])
-
-    def launch(jobs: list[list[str]]) -> None:
-        raise RuntimeError("Job 17 with path P\nhas not produced any output\nand a long story")
-
-    def read(record: Path) -> list[RunStatus]:
-        assert record == tmp_path
-        return [RunStatus("lost", "waiting"), RunStatus("other", next(states, "done"))]
-
-    monkeypatch.setattr(sweeps, "_POLL_SECONDS", 0.01)
-    monkeypatch.setattr(sweeps, "read_sweep", read)
-    submitit_local(launch)
-    sweep = ("hydra/launcher=submitit_local", f"hydra.sweep.dir={tmp_path}", f"paths.results={tmp_path / 'r'}")
-    assert run(monkeypatch, "-m", "+experiment=jointiq", "lmbda=0.5,0.06", *sweep) == 1
+    monkeypatch.setattr(sweeps, "_POLL_SECONDS", 1.5)
+    assert run(monkeypatch, *typed(tmp_path, "LosingLauncher"), "+experiment=jointiq", "lmbda=0.5,0.06") == 1
     told = capsys.readouterr()
     assert told.err.splitlines() == [
         "error: Job 17 with path P has not produced any output; other jobs go on, the same command tries this one again"
     ]
-    assert next(states, None) is None and "2 runs: 1 done, 1 waiting" in told.out
+    assert "2 runs: 2 waiting" in told.out
+
+
+@pytest.mark.slow
+def test_a_sweeper_gets_the_metric_of_a_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, images: Path) -> None:
+    common = (*own(images), "trainer.max_steps=1", f"paths.results={tmp_path}")
+    sweeper = "hydra.sweeper._target_=hydra_plugins.of_these_tests.OptimisingSweeper"
+    assert run(monkeypatch, "-m", "hydra/sweeper=basic", sweeper, *common) == 0
+    folders = [Job.of((*common, f"lmbda={lmbda}")).folder for lmbda in ("0.5", "0.06")]
+    values = [float(rows(folder)[-1]["val/loss"]) for folder in folders if folder is not None]
+    assert [OptimisingSweeper.returned[number].return_value for number in (0, 2)] == values
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from typing import IO
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from jointiq.command_line import TRAIN
 from jointiq.configs import compose
 from jointiq.console import progress_bar
 from jointiq.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, ConfigError
@@ -105,6 +106,7 @@ def run_jobs(
     environment: Mapping[str, str] | None = None,
     record: Path | None = None,
     first: int = 0,
+    command: Sequence[str] = TRAIN,
 ) -> list[JobResult]:
     """Run ``jobs``, each in a process of its own, ``at_once`` at a time, and wait for all of them.
 
@@ -121,6 +123,7 @@ def run_jobs(
         record: folder for ``jobs/NUMBER.json`` (overrides, run folder, exit code) and, where several run at a time,
             for what they print, ``jobs/NUMBER.log``. None: nothing is written, and all print here.
         first: NUMBER of the first job.
+        command: what is started for each job, with its overrides as arguments.
 
     Returns:
         One result a job, in the order of ``jobs``. After SIGTERM the started ones have saved and ended, and the others
@@ -135,7 +138,7 @@ def run_jobs(
     if at_once > 1 and not gpus:
         # Jobs share the cores; a number that the user has set stays.
         variables.setdefault("OMP_NUM_THREADS", str(max(len(os.sched_getaffinity(0)) // at_once, 1)))
-    return _Queue(jobs, at_once, gpus, folders, variables, record, first).run()
+    return _Queue(jobs, at_once, gpus, folders, variables, record, first, command).run()
 
 
 @dataclass
@@ -149,6 +152,7 @@ class _Queue:
     environment: Mapping[str, str]
     record: Path | None
     first: int
+    command: Sequence[str]
     results: dict[int, JobResult] = field(default_factory=dict)
     #: By place: the job's number and where it prints to.
     running: dict[int, tuple[int, subprocess.Popen[bytes], IO[str] | None]] = field(default_factory=dict)
@@ -191,7 +195,8 @@ class _Queue:
         if self.at_once > 1 and self.record is not None:
             output = (self.record / "jobs" / f"{self.first + number}.log").open("w")
         self._say(number, shlex.join(job.overrides))
-        self.running[place] = number, start_process(job.overrides, self.folders, environment, output), output
+        process = start_process(job.overrides, self.folders, environment, output, self.command)
+        self.running[place] = number, process, output
 
     def _collect(self) -> None:
         for place, (number, process, output) in list(self.running.items()):

@@ -24,6 +24,7 @@ def start_process(
     folders: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
     output: IO[str] | None = None,
+    command: Sequence[str] = TRAIN,
 ) -> subprocess.Popen[bytes]:
     """Start a training with ``overrides``.
 
@@ -31,13 +32,12 @@ def start_process(
         folders: further config folders.
         environment: all environment variables of the process; None: those of this one.
         output: where it prints to, errors included; None: where this process does.
+        command: what is started, with the folders and overrides as its arguments.
     """
-    command = list(TRAIN)
-    for folder in folders:
-        command += ["--config-dir", folder]
+    words = [*command, *(word for folder in folders for word in ("--config-dir", folder)), *overrides]
     variables = {**(os.environ if environment is None else environment), _PARENT: str(os.getpid())}
     errors = None if output is None else subprocess.STDOUT
-    return subprocess.Popen([*command, *overrides], env=variables, stdout=output, stderr=errors)
+    return subprocess.Popen(words, env=variables, stdout=output, stderr=errors)
 
 
 def run_process(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,9 @@ from jointiq.runs.name import run_folder as folder_of
 from jointiq.sweeps.processes import run_process
 from jointiq.training.validation import PCA, refuse_long_trial, validate
 
+#: Takes overrides and config folders, and returns an exit code.
+TrainStage = Callable[[Sequence[str], Sequence[str]], int]
+
 # What the chain decides itself for each stage.
 _OWN_KEYS = ("stage", "init_from", "ckpt_path", "rerun", "resume", "paths.run_dir")
 
@@ -40,7 +43,9 @@ class Stage:
     cfg: DictConfig
 
 
-def run_chain(cfg: DictConfig, overrides: Sequence[str], config_dirs: Sequence[str] = ()) -> Path:
+def run_chain(
+    cfg: DictConfig, overrides: Sequence[str], config_dirs: Sequence[str] = (), train_stage: TrainStage = run_process
+) -> Path:
     """Train the stages of ``cfg.stage.chain``.
 
     A stage that is finished is skipped and one that was cut is continued, unless the one before it was trained anew or
@@ -50,6 +55,7 @@ def run_chain(cfg: DictConfig, overrides: Sequence[str], config_dirs: Sequence[s
         cfg: the composed config, which :func:`jointiq.training.validation.validate` has checked.
         overrides: what was typed to compose it.
         config_dirs: config folders that were given on the command line.
+        train_stage: trains what its overrides say, and returns the exit code.
 
     Returns:
         The run's folder; its ``checkpoints/last.ckpt`` is the last stage's.
@@ -82,25 +88,16 @@ def run_chain(cfg: DictConfig, overrides: Sequence[str], config_dirs: Sequence[s
         _say(f"{label}: continued" if start.checkpoint else label)
         _move_aside(stages[number:] if start.checkpoint else stages[number - 1 :])
         how = override("ckpt_path", start.checkpoint) if start.checkpoint else "resume=never"
-        _train(label, (*stage.overrides, how), config_dirs)
+        code = train_stage((*stage.overrides, how), config_dirs)
+        if code == EXIT_INTERRUPTED:
+            raise KeyboardInterrupt
+        if code == EXIT_TERMINATED:
+            sys.exit(EXIT_TERMINATED)
+        if code:
+            raise UserError(f"{label} failed with exit code {code}; its message is above")
         anew = True  # the later stages start from what this one has come to
     _finish(folder, stages[-1].folder)
     return folder
-
-
-def _train(label: str, overrides: Sequence[str], config_dirs: Sequence[str]) -> None:
-    """Train a stage in a process of its own; return only where it has been finished."""
-    try:
-        code = run_process(overrides, config_dirs)
-    except KeyboardInterrupt:
-        code = EXIT_INTERRUPTED
-    if code == EXIT_INTERRUPTED:
-        _say("the same command goes on")
-        raise KeyboardInterrupt
-    if code == EXIT_TERMINATED:
-        sys.exit(EXIT_TERMINATED)
-    if code:
-        raise UserError(f"{label} failed with exit code {code}; its message is above")
 
 
 def plan(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> list[Stage]:

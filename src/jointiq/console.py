@@ -6,16 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column
 from rich.table import Table as RichTable
+from rich.text import Text
 
 NOTHING = "–"
+#: Characters that a column of names keeps before a narrow terminal leaves other columns out.
+_NAME = 22
+#: Characters between two columns, and around the table.
+_GAP, _EDGES = 3, 2
 
 
 def progress_bar() -> Progress:
-    """Give a progress bar on stderr with a count, the time gone, the time left, and a note, cut to 24 characters.
+    """Return a progress bar on stderr with a count, the time gone, the time left, and a note, cut to 24 characters.
 
     Where the terminal is narrow, the bar gives way and the numbers stay.
     """
@@ -25,16 +31,23 @@ def progress_bar() -> Progress:
         MofNCompleteColumn(table_column=Column(no_wrap=True)),
         TimeElapsedColumn(table_column=Column(no_wrap=True)),
         TimeRemainingColumn(table_column=Column(no_wrap=True)),
-        TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis", max_width=24)),
+        TextColumn(
+            "{task.fields[note]}",
+            markup=False,  # names of files may have brackets
+            table_column=Column(no_wrap=True, overflow="ellipsis", max_width=24),
+        ),
         console=Console(stderr=True),
     )
 
 
 @dataclass
 class Table:
-    """A table of ready-made texts; the first ``left`` columns are aligned left, numbers right.
+    """A table of ready-made texts, none of which is markup.
 
-    ``breaks`` holds the row counts after which a group ends.
+    Attributes:
+        left: the first columns, names, which are aligned left and folded where they are long; numbers stand right.
+        breaks: row counts after which a group ends.
+        optional: headings of columns that a narrow terminal leaves out, the first one first.
     """
 
     title: str
@@ -42,28 +55,57 @@ class Table:
     left: int = 1
     rows: list[Sequence[str]] = field(default_factory=list)
     breaks: set[int] = field(default_factory=set)
+    optional: Sequence[str] = ()
 
     def end_group(self) -> None:
         """Close a group of rows: a line is drawn below it in the terminal."""
         self.breaks.add(len(self.rows))
 
     def print(self, console: Console | None = None) -> None:
-        """Print to the terminal; where output is no terminal, wide enough for every column."""
+        """Print what fits to a terminal, with a line that names the columns left out; all of it to anything else."""
         console = console or Console()
+        columns, left_out = list(range(len(self.header))), []
         if not console.is_terminal:
-            console = Console(file=console.file, width=160)
-        table = RichTable(title=self.title, box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, title_justify="left")
-        for i, name in enumerate(self.header):
-            table.add_column(name, justify="left" if i < self.left else "right", overflow="fold")
-        for i, row in enumerate(self.rows, start=1):
-            table.add_row(*row, end_section=i in self.breaks)
+            console = Console(file=console.file, width=max(160, self._width(columns, fold=False)))
+        for heading in self.optional:
+            if self._width(columns) > console.width and heading in self.header:
+                columns.remove(list(self.header).index(heading))
+                left_out.append(heading)
+        fits = self._width(columns) <= console.width
+        table = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, title_justify="left")
+        table.title = Text(self.title, style="table.title")
+        for i in columns:
+            is_name = i < self.left
+            # Numbers are never folded where that can be helped.
+            table.add_column(
+                Text(self.header[i]), "", justify="left" if is_name else "right", overflow="fold",
+                no_wrap=fits and not is_name,
+            )  # fmt: skip
+        for number, row in enumerate(self.rows, start=1):
+            table.add_row(*(Text(row[i]) for i in columns), end_section=number in self.breaks)
         console.print(table)
+        if left_out:
+            console.print(f"too narrow for: {', '.join(left_out)}", style="dim", markup=False, highlight=False)
+
+    def _width(self, columns: Sequence[int], fold: bool = True) -> int:
+        """Characters of a line with these columns, names folded or not."""
+        widths = [max(cell_len(cells[i]) for cells in (self.header, *self.rows)) for i in columns]
+        names = sum(i < self.left for i in columns)
+        if fold:
+            widths[:names] = [min(width, _NAME) for width in widths[:names]]
+        return sum(widths) + _GAP * (len(widths) - 1) + _EDGES
 
     def markdown(self) -> str:
-        """Give the table as Markdown with its title as a heading."""
+        """Return the table as Markdown with its title as a heading."""
         rule = [":--" if i < self.left else "--:" for i in range(len(self.header))]
-        lines = ["| " + " | ".join(cells) + " |" for cells in (self.header, rule, *self.rows)]
-        return "\n".join([f"# {self.title}", "", *lines, ""])
+        texts = [[_plain(cell) for cell in cells] for cells in (self.header, *self.rows)]
+        lines = ["| " + " | ".join(cells) + " |" for cells in (texts[0], rule, *texts[1:])]
+        return "\n".join([f"# {_plain(self.title)}", "", *lines, ""])
+
+
+def _plain(text: str) -> str:
+    """A text inside a Markdown table, where a bar would end the cell and an angle bracket begin a tag."""
+    return text.replace("|", r"\|").replace("<", "&lt;")
 
 
 def number(value: float | None, digits: int, sign: bool = False) -> str:

@@ -131,6 +131,11 @@ def test_folders_that_are_no_curve_are_told(tmp_path: Path) -> None:
         ('{"results": {"bpp": [1.0], "psnr-rgb": [NaN]}}', '"psnr-rgb" holds nan'),
         ('{"results": {"bpp": [0.0], "psnr-rgb": [30.0]}}', "must be positive"),
         ('{"results": {"bpp": [1.0], "ms-ssim-rgb": [15.0]}}', "must be linear"),
+        ('{"results": {"bpp": [1.0]}, "images": ["a.png"]}', "images\" holds 'a.png'"),
+        ('{"results": {"bpp": [1.0]}, "images": [{"bpp": 1.0, "psnr": NaN}]}', '"images: psnr" holds nan'),
+        ('{"results": {"bpp": [1.0]}, "images": [{"bpp": 1.0, "psnr": "30"}]}', "images: psnr\" holds '30'"),
+        ('{"results": {"bpp": [1.0]}, "images": [{"bpp": [1.0]}]}', '"images: bpp" holds'),
+        ('{"results": {"bpp": [1.0]}, "images": [{"bpp": 0}]}', '"images: bpp" must be positive'),
     ],
 )
 def test_what_is_no_curve_is_told(tmp_path: Path, text: str, message: str) -> None:

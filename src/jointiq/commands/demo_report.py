@@ -191,6 +191,7 @@ def demo_table(rows: Sequence[DemoRow]) -> Table:
         "Held-out photographs: real files, anchors at the nearest rate",
         ("image", "codec", "bytes", "bpp est.", "payload", "file", "PSNR dB", "MS-SSIM", "enc s", "dec s"),
         left=2,
+        optional=("bpp est.", "payload", "dec s", "enc s"),
     )
     for i, row in enumerate(rows):
         if i and row.image != rows[i - 1].image:

@@ -10,9 +10,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from jointiq.configs import EXPERIMENTS
 from jointiq.console import NOTHING, Table, number
 from jointiq.errors import DataError
 from jointiq.evaluation.bd_rate import METRICS, BDRate, bd_rate
@@ -21,13 +25,6 @@ from jointiq.evaluation.short_names import short_names
 from jointiq.files import write_text
 
 FULL_MODEL = "jointiq"
-#: Experiment -> the row's name and its BD-rate loss (percent, PSNR) in the paper's Table 2.
-TABLE_2 = {
-    "ablation_no_grdn": ("without GRDN", 8.61),
-    "ablation_no_gc": ("without GC", 0.92),
-    "ablation_no_gc_mprm": ("without GC/MPRM", 3.71),
-    "ablation_no_gmm": ("without GMM", 2.76),
-}
 LABELS = {"psnr": "PSNR", "ms-ssim": "MS-SSIM in dB"}
 
 
@@ -55,6 +52,13 @@ class Comparison:
     rates: tuple[BDRate, ...]
     ablations: tuple[Ablations, ...]
     left_out: tuple[str, ...]
+
+
+@cache
+def table_2() -> dict[str, tuple[str, float]]:
+    """Experiment -> the row's name and its BD-rate loss (percent, PSNR) in the paper's Table 2, from its study."""
+    values = yaml.safe_load((EXPERIMENTS / "table2" / "study.yaml").read_text(encoding="utf-8"))["values"]
+    return {value["test"]: (value["name"], value["paper"]) for value in values if isinstance(value["paper"], float)}
 
 
 def find_curves(places: Sequence[Path], anchors: bool | None = None) -> list[CurveFile]:
@@ -166,7 +170,7 @@ def compare_all(models: Sequence[CurveFile], anchors: Sequence[CurveFile], metho
     ]
     studies: list[Ablations] = []
     for full in (file for file in models if file.path.stem == FULL_MODEL):
-        parts = {m.path.stem: m for m in models if m.path.parent == full.path.parent and m.path.stem in TABLE_2}
+        parts = {m.path.stem: m for m in models if m.path.parent == full.path.parent and m.path.stem in table_2()}
         if parts:
             of_study: dict[str, dict[str, BDRate | None]] = {
                 name: {metric: _rate(full.curve, part.curve, metric, method, left_out) for metric in METRICS}
@@ -193,6 +197,7 @@ def tables(comparison: Comparison) -> list[Table]:
             ("anchor", "model", "BD-rate %", "overlap dB", "of range", "points (anchor / model)"),
             left=2,
         )
+        table.optional = table.header[:2:-1]
         for i, rate in enumerate(rates):
             if i and rate.anchor != rates[i - 1].anchor:
                 table.end_group()
@@ -212,7 +217,7 @@ def _table_2(study: Ablations, method: str) -> Table:
         f"Table 2: BD-rate losses (%) against the full model, {method}, {study.folder}",
         ("Models", "paper", "ours", "overlap dB", "of range", "points (full / model)", "ours, MS-SSIM"),
     )
-    for name, (label, paper) in TABLE_2.items():
+    for name, (label, paper) in table_2().items():
         row = study.rates.get(name, {})
         psnr, ms_ssim = row.get("psnr"), row.get("ms-ssim")
         details = _range(psnr) if psnr else (NOTHING,) * 3
@@ -235,7 +240,7 @@ def write_comparison(folder: Path, comparison: Comparison) -> list[Path]:
         for name, of_metric in study.rates.items():
             for metric, rate in of_metric.items():
                 if rate:
-                    paper = TABLE_2[name][1] if metric == "psnr" else None
+                    paper = table_2()[name][1] if metric == "psnr" else None
                     rows.append({"table": f"ablations in {study.folder}", **asdict(rate), "paper_percent": paper})
     document: dict[str, Any] = {"method": comparison.method, "rates": rows, "left_out": comparison.left_out}
     files = [folder / f"bdrate.{suffix}" for suffix in ("md", "csv", "json")]

@@ -199,7 +199,7 @@ def read_rd(path: str | Path) -> RDCurve:
         description=str(document.get("description", "")),
         results={key: tuple(values[i] for i in order) for key, values in columns.items()},
         parameter=tuple(parameter[i] for i in order) if isinstance(parameter, list) and len(parameter) == count else (),
-        images=tuple(images) if isinstance(images, list) else (),
+        images=_rows(path, images) if isinstance(images, list) else (),
         about=about if isinstance(about, dict) else {},
     )
 
@@ -242,6 +242,18 @@ def _json(path: Path) -> Any:
         raise DataError(f"cannot read the RD file {path}: {error.strerror or error}") from error
     except ValueError as error:
         raise DataError(f"{path} is not JSON: {error}") from error
+
+
+def _rows(path: Path, images: Sequence[object]) -> tuple[Row, ...]:
+    """The per-image rows of an RD file: finite numbers where points have them, as in :func:`read_rd`."""
+    for row in images:
+        if not isinstance(row, dict):
+            raise DataError(f'{path}: "images" holds {row!r}; expected one row of columns for each image and point')
+        for column in RESULT_KEYS.keys() & {key for key, value in row.items() if value is not None}:
+            _numbers(path, f"images: {column}", [row[column]])
+        if row.get("bpp", 1) <= 0:
+            raise DataError(f'{path}: "images: bpp" must be positive, found {row["bpp"]}')
+    return tuple(row for row in images if isinstance(row, dict))
 
 
 def _is_column(values: object) -> bool:

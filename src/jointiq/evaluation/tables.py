@@ -32,6 +32,8 @@ COSTS = {
     "encoding_memory": "enc bytes",
     "decoding_memory": "dec bytes",
 }
+#: What a narrow terminal leaves out of them, the first first.
+OPTIONAL = (*reversed(COSTS.values()), "before Q", "estimate", "payload", "MS-SSIM", "dec s", "enc s")
 
 
 def with_db(curve: RDCurve) -> dict[str, tuple[float, ...]]:
@@ -48,6 +50,7 @@ def rd_table(curve: RDCurve) -> Table:
     table = Table(
         f"{curve.name}: mean over {len({row.get('image') for row in curve.images})} images",
         ("point", *(heading for heading, _ in COLUMNS.values()), *(COSTS[key] for key in costs)),
+        optional=OPTIONAL,
     )
     results = with_db(curve)
     for i, name in enumerate(short_names([str(parameter) for parameter in curve.parameter])):
@@ -59,7 +62,7 @@ def points_table(title: str, curves: Sequence[RDCurve]) -> Table:
     """Give the RD points of several curves, with the columns that any of them has."""
     every = [with_db(curve) for curve in curves]
     keys = [key for key in (*COLUMNS, *COSTS) if any(key in results for results in every)]
-    table = Table(title, ("curve", *(COSTS.get(key) or COLUMNS[key][0] for key in keys)))
+    table = Table(title, ("curve", *(COSTS.get(key) or COLUMNS[key][0] for key in keys)), optional=OPTIONAL)
     for curve, results in zip(curves, every, strict=True):
         table.rows += [(curve.name, *_cells(results, i, keys)) for i in range(len(curve))]
         table.end_group()
@@ -94,6 +97,7 @@ def bd_table(rates: Sequence[BDRate]) -> Table:
         "BD-rate (negative: fewer bits than the anchor at equal quality)",
         ("anchor", "test", "metric", "method", "BD-rate %", "overlap dB", "of range", "points"),
         left=4,
+        optional=("method", "points", "of range", "overlap dB"),
     )
     for rate in rates:
         table.rows.append(

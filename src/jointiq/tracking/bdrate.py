@@ -10,7 +10,7 @@ from typing import Any
 
 from jointiq.errors import DataError, UserError
 from jointiq.evaluation.bd_rate import METRICS, BDRate
-from jointiq.evaluation.comparison import TABLE_2, Comparison, compare_all, find_curves, tables, write_comparison
+from jointiq.evaluation.comparison import Comparison, compare_all, find_curves, table_2, tables, write_comparison
 from jointiq.evaluation.rd import RDCurve
 from jointiq.tracking.logger import PROJECT, is_offline
 from jointiq.tracking.tables import curve_rows, rd_chart
@@ -134,7 +134,7 @@ def _contents(comparison: Comparison | None, models: Sequence[RDCurve], anchors:
 def _ablation_rows(comparison: Comparison) -> list[list[Any]]:
     rows: list[list[Any]] = []
     for study in comparison.ablations:
-        for name, (label, paper) in TABLE_2.items():
+        for name, (label, paper) in table_2().items():
             of_metric = study.rates.get(name, {})
             ours = [rate.percent if (rate := of_metric.get(metric)) else None for metric in METRICS]
             rows.append([str(study.folder), label, paper, *ours])

@@ -103,6 +103,19 @@ def test_a_plot_is_reproducible(tmp_path: Path) -> None:
     assert first == second
 
 
+def test_dollars_in_names_are_no_formulas(tmp_path: Path) -> None:
+    """Also where what is between them is no formula that Matplotlib could draw."""
+    names = ("cost$x$", "cost$_$")
+    curves = [RDCurve(name, OURS.results) for name in names]
+    figure = rd_figure(curves, [ANCHOR], title=names[1])
+    figure.draw_without_rendering()
+    assert labels(figure)[1:] == list(names)
+    assert not any(text.get_parse_math() for text in figure.findobj(Text) if "$" in text.get_text())
+    picture = np.zeros((32, 32, 3), np.uint8)
+    row = GridRow(names[1], picture, picture, picture, np.ones((2, 2)), bpp=0.2, psnr_mid=28.0, psnr=29.0)
+    assert picture_grid(tmp_path / "grid.png", [row], names[1]).is_file()
+
+
 def test_picture_grid(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
 

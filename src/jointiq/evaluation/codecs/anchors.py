@@ -2,7 +2,7 @@
 
 A codec is a :class:`Codec`: two functions and the range of one knob. To add one, write its ``encode`` (and a
 ``decode`` unless Pillow reads the format) and put it into :data:`CODECS`; codecs that not every installation has are in
-``anchor_codecs.py``.
+:mod:`jointiq.evaluation.codecs.pillow` and :mod:`jointiq.evaluation.codecs.programs`.
 """
 
 from __future__ import annotations
@@ -204,22 +204,20 @@ def nearest_rate(codec: Codec, image: Image, target_bpp: float, tolerance: float
     Bisection over the knob; it stops once a file is within ``tolerance`` (relative) of the target. A target out of the
     codec's reach gives its smallest or largest file.
     """
-    tried: dict[float, float] = {}
 
     def rate(setting: float) -> float:
-        if setting not in tried:
-            tried[setting] = bits_per_pixel(len(codec.encode(image, setting)), image)
-        return tried[setting]
+        return bits_per_pixel(len(codec.encode(image, setting)), image)
 
+    tried: dict[float, float] = {}
     low, high = codec.low, codec.high
     setting = min(max(target_bpp, low), high) if codec.is_rate else _middle(codec, low, high)
     for _ in range(24):
-        found = rate(setting)
+        found = tried[setting] = rate(setting)
         if abs(found - target_bpp) <= tolerance * target_bpp:
             break
         low, high = (setting, high) if found < target_bpp else (low, setting)
         if abs(high - low) <= (codec.step or 1e-3 * max(high, low)):
-            rate(low), rate(high)
+            tried |= {end: rate(end) for end in (low, high) if end not in tried}
             break
         scaled = setting * target_bpp / found
         setting = scaled if codec.is_rate and low < scaled < high else _middle(codec, low, high)

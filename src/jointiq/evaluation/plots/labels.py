@@ -78,6 +78,7 @@ def _write(axes: Axes, label: Label, column: bool) -> Annotation:
         fontweight="bold" if label.bold else "normal",
         annotation_clip=False,
         zorder=10,
+        parse_math=False,
         path_effects=[withStroke(linewidth=2.5, foreground="white")],
         arrowprops={**leader, "relpos": (0.0 if column else 0.5, 0.5)},
     )

@@ -69,7 +69,7 @@ def picture_grid(path: str | Path, rows: Sequence[GridRow], title: str = "", cel
             axes.set_xticks([])
             axes.set_yticks([])
             axes.spines[:].set_visible(False)
-            axes.set_xlabel(caption, fontsize=9, color="#333333", labelpad=3)
+            axes.set_xlabel(caption, fontsize=9, color="#333333", labelpad=3, parse_math=False)
             if i == 0:
                 axes.set_title(column, fontsize=11, pad=5)
     for column, label in (("error", "8-bit levels"), ("bit map", "bits per latent position")):
@@ -79,5 +79,5 @@ def picture_grid(path: str | Path, rows: Sequence[GridRow], title: str = "", cel
         scale.set_label(label, fontsize=9)
         axes.tick_params(labelsize=8)
         axes.xaxis.set_major_locator(MaxNLocator(5))
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, parse_math=False)
     return save(figure, path, dpi=120)

@@ -90,7 +90,7 @@ def rd_figure(
     _cut_below(axes, axes.lines[drawn:], labels)
     axes.set_xlabel("rate (bits per pixel)")
     axes.set_ylabel(AXIS_LABELS[metric])
-    axes.set_title(title, loc="left", fontsize=11)
+    axes.set_title(title, loc="left", fontsize=11, parse_math=False)
     axes.grid(color="#e6e6e6", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

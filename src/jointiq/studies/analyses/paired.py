@@ -206,7 +206,7 @@ def _figure(context: Context, images: ImageSet, lines: Lines, quantity: str) -> 
     axes.set_ylabel("more bits (%)" if quantity == "bits" else "PSNR difference (dB)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8)
-    axes.set_title(f"{images.name}, with 95 % intervals", loc="left", fontsize=10)
+    axes.set_title(f"{images.name}, with 95 % intervals", loc="left", fontsize=10, parse_math=False)
     stem = context.output / f"paired_{quantity}_{images.slug}"
     for suffix in (".svg", ".png"):
         save(figure, stem.with_suffix(suffix))

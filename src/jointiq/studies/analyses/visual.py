@@ -109,7 +109,7 @@ def _figure(context: Context, trained: Training, path: Path, pictures: Sequence[
     for i, one in enumerate(pictures):
         axes = figure.add_subplot(rows, columns, i + 1)
         axes.imshow(one.picture[top : top + height, left : left + width])
-        axes.set_title(one.name, fontsize=8, loc="left")
+        axes.set_title(one.name, fontsize=8, loc="left", parse_math=False)
         axes.set_xlabel("" if one.bpp is None else f"{one.bpp:.3f} bpp, {one.psnr:.2f} dB", fontsize=8)
         axes.set_xticks([])
         axes.set_yticks([])

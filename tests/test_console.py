@@ -1,0 +1,105 @@
+"""Tables fit the terminal and are whole elsewhere; what users name is never markup."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+import torch
+from rich.console import Console
+
+from jointiq.console import Table, progress_bar
+from jointiq.evaluation.bd_rate import bd_rate
+from jointiq.evaluation.complexity import complexity, complexity_table
+from jointiq.evaluation.rd import RDCurve, curve_from_rows
+from jointiq.evaluation.tables import bd_table, points_table, rd_table
+from jointiq.models import build_model
+
+COSTS = {"parameters": 25_123_456, "macs_per_pixel": 1_234_567, "encoding_memory": 2**34, "decoding_memory": 2**33}
+
+
+def in_terminal(table: Table, width: int = 80) -> str:
+    stream = io.StringIO()
+    table.print(Console(file=stream, width=width, force_terminal=True))
+    return re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue())
+
+
+def piped(table: Table) -> str:
+    stream = io.StringIO()
+    table.print(Console(file=stream, width=80))
+    return stream.getvalue()
+
+
+def curve(name: str, folder: str = "results/studies/table2/run") -> RDCurve:
+    """Four points of long checkpoints, with every column that an evaluation can have."""
+    numbers = ("bpp_payload", "bpp_exact", "bpp_estimate", "psnr_mid", "encoding_time", "decoding_time")
+    points = []
+    for i in range(4):
+        row = {"image": "kodim01.png", "bpp": 0.1 * 2**i, "psnr": 28.0 + 3 * i, "ms_ssim": 0.9 + 0.02 * i}
+        points.append((f"{folder}_{i}/lmbda_{i}/checkpoints/last.ckpt", [row | dict.fromkeys(numbers, 123.456)]))
+    made = curve_from_rows(name, points)
+    return RDCurve(name, {**made.results, **{key: (value,) * 4 for key, value in COSTS.items()}}, "", made.parameter)
+
+
+def tables() -> dict[str, Table]:
+    ours, other = curve("JointIQ-Net, full GRDN, 8 rates"), curve("HEVC intra (HEIF) 4:4:4, x265 slow")
+    rates = [bd_rate(other, ours, metric) for metric in ("psnr", "ms-ssim")]
+    torch.manual_seed(0)
+    model = build_model({"name": "jointiq", "N": 8, "M": 8, "enhancer": None})
+    return {
+        "evaluate": rd_table(ours),
+        "anchors": points_table("mean over 24 images", [other, ours]),
+        "bdrate": bd_table(rates),
+        "complexity": complexity_table(
+            complexity(model, (64, 64), repeats=1), "results/a/checkpoints/last.ckpt, 64x64"
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", ["evaluate", "anchors", "bdrate", "complexity"])
+def test_tables_fit_80_columns_and_are_whole_where_they_are_piped(name: str) -> None:
+    table = tables()[name]
+    shown = in_terminal(table)
+    assert max(map(len, shown.splitlines())) <= 80
+    left_out = re.search(r"too narrow for: (.*)", shown, re.DOTALL)
+    names = " ".join(left_out[1].split()).split(", ") if left_out else []
+    assert set(names) <= set(table.optional) and (name != "complexity" or not names)
+    assert not {"bpp", "PSNR dB", "BD-rate %", "MACs / pixel"} & set(names)
+    for i, heading in enumerate(table.header):
+        if i >= table.left and heading not in names:
+            assert all(re.search(rf"(?<!\S){re.escape(row[i])}(?!\S)", shown) for row in table.rows)
+    whole = piped(table)
+    assert "too narrow" not in whole
+    lines = [line.split() for line in whole.splitlines()]
+    for cells in (table.header, *table.rows):
+        assert " ".join(cells).split() in lines
+
+
+def test_columns_go_in_their_order_and_only_as_many_as_must() -> None:
+    table = Table("t", ("name", "a", "b", "c"), rows=[("x" * 90, "1" * 20, "2" * 20, "3" * 20)], optional=("b", "a"))
+    assert "too narrow for: b\n" in in_terminal(table, 92)
+    shown = in_terminal(table, 69)
+    assert "too narrow for: b, a\n" in shown and "3" * 20 in shown
+    assert shown.count("x") == 90  # folded, not cut
+    assert "too narrow" not in in_terminal(table, 93)
+
+
+def test_names_are_not_markup() -> None:
+    table = Table("[red]title[/red]", ("[b]head",), rows=[("[bold]a.png",), ("[/x] :smile:" + 30 * ".",)])
+    for shown in (in_terminal(table), piped(table)):
+        assert all(text in shown for text in ("[red]title[/red]", "[b]head", "[bold]a.png", "[/x] :smile:"))
+
+
+def test_notes_of_a_progress_bar_are_not_markup() -> None:
+    stream = io.StringIO()
+    progress = progress_bar()
+    progress.add_task("images", total=2, note="[bold]a.png [/x]")
+    Console(file=stream, width=120).print(progress.get_renderable())
+    assert "[bold]a.png [/x]" in stream.getvalue()
+
+
+def test_markdown_keeps_cells_apart_and_opens_no_tag() -> None:
+    text = Table("a <b>", ("x|y", "n"), rows=[("a|b.png", "1"), ("<img src=x>", "2")]).markdown()
+    assert text.splitlines() == [
+        "# a &lt;b>", "", r"| x\|y | n |", "| :-- | --: |", r"| a\|b.png | 1 |", "| &lt;img src=x> | 2 |"]  # fmt: skip

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from jointiq.commands import demo
-from jointiq.commands import demo_report as report
 from jointiq.errors import ConfigError, UserError
+from jointiq.evaluation import demo as report
 from jointiq.evaluation.rd import read_rd
 from jointiq.models import build_model
 

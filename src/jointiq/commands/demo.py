@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 from jointiq.command_line import override
 from jointiq.configs import CONFIGS
 from jointiq.console import progress_bar
-from jointiq.data import test_images
+from jointiq.data.sample import sample_images
 from jointiq.errors import ConfigError, UserError, run_cli
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from jointiq.commands.demo_report import Advance
+    from jointiq.evaluation.demo import Advance
 
 #: A low rate: after minutes of training a model is furthest ahead of JPEG there.
 LMBDA = 0.6
@@ -56,13 +56,10 @@ def train(folder: Path, minutes: float, overrides: Sequence[str] = ()) -> Path:
 def run(output: Path, minutes: float, checkpoint: Path | None, overrides: Sequence[str]) -> list[Path]:
     """Run the demo and give the paths of what it wrote."""
     # Imported late, so that --help and a mistyped command do not wait for PyTorch.
-    from hydra import compose, initialize_config_dir
-
     from jointiq.coding.load import load_model
-    from jointiq.commands import demo_report as report
+    from jointiq.evaluation import demo as report
 
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        images = test_images(compose("evaluate", overrides=["data=sample"]).data)
+    images = sample_images("test")
     title = "JointIQ-Net, demo scale"
     if checkpoint is None:
         say(f"1/4 training (at most {minutes:g} minutes)")

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from jointiq.coding.image_codec import Decoded, Encoded
-from jointiq.commands import demo_report as report
 from jointiq.data.images import read_image, write_png
 from jointiq.data.sample import sample_images
 from jointiq.errors import UserError
+from jointiq.evaluation import demo as report
 from jointiq.evaluation.metrics import psnr
 from jointiq.evaluation.rd import read_rd
 

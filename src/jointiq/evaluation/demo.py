@@ -1,6 +1,6 @@
 """What the demo shows: images to real files and back, beside JPEG and JPEG 2000 at the nearest rate.
 
-Each step is a function; ``src/jointiq/commands/demo.py`` strings them together.
+Each step is a function; :mod:`jointiq.commands.demo` strings them together.
 """
 
 from __future__ import annotations
@@ -17,16 +17,15 @@ import torch
 from numpy.typing import NDArray
 
 from jointiq.coding.image_codec import Encoded, decode_image, encode_image, to_tensor
-from jointiq.configs import ROOT
 from jointiq.console import Table, number
 from jointiq.data.images import read_image
 from jointiq.errors import UserError
-from jointiq.evaluation.codecs.anchors import CODECS, mean_curve, nearest_rate
+from jointiq.evaluation.codecs.anchors import CODECS, mean_curve, nearest_rate, point_row
 from jointiq.evaluation.metrics import Image, mean
 from jointiq.evaluation.models import image_row
 from jointiq.evaluation.plots.picture_grid import GridRow, picture_grid
 from jointiq.evaluation.plots.rd_plot import rd_plot
-from jointiq.evaluation.rd import ImageRow, curve_from_rows, rows_as_csv, write_rd
+from jointiq.evaluation.rd import ImageRow, Row, curve_from_rows, rows_as_csv, write_rd
 from jointiq.files import write_bytes, write_text
 from jointiq.models.base import LearnedCodec
 
@@ -74,6 +73,12 @@ class DemoRow:
     encoding_time: float
     decoding_time: float
 
+    @classmethod
+    def of(cls, codec: str, row: Row) -> DemoRow:
+        """Return the line of what was measured of an image."""
+        values: dict[str, Any] = {key: row.get(key) for key in cls.__dataclass_fields__}
+        return cls(**{**values, "codec": codec})
+
 
 def encode_files(model: LearnedCodec, images: Sequence[Path], folder: Path, advance: Advance) -> list[CodedImage]:
     """Encode every image into ``folder`` as ``STEM.jiq``; files of an earlier demo are removed first."""
@@ -91,7 +96,7 @@ def encode_files(model: LearnedCodec, images: Sequence[Path], folder: Path, adva
 
 
 def decode_in_another_process(files: Path, pictures: Path, checkpoint: Path) -> None:
-    """Run ``python -m src.codec decode FILES PICTURES --checkpoint CKPT``: nothing is shared but files.
+    """Run ``jointiq decode FILES PICTURES --checkpoint CKPT``: nothing is shared but files.
 
     Pictures of an earlier demo are removed first.
 
@@ -100,22 +105,14 @@ def decode_in_another_process(files: Path, pictures: Path, checkpoint: Path) -> 
     """
     for stale in pictures.glob("*.png"):
         stale.unlink()
-    command = [sys.executable, "-m", "src.codec", "decode"]
-    arguments = [
-        str(files.resolve()),
-        str(pictures.resolve()),
-        "--checkpoint",
-        str(checkpoint.resolve()),
-        "--device",
-        "cpu",
-    ]
-    code = subprocess.run([*command, *arguments], cwd=ROOT, check=False).returncode
+    command = [sys.executable, "-m", "jointiq.commands.codec", "decode", str(files), str(pictures)]
+    code = subprocess.run([*command, "--checkpoint", str(checkpoint), "--device", "cpu"], check=False).returncode
     if code:
         raise UserError(f"decoding in a separate process failed with exit code {code}")
 
 
 def bit_map(model: LearnedCodec, image: Image) -> NDArray[np.floating]:
-    """Give the bits the model spends on each position of the latent y, summed over channels: (h, w)."""
+    """Return the bits the model spends on each position of the latent y, summed over channels: (h, w)."""
     with torch.inference_mode():
         nats = -model(to_tensor(image, model.device))["log_likelihoods"]["y"][0].double().sum(dim=0)
     return (nats / np.log(2.0)).cpu().numpy()
@@ -149,34 +146,16 @@ def measure_files(
 
 
 def table_rows(measured: Sequence[Measured], advance: Advance) -> list[DemoRow]:
-    """Give each image's line, the anchors at the nearest rate below it, and every codec's mean at the end."""
+    """Return each image's line, the anchors at the nearest rate below it, and every codec's mean at the end."""
     rows = []
     for item in measured:
-        rows.append(_our_row(item.row))
+        rows.append(DemoRow.of(NAME, asdict(item.row)))
         for codec in ANCHORS:
             point = nearest_rate(codec, item.coded.original, item.row.bpp)
-            rows.append(
-                DemoRow(
-                    image=item.coded.name,
-                    codec=codec.label,
-                    bytes=point.bytes,
-                    bpp_estimate=None,
-                    bpp_payload=None,
-                    bpp=point.bpp,
-                    psnr=point.psnr,
-                    ms_ssim=point.ms_ssim,
-                    encoding_time=point.encoding_time,
-                    decoding_time=point.decoding_time,
-                )
-            )
+            rows.append(DemoRow.of(codec.label, point_row(item.coded.name, point)))
             advance()
     codecs = dict.fromkeys(row.codec for row in rows)
     return rows + [_mean_row(codec, [row for row in rows if row.codec == codec]) for codec in codecs]
-
-
-def _our_row(row: ImageRow) -> DemoRow:
-    shared = {key: value for key, value in asdict(row).items() if key in DemoRow.__dataclass_fields__}
-    return DemoRow(codec=NAME, **shared)
 
 
 def _mean_row(codec: str, rows: Sequence[DemoRow]) -> DemoRow:

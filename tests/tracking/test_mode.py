@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 SERVER = "http://127.0.0.1"
-QUESTION = "from jointiq.tracking.logger import is_logged_in, is_offline; print(is_logged_in(), is_offline())"
+QUESTION = "from jointiq.tracking.mode import is_logged_in, is_offline; print(is_logged_in(), is_offline())"
 
 
 def asked(folder: Path, **environment: str) -> tuple[bool, bool]:

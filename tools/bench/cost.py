@@ -29,7 +29,6 @@ from jointiq.errors import ConfigError, UserError, run_cli
 from jointiq.models import build_model
 from jointiq.studies.plan import read_study, study_names
 from jointiq.studies.training import trainings
-from jointiq.training.assemble import model_config
 from tools.bench.codec import LIGHT, OURS
 
 if TYPE_CHECKING:
@@ -91,6 +90,8 @@ def network_macs(config: Mapping[str, Any], side: int) -> tuple[int, int]:
 
 def work_of(cfg: DictConfig) -> Work:
     """All steps of a training with the composed config ``cfg``, of one stage."""
+    from jointiq.training.assemble import model_config
+
     macs_i, macs_q = network_macs(model_config(cfg), cfg.data.crop)
     passes_i = FROZEN if cfg.stage.trains == "enhancer" else LEARNING
     share_q = 1.0 if cfg.stage.crop is None else (cfg.stage.crop / cfg.data.crop) ** 2
@@ -176,6 +177,8 @@ def rates_table(speed: Speed | None, devices: int, link: float) -> Table:
         devices: that share a batch.
         link: 10^9 bytes a second that a device sends to the next one.
     """
+    from jointiq.training.assemble import model_config
+
     header = (
         "lambda",
         "N",

@@ -18,7 +18,7 @@ from jointiq.evaluation.comparison import compare_all, find_compared, tables, wr
 from jointiq.evaluation.rd import RDCurve, read_rd
 from jointiq.evaluation.tables import bd_table
 from jointiq.tracking.bdrate import log_comparison
-from jointiq.tracking.logger import PROJECT
+from jointiq.tracking.mode import PROJECT
 
 RESULTS = Path("results")
 

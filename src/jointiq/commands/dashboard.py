@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 
 from jointiq.errors import UserError, run_cli
-from jointiq.tracking.logger import PROJECT, is_logged_in
+from jointiq.tracking.mode import PROJECT, is_logged_in
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

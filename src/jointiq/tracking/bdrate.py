@@ -12,7 +12,7 @@ from jointiq.errors import DataError, UserError
 from jointiq.evaluation.bd_rate import METRICS, BDRate
 from jointiq.evaluation.comparison import Comparison, compare_all, find_curves, table_2, tables, write_comparison
 from jointiq.evaluation.rd import RDCurve
-from jointiq.tracking.logger import PROJECT, is_offline
+from jointiq.tracking.mode import PROJECT, is_offline
 from jointiq.tracking.tables import curve_rows, rd_chart
 
 JOB_TYPE = "bdrate"
@@ -70,7 +70,7 @@ def log_comparison(
         comparison: the BD-rates; None where there are none to be had.
         models, anchors: the curves.
         project: where the run appears.
-        offline: as :func:`jointiq.tracking.logger.is_offline` reads it.
+        offline: as :func:`jointiq.tracking.mode.is_offline` reads it.
         options: further arguments of ``wandb.init``.
 
     Returns:

@@ -90,8 +90,13 @@ def fit(cfg: DictConfig, training: Training, checkpoint: str | None) -> None:
     folder = Path(cfg.paths.run_dir)
     trainer, module, data = training.trainer, training.module, training.data
     try:
+<<<<<<< HEAD
         start_logs(cfg, trainer, training.first_step)
         with one_line_errors(folder / run_folder.CHECKPOINT):
+=======
+        trainer.loggers = list(start_loggers(cfg, training.first_step))
+        with unwrapped_errors(folder / run_folder.CHECKPOINT):
+>>>>>>> runs
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
             if not training.stop.stopped and module.validated_at != trainer.global_step:
                 trainer.validate(module, datamodule=data, verbose=False)
@@ -103,7 +108,7 @@ def fit(cfg: DictConfig, training: Training, checkpoint: str | None) -> None:
 
 
 @contextlib.contextmanager
-def one_line_errors(last: Path) -> Iterator[None]:
+def unwrapped_errors(last: Path) -> Iterator[None]:
     """Say what Lightning and the data workers wrap into tracebacks, or into an exit code, as what it is."""
     try:
         yield

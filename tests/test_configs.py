@@ -61,11 +61,13 @@ def test_every_scale_says_the_same_things() -> None:
     assert all(values.name == scale for scale, values in scales.items())
 
 
-@pytest.mark.parametrize("experiment", ["", "+experiment=ablation_no_gc", "+experiment=lee2019_hybrid"])
 @pytest.mark.parametrize(
     ("typed", "scale"),
     [
         ((), "demo"),
+        (("+experiment=ablation_no_gc",), "demo"),
+        (("+experiment=ablation_no_gc", "data=folder"), "paper"),
+        (("+experiment=lee2019_hybrid", "scale=cpu"), "cpu"),
         (("data=sample",), "demo"),
         (("data=folder",), "paper"),
         (("data=prepared",), "paper"),
@@ -76,8 +78,8 @@ def test_every_scale_says_the_same_things() -> None:
         (("scale=auto", "data=folder"), "paper"),
     ],
 )
-def test_the_scale_fits_the_data_unless_it_is_typed(experiment: str, typed: tuple[str, ...], scale: str) -> None:
-    cfg = config(*filter(None, [experiment]), *typed)
+def test_the_scale_fits_the_data_unless_it_is_typed(typed: tuple[str, ...], scale: str) -> None:
+    cfg = config(*typed)
     expected = OmegaConf.load(CONFIGS / "scale" / f"{scale}.yaml")
     assert cfg.scale == expected
     assert cfg.trainer.max_time == expected.max_time and cfg.data.batch_size == expected.batch_size

@@ -34,7 +34,7 @@ print(code, *(name for name in {HEAVY} if name in sys.modules))
 def start(module: str, *arguments: str | Path, folder: Path = ROOT) -> tuple[int, list[str], str]:
     """Exit code of ``python -m MODULE ARGUMENTS``, what of :data:`HEAVY` it has imported, and all that it said."""
     command = [sys.executable, "-c", PROGRAM, module, *map(str, arguments)]
-    environment = {"PYTHONPATH": str(ROOT), "COLUMNS": "120"}
+    environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'src'}", "COLUMNS": "120"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
     said, _, last = done.stdout.rstrip().rpartition("\n")
     code, *imported = last.split()
@@ -121,7 +121,7 @@ def test_status_of_runs(tmp_path: Path) -> None:
 
 
 def test_bd_rates_of_the_project(tmp_path: Path) -> None:
-    code, imported, said = start("bdrate", folder=tmp_path)
+    code, imported, said = start("src.bdrate", folder=tmp_path)
     assert code == 0 and not {"torch", "compressai"} & set(imported)
     assert "weights/" in said and "Table 2" in said
 

@@ -19,7 +19,7 @@ from jointiq.studies import kept
 from jointiq.studies.plan import EXPERIMENTS
 
 #: Where the project's own results lie.
-KEPT = (shipped.FOLDER, EXPERIMENTS)
+KEPT = (shipped.WEIGHTS, EXPERIMENTS)
 RATES = (0.1, 0.2, 0.4, 0.8)
 
 
@@ -190,7 +190,7 @@ def test_nothing_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     write(tmp_path / "results" / "model.json")
     with pytest.raises(DataError, match="nothing to compare: 1 RD files of models, 0 of anchors"):
         main(["--results", "results"])
-    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
+    monkeypatch.setattr(shipped, "WEIGHTS", tmp_path)
     monkeypatch.setattr(kept, "EXPERIMENTS", tmp_path)
     with pytest.raises(DataError, match="results/: no curves that can be compared"):
         main([])

@@ -86,7 +86,7 @@ def test_finished_runs_are_skipped(scripts: list[dict[str, str]], tmp_path: Path
 
 
 def test_a_job_with_a_wrong_configuration_has_no_folder() -> None:
-    assert Job.of(("+experiment=jointiq", "lmbda=0.4")).folder is None
+    assert Job.of(("+experiment=jointiq", "scale=paper", "lmbda=0.4")).folder is None
 
 
 def test_sigterm_reaches_the_jobs_and_starts_no_more(scripts: list[dict[str, str]], tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ def command(**values: object) -> str:
 
 def override(key: str, value: object) -> str:
     """``key=value`` for Hydra's command line, the value quoted where it has to be."""
-    text = str(value)
+    text = "null" if value is None else str(value)
     if not re.fullmatch(r"[\w./+:%@-]+", text):
         # In Hydra's quotes a backslash is itself, unless it stands before a quote.
         text = "'" + re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + (found[2] and "\\'"), text) + "'"

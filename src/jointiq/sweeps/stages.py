@@ -28,7 +28,7 @@ from jointiq.runs.lock import RunLock
 from jointiq.runs.rerun import again
 from jointiq.sweeps.processes import EXIT_INTERRUPTED, EXIT_TERMINATED, run_process
 from jointiq.training.validation import refuse_long_trial, validate
-from jointiq.training.values import PCA
+from jointiq.training.values import NO_FILE
 
 # What the chain decides itself for each stage.
 _OWN_KEYS = ("stage", "init_from", "ckpt_path", "rerun", "resume", "paths.run_dir")
@@ -67,9 +67,10 @@ def run_chain(cfg: DictConfig, overrides: Sequence[str], config_dirs: Sequence[s
         # The long first stage is not to be trained for a mistake in the last one.
         validate(stage.cfg)
         refuse_long_trial(stage.cfg)
-    if cfg.init_from not in (None, PCA) and not Path(cfg.init_from).is_file():
+    if cfg.init_from not in NO_FILE and not Path(cfg.init_from).is_file():
         raise UserError(
-            f"init_from={cfg.init_from}: no such file; allowed: a checkpoint to take the first stage's place, or {PCA}"
+            f"init_from={cfg.init_from}: no such file; allowed: a checkpoint to take the first stage's place, "
+            f"{', '.join(map(str, NO_FILE[1:]))}"
         )
     trained = resume.begins_anew(cfg)
     _describe(folder, cfg)
@@ -117,10 +118,10 @@ def _composed(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> list[S
     stages = []
     start = cfg.init_from
     links = list(enumerate(cfg.stage.chain, start=1))
-    for number, link in links if start in (None, PCA) else links[1:]:
+    for number, link in links if start in NO_FILE else links[1:]:
         kept = [text for text in overrides if _key(text) not in (*_OWN_KEYS, *link)]
         at = folder / f"{number}_{link.stage}"
-        own: dict[str, Any] = {**link, "paths.run_dir": at, **({} if start is None else {"init_from": start})}
+        own: dict[str, Any] = {**link, "paths.run_dir": at, "init_from": start}
         told = (*kept, *_texts(own))
         stages.append(Stage(at, told, compose("train", overrides=list(told))))
         start = at / CHECKPOINT
@@ -133,10 +134,10 @@ def _repeated(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> list[S
     kept = [text for text in overrides if _key(text) not in _OWN_KEYS]
     for number, link in enumerate(cfg.stage.chain, start=1):
         name = f"{number}_{link.stage}"
-        if number == 1 and cfg.init_from not in (None, PCA):
+        if number == 1 and cfg.init_from not in NO_FILE:
             continue
         start = stages[-1].folder / CHECKPOINT if stages else cfg.init_from
-        own: dict[str, Any] = {"paths.run_dir": folder / name, **({} if start is None else {"init_from": start})}
+        own: dict[str, Any] = {"paths.run_dir": folder / name, "init_from": start}
         earlier = Path(cfg.rerun) / name
         told = [*kept, *_texts(own)]
         stages.append(Stage(folder / name, (override("rerun", earlier), *told), again(earlier, told)))

@@ -20,6 +20,7 @@ from jointiq.runs import folder as run_folder
 from jointiq.runs import name as run_name
 from jointiq.runs import resume
 from jointiq.runs.lock import RunLock
+from jointiq.runtime import set_threads
 from jointiq.tracking import loggers
 from jointiq.training.assemble import build_trainer, one_line_errors, start_loggers
 from jointiq.training.callbacks.checkpoint_io import check_same_averaging, check_same_model, read_training_checkpoint
@@ -31,8 +32,8 @@ from jointiq.training.modules.compression import CompressionModule, EnhancementM
 from jointiq.training.modules.entropy import EntropyModule
 from jointiq.training.modules.losses import RateDistortionLoss
 from jointiq.training.start.initialise import initialise
-from jointiq.training.start.pca import PIXELS, start_from_components
-from jointiq.training.values import PCA
+from jointiq.training.start.pca import PIXELS, has_the_transforms, start_from_components
+from jointiq.training.values import AUTO, NO_FILE, PCA
 
 #: What trains, by ``stage.trains``.
 MODULES = {"all": CompressionModule, "enhancer": EnhancementModule, "entropy": EntropyModule}
@@ -84,6 +85,7 @@ def _go_on(cfg: DictConfig, folder: Path, lock: RunLock) -> None:
 
 
 def _train(cfg: DictConfig, folder: Path, start: str | None, lock: RunLock) -> None:
+    set_threads(cfg.get("threads"))
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     images = build_data(cfg.data, seed=cfg.seed)
     images.setup("fit")
@@ -94,9 +96,9 @@ def _train(cfg: DictConfig, folder: Path, start: str | None, lock: RunLock) -> N
         check_same_model(checkpoint, net.config, start)
         check_same_averaging(checkpoint, cfg.optim.ema_decay is not None, start)
         first_step = checkpoint["global_step"]
-    elif cfg.init_from == PCA:
+    elif cfg.init_from == PCA or cfg.init_from == AUTO and has_the_transforms(net):
         taken = start_from_components(net, images.first_patches(PIXELS), cfg.lmbda)
-    elif cfg.init_from is not None:
+    elif cfg.init_from not in NO_FILE:
         taken = initialise(net, cfg.init_from, cfg.stage.get("takes", "model"))
     module = MODULES[cfg.stage.trains](
         net,
@@ -157,8 +159,8 @@ def _announce(cfg: DictConfig, folder: Path, net: Any, first_step: int, taken: s
     start = f", continuing after step {first_step}" if first_step else ""
     if cfg.data.name == "sample":
         _say(
-            "warning: data=sample is a handful of photographs for trying things out, not a training set; yours: "
-            "data=folder data.train_dir=DIR data.val_dir=DIR"
+            f"scale={cfg.scale.name} on data=sample, a handful of photographs for trying things out; your images, by "
+            "default at scale=paper: data=folder data.train_dir=DIR data.val_dir=DIR"
         )
     _say(f"{cfg.experiment_name}: lmbda {cfg.lmbda:g}, {parameters:.2f} million parameters{start}, run folder {folder}")
     if taken is not None:

@@ -17,7 +17,7 @@ from jointiq.configs import rate_rows
 from jointiq.data import DATA_SETS
 from jointiq.errors import ConfigError, UserError, check_whole
 from jointiq.training.schedules import SCHEDULES
-from jointiq.training.values import ALL_POSITIONS, COMPILE_MODES, DISTORTIONS, LATENT, MIN_SIDE, PCA, RATE_UNITS
+from jointiq.training.values import ALL_POSITIONS, COMPILE_MODES, DISTORTIONS, LATENT, MIN_SIDE, NO_FILE, RATE_UNITS
 
 #: Keys that a row of the rate table fills, unless the scale or the user does.
 RATE_POINT_KEYS = ("model.N", "model.M", "model.M1", "model.M2", "trainer.max_steps", "optim.lr")
@@ -45,6 +45,8 @@ def validate(cfg: DictConfig) -> None:
         raise UserError(f"the configuration cannot be resolved: {str(error).splitlines()[0]}") from error
 
     _check_whole(cfg, "seed", 0, 2**32 - 1)
+    if cfg.get("threads") is not None:
+        _check_whole(cfg, "threads", 1)
     _check_whole(cfg, "trainer.max_steps", 1)
     _check_whole(cfg, "trainer.val_check_interval", 1)
     _check_whole(cfg, "trainer.log_every_n_steps", 1)
@@ -152,7 +154,7 @@ def _check_stage(cfg: DictConfig) -> None:
         if cfg.ckpt_path is not None:
             raise ConfigError("ckpt_path", cfg.ckpt_path, "null with stage=all: the same command again goes on")
         return
-    if stage.trains != "all" and cfg.init_from in (None, PCA) and cfg.ckpt_path is None:
+    if stage.trains != "all" and cfg.init_from in NO_FILE and cfg.ckpt_path is None:
         raise ConfigError("init_from", cfg.init_from, f"the checkpoint of a trained model, with stage={stage.name}")
     if (stage.trains == "enhancer" or stage.crop is not None) and cfg.enhancer.name is None:
         raise ConfigError("enhancer.name", None, f"an enhancer, with stage={stage.name}")

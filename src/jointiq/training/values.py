@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-#: The value of ``init_from`` that names no file: :mod:`jointiq.training.start.pca`.
-PCA = "pca"
+#: Values of ``init_from`` that name no file: :mod:`jointiq.training.start.pca`, and the same where the model allows it.
+PCA, AUTO = "pca", "auto"
+NO_FILE = (None, PCA, AUTO)
 
 DISTORTIONS = ("mse", "ms_ssim")
 RATE_UNITS = ("nats", "bits")

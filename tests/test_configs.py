@@ -17,7 +17,8 @@ from jointiq.training.assemble import model_config, schedule
 from jointiq.training.validation import validate
 
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
-SCALES = sorted(path.stem for path in (CONFIGS / "scale").glob("*.yaml"))
+#: With values of their own: not the choice among them.
+SCALES = sorted(path.stem for path in (CONFIGS / "scale").glob("*.yaml") if path.stem != "auto")
 TABLE_1 = {
     0.5: (128, 128, 1_200_000, 1e-4),
     0.35: (128, 128, 1_200_000, 1e-4),
@@ -58,6 +59,61 @@ def test_every_scale_says_the_same_things() -> None:
     keys = {scale: set(values) for scale, values in scales.items()}
     assert len(set(map(frozenset, keys.values()))) == 1, keys
     assert all(values.name == scale for scale, values in scales.items())
+
+
+@pytest.mark.parametrize(
+    ("typed", "scale"),
+    [
+        ((), "demo"),
+        (("+experiment=ablation_no_gc",), "demo"),
+        (("+experiment=ablation_no_gc", "data=folder"), "paper"),
+        (("+experiment=lee2019_hybrid", "scale=cpu"), "cpu"),
+        (("data=sample",), "demo"),
+        (("data=folder",), "paper"),
+        (("data=prepared",), "paper"),
+        (("scale=cpu",), "cpu"),
+        (("scale=pilot", "data=folder"), "pilot"),
+        (("scale=demo", "data=folder"), "demo"),
+        (("scale=paper", "data=sample"), "paper"),
+        (("scale=auto", "data=folder"), "paper"),
+    ],
+)
+def test_the_scale_fits_the_data_unless_it_is_typed(typed: tuple[str, ...], scale: str) -> None:
+    cfg = config(*typed)
+    expected = OmegaConf.load(CONFIGS / "scale" / f"{scale}.yaml")
+    assert cfg.scale == expected
+    assert cfg.trainer.max_time == expected.max_time and cfg.data.batch_size == expected.batch_size
+
+
+def test_data_of_the_users_own_are_trained_at_paper_scale(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.yaml").write_text("defaults: [_patches, _self_]\nname: folder\n")
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        search = f"hydra.searchpath=[{tmp_path}]"
+        assert compose("train", overrides=[search, "data=mine"]).scale.name == "paper"
+        assert compose("train", overrides=[search, "data=mine", "scale=cpu"]).scale.name == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("typed", "start"),
+    [
+        ((), "auto"),
+        (("init_from=null",), None),
+        (("init_from=x.ckpt",), "x.ckpt"),
+        (("scale=cpu",), None),
+        (("data=folder",), None),
+    ],
+)
+def test_a_demo_starts_from_components_unless_it_is_typed(typed: tuple[str, ...], start: str | None) -> None:
+    assert config("+experiment=jointiq", *typed).init_from == start
+
+
+def test_what_is_evaluated_has_no_scale_and_what_is_counted_the_papers() -> None:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        assert "scale" not in compose("evaluate", overrides=["data=sample"])
+        assert "scale" not in compose("anchors", overrides=["data=sample"])
+        assert compose("complexity", overrides=["+experiment=jointiq"]).scale.name == "paper"
+        assert compose("complexity", overrides=["+experiment=jointiq", "scale=demo"]).scale.name == "demo"
 
 
 def _options(group: str) -> list[str]:
@@ -116,12 +172,12 @@ def test_every_field_is_explained() -> None:
 
 @pytest.mark.parametrize("lmbda", TABLE_1)
 def test_lmbda_brings_its_row_of_table_1(lmbda: float) -> None:
-    assert rate_point(config("+experiment=jointiq", f"lmbda={lmbda}")) == TABLE_1[lmbda]
+    assert rate_point(config("+experiment=jointiq", "scale=paper", f"lmbda={lmbda}")) == TABLE_1[lmbda]
 
 
 def test_overrides_win_over_table_and_scale() -> None:
     overrides = ("model.N=64", "trainer.max_steps=10", "optim.lr=0.5")
-    assert rate_point(config("+experiment=jointiq", "lmbda=0.06", *overrides)) == (64, 420, 10, 0.5)
+    assert rate_point(config("+experiment=jointiq", "scale=paper", "lmbda=0.06", *overrides)) == (64, 420, 10, 0.5)
     assert rate_point(config("+experiment=jointiq", "scale=demo", *overrides)) == (64, 48, 10, 0.5)
 
 
@@ -130,27 +186,27 @@ def test_choices_on_the_command_line_win_over_the_experiment() -> None:
 
 
 def test_scale_decides_scan_and_enhancer_size() -> None:
-    paper, demo = config("+experiment=jointiq"), config("+experiment=jointiq", "scale=demo")
+    paper, demo = config("+experiment=jointiq", "scale=paper"), config("+experiment=jointiq", "scale=demo")
     assert (paper.model.scan, demo.model.scan) == ("raster", "wavefront")
     assert model_config(paper)["enhancer"] == {"name": "grdn", "grdbs": 4, "rdbs": 3, "convs": 3, "kernels": 32}
     full = config("+experiment=jointiq_full", "scale=demo")
     assert demo.scale.grdn_light.kernels < full.scale.grdn_full.kernels < 32
     assert model_config(demo)["enhancer"] == {"name": "grdn", **demo.scale.grdn_light}
     assert model_config(full)["enhancer"] == {"name": "grdn", **full.scale.grdn_full}
-    assert model_config(config("enhancer=grdn_full"))["enhancer"]["kernels"] == 64
+    assert model_config(config("enhancer=grdn_full", "scale=paper"))["enhancer"]["kernels"] == 64
     assert config("+experiment=jointiq", "scale=demo", "enhancer.kernels=8").enhancer.kernels == 8
 
 
 def test_lmbda_outside_the_table_names_what_is_missing() -> None:
     message = r"lmbda=0.4 .*0\.5, 0\.35, .*model\.M=\.\. trainer\.max_steps=\.\. optim"
     with pytest.raises(ConfigError, match=message) as caught:
-        validate(config("+experiment=jointiq", "lmbda=0.4", "model.N=64"))
+        validate(config("+experiment=jointiq", "scale=paper", "lmbda=0.4", "model.N=64"))
     assert "model.N" not in str(caught.value)
 
 
 def test_lmbda_outside_the_table_with_its_own_values() -> None:
     own = ("model.N=8", "model.M=9", "trainer.max_steps=10", "optim.lr=0.5")
-    cfg = config("+experiment=jointiq", "lmbda=0.4", *own)
+    cfg = config("+experiment=jointiq", "scale=paper", "lmbda=0.4", *own)
     validate(cfg)
     assert rate_point(cfg) == (8, 9, 10, 0.5)
 
@@ -179,6 +235,8 @@ def test_experiments_switch_off_their_part(experiment: str, expected: tuple[Any,
         ("lmbda=1.5", "lmbda=1.5 is not allowed"),
         ("lmbda=high", "lmbda='high' is not allowed"),
         ("seed=-1", "seed=-1"),
+        ("threads=0", "threads=0"),
+        ("threads=many", "threads='many'"),
         ("experiment_name=a/b", "experiment_name='a/b'"),
         ("trainer.max_steps=0", "trainer.max_steps=0"),
         ("trainer.max_time=5m", "days:hours:minutes:seconds"),
@@ -195,8 +253,8 @@ def test_experiments_switch_off_their_part(experiment: str, expected: tuple[Any,
         ("data.num_workers=-1", "data.num_workers=-1"),
         ("data.name=imagenet", "one of folder, prepared, sample"),
         ("optim.ema_decay=1", "optim.ema_decay=1"),
-        ("stage=enhancer", "init_from=None .*stage=enhancer"),
-        ("stage.crop=100", "stage.crop=100 .*multiple of 16 up to data.crop=256"),
+        ("stage=enhancer", "init_from='auto' .*stage=enhancer"),
+        ("stage.crop=100", "stage.crop=100 .*multiple of 16 up to data.crop=128"),
         ("stage.crop=272", "stage.crop=272"),
         ("stage.crop=0", "stage.crop=0"),
         ("stage.trains=nothing", "one of all, enhancer"),
@@ -221,7 +279,7 @@ def stage(name: str, scale: str = "paper") -> DictConfig:
 
 
 def test_stages_of_the_paper() -> None:
-    whole = config("+experiment=jointiq_full")
+    whole = config("+experiment=jointiq_full", "scale=paper")
     assert [dict(link) for link in whole.stage.chain] == [
         {"stage": "joint", "enhancer": "grdn_light"}, {"stage": "enhancer"}, {"stage": "crop"}
     ]  # fmt: skip
@@ -232,8 +290,8 @@ def test_stages_of_the_paper() -> None:
     assert {each.optim.lr for each in (joint, enhancer, crop)} == {5e-5}
     assert crop.optim.ema_decay is None and crop.optim.clip_norm is None
     assert model_config(crop)["enhancer"]["kernels"] == 64
-    light = config("+experiment=jointiq_full", "stage=joint", "enhancer=grdn_light")
-    assert model_config(light) == model_config(config("+experiment=jointiq"))
+    light = config("+experiment=jointiq_full", "scale=paper", "stage=joint", "enhancer=grdn_light")
+    assert model_config(light) == model_config(config("+experiment=jointiq", "scale=paper"))
 
 
 def test_stages_at_demo_scale_are_short() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
@@ -40,7 +41,14 @@ def compose_config(name: str, overrides: list[str]) -> DictConfig:
 def test_the_readme_shows_the_commands_a_user_needs() -> None:
     shown = {line.split()[2] for line in commands("python -m src.")}
     assert {"src.train", "src.codec", "src.evaluate", "src.bdrate"} <= shown
-    assert {"make demo", "make test"} <= set(commands("make"))
+    assert {"make demo", "make test", "make bdrate"} <= set(commands("make"))
+    first = README.split("## Commands")[0]
+    for line in (
+        "python -m src.train +experiment=ablation_no_gc",
+        "python -m src.train -m +experiment=jointiq,ablation_no_gc lmbda=0.5,0.23,0.12,0.06",
+        "python -m src.train -m '+experiment=glob(ablation_*)' logger=wandb",
+    ):
+        assert f"\n{line}\n" in first
 
 
 @pytest.mark.parametrize("line", commands("make"))
@@ -72,13 +80,14 @@ def test_hydra_commands_compose(line: str) -> None:
     importlib.import_module(words[2])  # registers the resolvers
     overrides = [word for word in words[3:] if word not in ("-m", "--cfg", "job", "--resolve")]
     single = []
-    for override in OverridesParser.create().parse_overrides(overrides):
-        if override.is_sweep_override():
-            assert "-m" in words, f"{override.input_line} is a sweep, but the command has no -m"
-            choice = next(override.sweep_string_iterator())
-            single.append(f"{override.input_line.partition('=')[0]}={choice}")
-        else:
-            single.append(override.input_line)
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        for override in OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(overrides):
+            if override.is_sweep_override():
+                assert "-m" in words, f"{override.input_line} is a sweep, but the command has no -m"
+                choice = next(override.sweep_string_iterator())
+                single.append(f"{override.input_line.partition('=')[0]}={choice}")
+            else:
+                single.append(override.input_line)
     config = compose_config(name, single)
     if name == "train":
         OmegaConf.to_container(config, resolve=True)

@@ -48,6 +48,18 @@ def test_help(module: str) -> None:
     assert f"python -m {module}" in said
 
 
+def test_help_lists_the_groups_without_what_is_no_choice() -> None:
+    said = start("src.train", "--help")[2]
+    groups = dict(
+        line.split(": ", 1) for line in said.splitlines() if line.startswith(("data: ", "trainer: ", "scale"))
+    )
+    assert groups == {
+        "data": "folder, prepared, sample",
+        "scale": "auto, cpu, cpu_long, demo, paper, pilot",
+        "trainer": "auto, cpu, ddp, ddp_cpu, gpu",
+    }
+
+
 @pytest.mark.parametrize(
     ("module", "arguments", "told"),
     [
@@ -63,7 +75,7 @@ def test_help(module: str) -> None:
         ("src.study", ["fig9"], "fig9"),
         ("src.train", ["+experiment=jointiq", "lmbda=2"], "lmbda=2 is not allowed"),
         ("src.train", ["+experiment=jointiq_full", "stage=all", "optim.compile=maybe"], "optim.compile='maybe'"),
-        ("src.train", ["data=sample"], "scale=paper with data=sample"),
+        ("src.train", ["scale=paper"], "scale=paper with data=sample"),
         ("src.train", ["rerun=missing"], "rerun=missing: no config.yaml"),
     ],
 )
@@ -106,6 +118,12 @@ def test_status_of_runs(tmp_path: Path) -> None:
     code, imported, said = start("src.status", tmp_path / "run")
     assert (code, imported) == (0, [])
     assert "waiting" in said
+
+
+def test_bd_rates_of_the_project(tmp_path: Path) -> None:
+    code, imported, said = start("src.bdrate", folder=tmp_path)
+    assert code == 0 and not {"torch", "compressai"} & set(imported)
+    assert "weights/" in said and "Table 2" in said
 
 
 def test_bd_rates(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Hydra's configs: where they are, and the values they take from the rate table and the scale.
 
 ``${rate_point:N}`` is the value of the row that ``lmbda`` names, ``${scaled:grdn.kernels,32}`` that of the scale.
+``${config_groups:}`` is what the help lists.
 """
 
 from __future__ import annotations
@@ -85,10 +86,24 @@ def staged(key: str, otherwise: Any, *, _root_: DictConfig) -> Any:
     return otherwise if value is None else value
 
 
+def config_groups() -> str:
+    """The config groups and their options for ``--help``, one line each; names that begin with "_" are no choices."""
+    hydra = GlobalHydra.instance().hydra
+    if hydra is None:
+        return ""
+    lines = []
+    for group in sorted(hydra.list_all_config_groups()):
+        if group.split("/")[0] != "hydra" and "/_" not in group:
+            options = sorted(hydra.config_loader.get_group_options(group))
+            lines.append(f"{group}: {', '.join(option for option in options if not option.startswith('_'))}")
+    return "\n".join(lines) + "\n"
+
+
 def _register() -> None:
     OmegaConf.register_new_resolver("rate_point", rate_point, replace=True)
     OmegaConf.register_new_resolver("scaled", scaled, replace=True)
     OmegaConf.register_new_resolver("staged", staged, replace=True)
+    OmegaConf.register_new_resolver("config_groups", config_groups, replace=True)
 
 
 # Nothing in conf/ can be composed without them.

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from jointiq.coding import shipped
 from jointiq.commands.bdrate import main
 from jointiq.errors import DataError, UserError
-from jointiq.evaluation.comparison import compare_all, find_curves
+from jointiq.evaluation.comparison import compare_all, find_curves, tables
+from jointiq.studies import kept
+from jointiq.studies.plan import EXPERIMENTS
 
+#: Where the project's own results lie.
+KEPT = (shipped.WEIGHTS, EXPERIMENTS)
 RATES = (0.1, 0.2, 0.4, 0.8)
 
 
@@ -85,14 +92,31 @@ def test_method_output_and_anchors_are_chosen(results: Path, tmp_path: Path) -> 
     assert not (results / "bdrate.json").exists()
 
 
-def test_pairs_without_a_number_are_told(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pairs_without_a_number_are_told_once_a_reason(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(results / "anchors" / "webp.json", images="one.png")
     write(results / "short.json", points=3)
     write(results / "far.json", shift=60)
+    for name in ("a", "b", "c", "d"):
+        write(results / f"{name}.json", images="two.png")
     assert main(["--results", str(results)]) == 0
-    told = capsys.readouterr().err
-    assert "left out: short against jpeg, psnr: short has 3 points; BD-rate needs at least 4" in told
-    assert "far against jpeg, psnr: jpeg" in told and "never extrapolated" in told
-    assert "- short against jpeg, psnr" in (results / "bdrate.md").read_text()
+    told = [line for line in capsys.readouterr().err.splitlines() if line]
+    assert sorted(told) == [
+        "left out: 2 pairs with a curve of under 4 points: short against jpeg, short against webp",
+        "left out: 2 pairs with a curve that does not rise: far against jpeg (ms-ssim), far against webp (ms-ssim)",
+        "left out: 2 pairs without a common range of quality: far against jpeg (psnr), far against webp (psnr)",
+        "left out: 4 pairs measured on different images: a against webp, b against webp, c against webp, and 1 more",
+    ]
+    lines = (results / "bdrate.md").read_text().splitlines()
+    assert "- short against jpeg, psnr: short has 3 points; BD-rate needs at least 4" in lines
+    assert len([line for line in lines if line.startswith("- ")]) == 16
+
+
+def test_a_metric_that_fails_alone_is_named(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    document = json.loads((results / "study" / "jointiq.json").read_text())
+    del document["results"]["ms-ssim-rgb"]
+    (results / "plain.json").write_text(json.dumps({**document, "name": "plain"}))
+    assert main(["--results", str(results)]) == 0
+    assert "left out: 1 pair without ms-ssim: plain against jpeg (ms-ssim)" in capsys.readouterr().err
 
 
 def test_curves_of_different_images_are_not_compared(tmp_path: Path) -> None:
@@ -112,18 +136,77 @@ def test_no_number_at_all_is_an_error(tmp_path: Path, points: int, shift: float,
     assert not (tmp_path / "bdrate.md").exists()
 
 
+def test_without_results_the_projects_own_are_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = {path: path.stat().st_mtime_ns for kept in KEPT for path in kept.rglob("*")}
+    assert main([]) == 0
+    out = capsys.readouterr().out
+    cells = [line.split() for line in out.splitlines()]
+    assert ["q1", "0.5", "0.1450", "27.58", "10.79"] in cells
+    assert ["JPEG", "4:2:0", "–", "-33.28"] in [line[:4] for line in cells]
+    assert ["JPEG", "2000", "-45.48", "+19.67"] in [line[:4] for line in cells]
+    assert ["without", "GMM", "2.76", "+8.46", "[+7.14,", "+9.80]"] in [line[:6] for line in cells]
+    assert ["without", "GRDN", "8.61", "not", "run"] in [line[:5] for line in cells]
+    assert "results/: nothing of yours to compare yet (0 RD files of models, 0 of anchors)" in out
+    assert list(tmp_path.iterdir()) == [] and "written" not in out
+    assert {path: path.stat().st_mtime_ns for kept in KEPT for path in kept.rglob("*")} == before
+
+
+def test_own_results_come_after_the_projects_own(
+    results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(results.parent)
+    assert main([]) == 0
+    told = capsys.readouterr()
+    assert (
+        told.out.index("The models of weights/") < told.out.index("jpeg") < told.out.index("written: results/bdrate.md")
+    )
+    assert json.loads((results / "bdrate.json").read_text())["rates"] and "nothing of yours" not in told.out
+
+
+def test_own_results_that_cannot_be_compared_are_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "results" / "anchors" / "a.json")
+    write(tmp_path / "results" / "one_point.json", points=1)
+    monkeypatch.chdir(tmp_path)
+    assert main([]) == 0
+    told = capsys.readouterr()
+    assert told.err == "left out: 1 pair with a curve of under 4 points: one_point against a\n"
+    assert "nothing of yours to compare yet (1 RD files of models, 1 of anchors)" in told.out
+    assert not (tmp_path / "results" / "bdrate.md").exists()
+    with pytest.raises(DataError, match="no BD-rate can be computed"):
+        main(["--results", "results"])
+
+
 def test_nothing_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match="results/ is not there yet"):
-        main([])
-    (tmp_path / "results").mkdir()
-    with pytest.raises(DataError, match="no RD files in results"):
-        main([])
-    write(tmp_path / "results" / "model.json")
-    with pytest.raises(DataError, match="nothing to compare: 1 RD files of models, 0 of anchors"):
-        main([])
     with pytest.raises(DataError, match="none: no such file or folder"):
         main(["--anchors", "none"])
+    with pytest.raises(DataError, match="results: no such file or folder"):
+        main(["--results", "results"])
+    write(tmp_path / "results" / "model.json")
+    with pytest.raises(DataError, match="nothing to compare: 1 RD files of models, 0 of anchors"):
+        main(["--results", "results"])
+    monkeypatch.setattr(shipped, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(kept, "EXPERIMENTS", tmp_path)
+    with pytest.raises(DataError, match="results/: no curves that can be compared"):
+        main([])
+
+
+@pytest.mark.parametrize("name", ["jointiq", "a_model_of_quite_a_long_name", "ablation_no_gc_mprm ms_ssim"])
+def test_tables_fit_a_terminal(name: str, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(results / "anchors" / f"{name}.json")
+    comparison = compare_all(*(find_curves([results], anchors=anchors) for anchors in (False, True)))
+    for table in [*tables(comparison), *kept.kept_tables()]:
+        shown = io.StringIO()
+        table.print(Console(file=shown, width=80, force_terminal=True, no_color=True, color_system=None))
+        lines = shown.getvalue().splitlines()
+        assert max(map(len, lines)) <= 80
+        numbers = [cell for row in table.rows for cell in row[table.left :]]
+        assert all(any(number in line for line in lines) for number in numbers)
 
 
 def test_files_and_folders_are_not_mixed(results: Path) -> None:

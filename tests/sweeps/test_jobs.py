@@ -98,7 +98,7 @@ def test_the_metric_of_a_run_is_that_of_its_last_validation(tmp_path: Path) -> N
 
 
 def test_a_job_with_a_wrong_configuration_has_no_folder() -> None:
-    assert Job.of(("+experiment=jointiq", "lmbda=0.4")).folder is None
+    assert Job.of(("+experiment=jointiq", "scale=paper", "lmbda=0.4")).folder is None
 
 
 def test_sigterm_reaches_the_jobs_and_starts_no_more(tmp_path: Path) -> None:
@@ -127,16 +127,24 @@ def test_sigterm_reaches_a_job_that_is_being_started() -> None:
 @pytest.mark.parametrize(
     ("settings", "visible", "expected"),
     [
-        ((), "", (1, [])),
+        ((), "", (4, [])),
+        (("threads=2",), "", (2, [])),
+        (("threads=8",), "", (1, [])),
+        (("threads=null",), "", (1, [])),
+        (("scale=paper",), "", (1, [])),
+        (("trainer=ddp_cpu", "trainer.devices=2"), "", (2, [])),
         (("sweep.jobs=3",), "", (3, [])),
         (("trainer=auto",), "0,1,2", (3, ["0", "1", "2"])),
         (("trainer=auto", "sweep.per_gpu=2"), "4,7", (4, ["4", "7"])),
         (("trainer=auto", "sweep.jobs=1"), "4,7", (1, ["4", "7"])),
         (("trainer=ddp", "trainer.devices=2"), "0,1,2,3", (2, ["0,1", "2,3"])),
-        (("trainer=cpu",), "0,1", (1, [])),
+        (("trainer=cpu",), "0,1", (4, [])),
     ],
 )
-def test_places(settings: tuple[str, ...], visible: str, expected: tuple[int, list[str]]) -> None:
+def test_places(
+    settings: tuple[str, ...], visible: str, expected: tuple[int, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2, 3})
     assert sweep.places(tiny.config("scale=demo", *settings), {"CUDA_VISIBLE_DEVICES": visible}) == expected
 
 

@@ -149,7 +149,7 @@ def test_mistakes_with_stages_are_one_line(
 ) -> None:
     full = (*FULL, f"paths.run_dir={tmp_path / 'full'}")
     for overrides, message in (
-        (("stage=enhancer",), "init_from=None"),
+        (("stage=enhancer",), "init_from='auto'"),
         (("stage=crop", "init_from=/no/such.ckpt"), "init_from: /no/such.ckpt"),
         (("init_from=/no/such.ckpt",), "init_from=/no/such.ckpt: no such file"),
         (("enhancer=none",), "enhancer.name=None"),

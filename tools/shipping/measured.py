@@ -9,7 +9,7 @@ from typing import Any
 
 from jointiq.console import progress_bar
 from jointiq.errors import UserError
-from jointiq.evaluation.measuring import Measured as Row
+from jointiq.evaluation import measuring
 from jointiq.evaluation.models import evaluate_checkpoints
 from jointiq.evaluation.rd import MS_SSIM, PSNR
 
@@ -58,7 +58,7 @@ def measure(
     with progress_bar() as progress:
         task = progress.add_task("measure", total=len(files) * len(images), note="")
 
-        def advance(done: Row) -> None:
+        def advance(done: measuring.Measured) -> None:
             at = Path(done.maker.checkpoint)
             progress.update(task, advance=1, note=f"{at.parent.name}/{at.stem} {done.image}")
 

@@ -17,14 +17,15 @@ from jointiq.data.prepared import MANIFEST
 from jointiq.errors import DataError, UserError
 from jointiq.files import FileFacts
 from jointiq.runs.folder import CHECKPOINT, CONFIG, DONE, done_step, read_config, stage_folders
-from jointiq.training.validation import PCA, RATE_POINT_KEYS
+from jointiq.training.validation import AUTO, NO_FILE, PCA, RATE_POINT_KEYS
 
 #: The text for what nobody has written down.
 UNKNOWN = "not recorded"
 _PROVENANCE = "provenance.json"
 # Values of a command line that say where things lie on the machine of the training, and what stands for them.
 _PLACES = {"init_from": "CKPT", "ckpt_path": "CKPT", "rerun": "RUN"}
-_NO_PLACES = (PCA, "null")
+_START = {None: "random weights", PCA: PCA, AUTO: f"{PCA} where the model allows it"}
+_NO_PLACES = (PCA, AUTO, "null")
 _DROPPED = ("paths.", "hydra.")
 # Several trainings on the same images read them once.
 _KNOWN = FileFacts()
@@ -93,7 +94,7 @@ def read_training(checkpoint: Path, train_name: str | None = None) -> Training:
             break
         cfg = read_config(folder)
         stages.append(_stage(at, folder, cfg, train_name))
-        at = None if cfg.init_from in (None, PCA) else Path(cfg.init_from)
+        at = None if cfg.init_from in NO_FILE else Path(cfg.init_from)
     return Training(tuple(reversed(stages)), complete=at is None)
 
 
@@ -113,7 +114,7 @@ def _stage(checkpoint: Path, folder: Path, cfg: DictConfig, train_name: str | No
         "experiment": cfg.experiment_name,
         "scale": cfg.scale.name,
         "stage": cfg.stage.name,
-        "start": "random weights" if cfg.init_from is None else PCA if cfg.init_from == PCA else "the stage before",
+        "start": _START.get(cfg.init_from, "the stage before"),
         "lambda": cfg.lmbda,
         "seed": cfg.seed,
         "steps": _steps(checkpoint, folder),

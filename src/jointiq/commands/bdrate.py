@@ -2,7 +2,8 @@
 
 ``python -m src.bdrate ANCHOR.json TEST.json [TEST.json ...]`` prints one table;
 ``python -m src.bdrate --results DIR --anchors DIR`` prints and writes them all; with ``--wandb GROUP`` they close the
-group of a sweep in W&B.
+group of a sweep in W&B. ``python -m src.bdrate`` prints what the project itself has measured, and what the folder
+``results`` holds.
 """
 
 from __future__ import annotations
@@ -14,9 +15,18 @@ from pathlib import Path
 
 from jointiq.errors import DataError, UserError, run_cli
 from jointiq.evaluation.bd_rate import METHODS, METRICS, BDRate, bd_rate
-from jointiq.evaluation.comparison import compare_all, find_compared, tables, write_comparison
+from jointiq.evaluation.comparison import (
+    Comparison,
+    compare_all,
+    compare_pairs,
+    find_compared,
+    find_curves,
+    tables,
+    write_comparison,
+)
 from jointiq.evaluation.rd import RDCurve, read_rd
 from jointiq.evaluation.tables import bd_table
+from jointiq.studies.kept import kept_tables
 from jointiq.tracking.bdrate import log_comparison
 from jointiq.tracking.mode import PROJECT
 
@@ -62,16 +72,10 @@ def compare_folders(
         DataError: nothing to compare, or nothing that can be.
         UserError: wandb is not installed, or does not start.
     """
-    places = list(results) or [RESULTS]
-    if not results and not RESULTS.is_dir():
-        raise DataError(f"{RESULTS}/ is not there yet: nothing to compare; python -m src.evaluate makes RD files")
-    models, against = find_compared(places, anchors)
+    models, against = find_compared(results or [RESULTS], anchors)
     comparison = compare_all(models, against, method)
-    for table in tables(comparison):
-        table.print()
-    for line in comparison.left_out:
-        print(f"left out: {line}", file=sys.stderr)
-    folder = output or (places[0] if len(places) == 1 and places[0].is_dir() else RESULTS)
+    _tell(comparison)
+    folder = output or (results[0] if len(results) == 1 and results[0].is_dir() else RESULTS)
     print("written:", *write_comparison(folder, comparison))
     if group is not None:
         taken = {file.path.resolve() for file in against}
@@ -80,12 +84,45 @@ def compare_folders(
         print("W&B run:", run)
 
 
+def compare_all_there_is(anchors: Sequence[Path], method: str, output: Path | None) -> None:
+    """Print what the project itself has measured, then what can be compared in the folder ``results``, if there is one.
+
+    Only tables of ``results`` are written. Curves that cannot be compared are no failure.
+
+    Raises:
+        DataError: a place in ``anchors`` that does not exist, an RD file that cannot be a curve, or no table at all.
+    """
+    kept = kept_tables()
+    for table in kept:
+        table.print()
+    models = find_curves([RESULTS], anchors=False) if RESULTS.is_dir() else []
+    against = find_curves(anchors or [RESULTS], anchors=None if anchors else True) if models or anchors else []
+    comparison = compare_pairs(models, against, method)
+    _tell(comparison)
+    if comparison.has_rates:
+        print("written:", *write_comparison(output or RESULTS, comparison))
+    elif not kept:
+        raise DataError(f"{RESULTS}/: no curves that can be compared; python -m src.evaluate makes RD files")
+    else:
+        found = f"{len(models)} RD files of models, {len(against)} of anchors"
+        print(f"{RESULTS}/: nothing of yours to compare yet ({found});")
+        print("python -m src.evaluate makes RD files of models, python -m src.anchors of codecs")
+
+
+def _tell(comparison: Comparison) -> None:
+    for table in tables(comparison):
+        table.print()
+    for line in comparison.left_out_by_kind():
+        print(f"left out: {line}", file=sys.stderr)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and print the tables."""
     parser = argparse.ArgumentParser(
         prog="python -m src.bdrate",
         description="Print how many percent more (+) or fewer (-) bits each TEST needs than ANCHOR at equal quality. "
-        "Without files: the tables of a whole results folder, printed and written as bdrate.md, .csv and .json.",
+        "Without files: the tables of a whole results folder, printed and written as bdrate.md, .csv and .json; "
+        "without RESULTS also what the project itself has measured.",
         epilog="Files: RD JSON as written by src.evaluate, src.anchors or CompressAI. MS-SSIM is compared in dB.",
     )
     parser.add_argument("files", metavar="ANCHOR.json TEST.json", nargs="*", help="an anchor, then what to judge")
@@ -107,6 +144,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--wandb", metavar="GROUP", help="record the tables as the closing run of this W&B group")
     parser.add_argument("--project", default=PROJECT, help="W&B project of that run, default: %(default)s")
     options = parser.parse_args(arguments)
+    if not options.files and not options.results and not options.wandb:
+        compare_all_there_is(options.anchors, options.method, options.output)
+        return 0
     if not options.files:
         places = (options.results, options.anchors, options.method, options.output)
         compare_folders(*places, options.wandb, options.project)

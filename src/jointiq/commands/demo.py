@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import time
 from collections.abc import Sequence
@@ -38,13 +37,10 @@ def train(folder: Path, minutes: float, overrides: Sequence[str] = ()) -> Path:
     """
     days, seconds = divmod(round(60 * minutes), 86400)
     clock = f"{days:02d}:{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
-    # Minutes are too short for random transforms: they would not even have found the colours by then.
-    command = [*TRAIN, "+experiment=jointiq", "scale=demo", "data=sample", "init_from=pca"]
+    command = [*TRAIN, "+experiment=jointiq", "scale=demo", "data=sample"]
     values = [f"lmbda={LMBDA}", override("paths.run_dir", folder.resolve()), override("trainer.max_time", clock)]
     command += [*values, *overrides]
-    # So small a network hardly gains from a second thread, and loses much to it where the cores are shared.
-    environment = {"OMP_NUM_THREADS": "1", **os.environ}
-    code = subprocess.run(command, cwd=CONFIGS.parent, env=environment, check=False).returncode
+    code = subprocess.run(command, cwd=CONFIGS.parent, check=False).returncode
     if code == 130:
         raise KeyboardInterrupt
     if code:

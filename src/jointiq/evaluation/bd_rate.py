@@ -17,6 +17,18 @@ METHODS = ("pchip", "akima", "cubic")
 MIN_POINTS = 4
 
 
+class NoBDRate(DataError):
+    """Two curves that give no BD-rate.
+
+    Attributes:
+        kind: what all such pairs have in common, to be said once for all of them.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
 @dataclass(frozen=True)
 class BDRate:
     """The rate change of ``test`` against ``anchor`` in percent (negative: fewer bits at the same quality).
@@ -41,11 +53,11 @@ def quality_db(curve: RDCurve, metric: str) -> list[float]:
     """Quality of each point in dB: PSNR, or -10 log10(1 - MS-SSIM).
 
     Raises:
-        DataError: the curve has no such metric.
+        NoBDRate: the curve has no such metric.
     """
     key = METRICS[metric]
     if key not in curve.results:
-        raise DataError(f'{curve.name} has no "{key}"; it has: {", ".join(curve.results)}')
+        raise NoBDRate(f"without {metric}", f'{curve.name} has no "{key}"; it has: {", ".join(curve.results)}')
     values = curve.results[key]
     return [ms_ssim_db(value) for value in values] if metric == "ms-ssim" else list(values)
 
@@ -54,12 +66,16 @@ def _checked(curve: RDCurve, metric: str) -> tuple[list[float], list[float]]:
     """Give the rates and the qualities of a curve that can be inverted: quality as a function's argument."""
     rates, quality = list(curve.bpp), quality_db(curve, metric)
     if len(rates) < MIN_POINTS:
-        raise DataError(f"{curve.name} has {len(rates)} points; BD-rate needs at least {MIN_POINTS}")
+        raise NoBDRate(
+            f"with a curve of under {MIN_POINTS} points",
+            f"{curve.name} has {len(rates)} points; BD-rate needs at least {MIN_POINTS}",
+        )
     for i in range(1, len(rates)):
         if rates[i] <= rates[i - 1] or quality[i] <= quality[i - 1]:
-            raise DataError(
+            raise NoBDRate(
+                "with a curve that does not rise",
                 f"{curve.name}: {metric} does not rise with the rate from {rates[i - 1]:.4f} bpp "
-                f"({quality[i - 1]:.3f} dB) to {rates[i]:.4f} bpp ({quality[i]:.3f} dB); BD-rate needs a rising curve"
+                f"({quality[i - 1]:.3f} dB) to {rates[i]:.4f} bpp ({quality[i]:.3f} dB); BD-rate needs a rising curve",
             )
     return rates, quality
 
@@ -76,7 +92,7 @@ def bd_rate(anchor: RDCurve, test: RDCurve, metric: str = "psnr", method: str = 
 
     Raises:
         ConfigError: unknown metric or method.
-        DataError: under 4 points, a curve that does not rise, or curves whose quality ranges do not overlap.
+        NoBDRate: under 4 points, a curve that does not rise, or curves whose quality ranges do not overlap.
     """
     if metric not in METRICS:
         raise ConfigError("metric", metric, METRICS)
@@ -86,10 +102,11 @@ def bd_rate(anchor: RDCurve, test: RDCurve, metric: str = "psnr", method: str = 
     test_rates, test_quality = _checked(test, metric)
     low, high = max(anchor_quality[0], test_quality[0]), min(anchor_quality[-1], test_quality[-1])
     if low >= high:
-        raise DataError(
+        raise NoBDRate(
+            "without a common range of quality",
             f"{anchor.name} ({anchor_quality[0]:.2f} to {anchor_quality[-1]:.2f} dB) and {test.name} "
             f"({test_quality[0]:.2f} to {test_quality[-1]:.2f} dB) do not overlap in {metric}; BD-rate is never "
-            "extrapolated"
+            "extrapolated",
         )
     # Imported late: it takes SciPy and Matplotlib with it.
     import bjontegaard

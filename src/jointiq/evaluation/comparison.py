@@ -19,13 +19,17 @@ import yaml
 from jointiq.configs import EXPERIMENTS
 from jointiq.console import NOTHING, Table, number
 from jointiq.errors import DataError
-from jointiq.evaluation.bd_rate import METRICS, BDRate, bd_rate
+from jointiq.evaluation.bd_rate import METRICS, BDRate, NoBDRate, bd_rate
 from jointiq.evaluation.rd import RDCurve, Row, read_rd, rows_as_csv
 from jointiq.evaluation.short_names import short_names
 from jointiq.files import write_text
 
 FULL_MODEL = "jointiq"
 LABELS = {"psnr": "PSNR", "ms-ssim": "MS-SSIM in dB"}
+#: Headings of what has to be known to quote a BD-rate.
+RANGE_HEADER = ("overlap dB", "range", "points")
+#: Most pairs of one kind that are named in print.
+_TOLD = 3
 
 
 @dataclass(frozen=True)
@@ -45,13 +49,48 @@ class Ablations:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """Two curves without a BD-rate: what such pairs have in common, which curves by which metric, and why."""
+
+    kind: str
+    pair: str
+    metric: str
+    reason: str
+
+    def __str__(self) -> str:
+        """Give the whole of it as a line."""
+        return f"{self.pair}, {self.metric}: {self.reason}"
+
+
+@dataclass(frozen=True)
 class Comparison:
-    """All BD-rates, the ablations, and the pairs that have none (one line each)."""
+    """All BD-rates, the ablations, and the pairs that have none."""
 
     method: str
     rates: tuple[BDRate, ...]
     ablations: tuple[Ablations, ...]
-    left_out: tuple[str, ...]
+    left_out: tuple[LeftOut, ...]
+
+    @property
+    def has_rates(self) -> bool:
+        """Whether there is a BD-rate at all."""
+        rows = [row for study in self.ablations for row in study.rates.values()]
+        return bool(self.rates) or any(rate for row in rows for rate in row.values())
+
+    def left_out_by_kind(self) -> list[str]:
+        """Say what was left out, a line for each kind of reason."""
+        lines = []
+        for kind in dict.fromkeys(one.kind for one in self.left_out):
+            metrics: dict[str, list[str]] = {}
+            for one in self.left_out:
+                if one.kind == kind:
+                    metrics.setdefault(one.pair, []).append(one.metric)
+            pairs = [pair if len(by) == len(METRICS) else f"{pair} ({', '.join(by)})" for pair, by in metrics.items()]
+            more = f", and {len(pairs) - _TOLD} more" if len(pairs) > _TOLD else ""
+            lines.append(
+                f"{len(pairs)} {'pair' if len(pairs) == 1 else 'pairs'} {kind}: {', '.join(pairs[:_TOLD])}{more}"
+            )
+        return lines
 
 
 @cache
@@ -141,24 +180,42 @@ def _same_images(one: RDCurve, other: RDCurve) -> bool:
     return not all(sets) or sets[0] == sets[1]
 
 
-def _rate(anchor: RDCurve, test: RDCurve, metric: str, method: str, left_out: list[str]) -> BDRate | None:
+def _rate(anchor: RDCurve, test: RDCurve, metric: str, method: str, left_out: list[LeftOut]) -> BDRate | None:
     try:
         if not _same_images(anchor, test):
-            raise DataError("they were measured on different images")
+            raise NoBDRate("measured on different images", "they were measured on different images")
         return bd_rate(anchor, test, metric, method)
-    except DataError as error:
-        left_out.append(f"{test.name} against {anchor.name}, {metric}: {error}")
+    except NoBDRate as error:
+        left_out.append(LeftOut(error.kind, f"{test.name} against {anchor.name}", metric, str(error)))
         return None
 
 
 def compare_all(models: Sequence[CurveFile], anchors: Sequence[CurveFile], method: str = "pchip") -> Comparison:
-    """Compute every model's BD-rate against every anchor, and the ablations' against their full model.
+    """Compute as :func:`compare_pairs`, for those who need a number.
 
     Raises:
         DataError: nothing could be computed; the message is the first reason.
         ConfigError: unknown method.
     """
-    left_out: list[str] = []
+    comparison = compare_pairs(models, anchors, method)
+    if comparison.has_rates:
+        return comparison
+    if comparison.left_out:
+        reasons = comparison.left_out
+        raise DataError(f"no BD-rate can be computed; first of {len(reasons)} reasons: {reasons[0]}")
+    raise DataError(
+        f"nothing to compare: {len(models)} RD files of models, {len(anchors)} of anchors, no {FULL_MODEL}.json "
+        "with an ablation beside it; anchors come from python -m src.anchors, models from python -m src.evaluate"
+    )
+
+
+def compare_pairs(models: Sequence[CurveFile], anchors: Sequence[CurveFile], method: str = "pchip") -> Comparison:
+    """Compute every model's BD-rate against every anchor, and the ablations' against their full model.
+
+    Raises:
+        ConfigError: unknown method.
+    """
+    left_out: list[LeftOut] = []
     taken = {file.path.resolve() for file in anchors}
     models = [file for file in models if file.path.resolve() not in taken]
     rates = [
@@ -177,13 +234,6 @@ def compare_all(models: Sequence[CurveFile], anchors: Sequence[CurveFile], metho
                 for name, part in parts.items()
             }
             studies.append(Ablations(full.path.parent, of_study))
-    if not rates and not any(rate for study in studies for row in study.rates.values() for rate in row.values()):
-        if left_out:
-            raise DataError(f"no BD-rate can be computed; first of {len(left_out)} reasons: {left_out[0]}")
-        raise DataError(
-            f"nothing to compare: {len(models)} RD files of models, {len(anchors)} of anchors, no {FULL_MODEL}.json "
-            "with an ablation beside it; anchors come from python -m src.anchors, models from python -m src.evaluate"
-        )
     return Comparison(method, tuple(rates), tuple(studies), tuple(left_out))
 
 
@@ -194,7 +244,7 @@ def tables(comparison: Comparison) -> list[Table]:
         rates = [rate for rate in comparison.rates if rate.metric == metric]
         table = Table(
             f"BD-rate by {LABELS[metric]}, {comparison.method} (negative: fewer bits than the anchor)",
-            ("anchor", "model", "BD-rate %", "overlap dB", "of range", "points (anchor / model)"),
+            ("anchor", "model", "BD-rate %", *RANGE_HEADER),
             left=2,
         )
         table.optional = table.header[:2:-1]
@@ -215,7 +265,7 @@ def _range(rate: BDRate) -> tuple[str, str, str]:
 def _table_2(study: Ablations, method: str) -> Table:
     table = Table(
         f"Table 2: BD-rate losses (%) against the full model, {method}, {study.folder}",
-        ("Models", "paper", "ours", "overlap dB", "of range", "points (full / model)", "ours, MS-SSIM"),
+        ("Models", "paper", "ours", *RANGE_HEADER, "MS-SSIM"),
     )
     for name, (label, paper) in table_2().items():
         row = study.rates.get(name, {})
@@ -230,7 +280,8 @@ def write_comparison(folder: Path, comparison: Comparison) -> list[Path]:
     """Write ``bdrate.md``, ``bdrate.csv`` and ``bdrate.json`` into ``folder``."""
     texts = [table.markdown() for table in tables(comparison)]
     texts.append(
-        "The overlap is the range of quality both curves cover, over which the mean is taken; nothing is extrapolated. "
+        "The overlap is the range of quality both curves cover, over which the mean is taken, and its share of "
+        "what either covers; nothing is extrapolated. Points are those of the anchor (or full model) and of the model. "
         "MS-SSIM in dB is -10 log10(1 - mean MS-SSIM).\n"
     )
     if comparison.left_out:
@@ -242,7 +293,11 @@ def write_comparison(folder: Path, comparison: Comparison) -> list[Path]:
                 if rate:
                     paper = table_2()[name][1] if metric == "psnr" else None
                     rows.append({"table": f"ablations in {study.folder}", **asdict(rate), "paper_percent": paper})
-    document: dict[str, Any] = {"method": comparison.method, "rates": rows, "left_out": comparison.left_out}
+    document: dict[str, Any] = {
+        "method": comparison.method,
+        "rates": rows,
+        "left_out": [str(one) for one in comparison.left_out],
+    }
     files = [folder / f"bdrate.{suffix}" for suffix in ("md", "csv", "json")]
     write_text(files[0], "\n".join(texts))
     write_text(files[1], rows_as_csv(rows))

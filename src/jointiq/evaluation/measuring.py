@@ -106,7 +106,7 @@ def measure(
         For each maker what came of each image, in the order given.
 
     Raises:
-        UserError: a maker's files, or the cache, cannot be used.
+        UserError: a maker's files cannot be read.
     """
     found: dict[tuple[int, int], Measured] = {}
 

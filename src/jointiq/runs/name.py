@@ -17,6 +17,7 @@ _NOT_HASHED = (
     "ckpt_path",
     "rerun",
     "resume",
+    "threads",
     "sweep",
     "rates",
     "scale",

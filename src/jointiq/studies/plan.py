@@ -12,6 +12,8 @@ import yaml
 from jointiq.configs import EXPERIMENTS
 from jointiq.errors import ConfigError, UserError
 
+#: What a study leaves in ``results/SCALE`` of its folder, for programs.
+RESULTS = "results.json"
 FILE = "study.yaml"
 SCALES = ("paper", "gpu", "pilot", "demo")
 #: What a scale is measured on: the validation images, or the test sets.

@@ -13,10 +13,9 @@ from jointiq.data.image_sets import ImageSet
 from jointiq.files import fill_in, write_text
 from jointiq.runs.folder import provenance
 from jointiq.studies.context import Findings
-from jointiq.studies.plan import Scale, Study
+from jointiq.studies.plan import RESULTS, Scale, Study
 
 NOT_RUN = "not run"
-RESULTS = "results.json"
 DEMO = "demo"
 HEADER = ("", "paper", "ours", "verdict", "scale", "trained on", "measured on", "steps", "device")
 BEGIN, END = "<!-- results: written by src.study -->", "<!-- end of results -->"

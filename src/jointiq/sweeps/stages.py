@@ -25,7 +25,7 @@ from jointiq.runs.folder import CHECKPOINT, DONE
 from jointiq.runs.lock import locked
 from jointiq.runs.name import run_folder as folder_of
 from jointiq.sweeps.processes import run_process
-from jointiq.training.validation import PCA, refuse_long_trial, validate
+from jointiq.training.validation import NO_FILE, refuse_long_trial, validate
 
 #: Takes overrides and config folders, and returns an exit code.
 TrainStage = Callable[[Sequence[str], Sequence[str]], int]
@@ -70,9 +70,10 @@ def run_chain(
         # The long first stage is not to be trained for a mistake in the last one.
         validate(stage.cfg)
         refuse_long_trial(stage.cfg)
-    if cfg.init_from not in (None, PCA) and not Path(cfg.init_from).is_file():
+    if cfg.init_from not in NO_FILE and not Path(cfg.init_from).is_file():
         raise UserError(
-            f"init_from={cfg.init_from}: no such file; allowed: a checkpoint to take the first stage's place, or {PCA}"
+            f"init_from={cfg.init_from}: no such file; allowed: a checkpoint to take the first stage's place, "
+            f"{', '.join(map(str, NO_FILE[1:]))}"
         )
     anew = resume.begins_anew(cfg)
     _describe(folder, cfg)
@@ -110,12 +111,10 @@ def plan(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> list[Stage]
     stages: list[Stage] = []
     start = cfg.init_from
     for number, link in enumerate(cfg.stage.chain, start=1):
-        if number == 1 and start not in (None, PCA):
+        if number == 1 and start not in NO_FILE:
             continue
         name = f"{number}_{link.stage}"
-        own = [override("paths.run_dir", folder / name)]
-        if start is not None:
-            own.append(override("init_from", start))
+        own = [override("paths.run_dir", folder / name), override("init_from", start)]
         if cfg.rerun is None:
             chosen = [override(key, value) for key, value in link.items()]
             typed = (*(text for text in kept if _key(text) not in link), *chosen, *own)

@@ -157,8 +157,8 @@ def group(hydra: HydraConf) -> dict[str, str]:
 def places(cfg: DictConfig, environment: Mapping[str, str] = os.environ) -> tuple[int, list[str]]:
     """Return how many jobs a sweep runs at a time, and on which GPUs.
 
-    ``sweep.jobs`` where it is given. Otherwise ``sweep.per_gpu`` on every ``trainer.devices`` GPUs, or one job at a
-    time where no GPU is used.
+    ``sweep.jobs`` where it is given. Otherwise ``sweep.per_gpu`` on every ``trainer.devices`` GPUs; where no GPU is
+    used, as many as there are CPU cores for (``threads`` for each of ``trainer.devices``), or one if that is null.
 
     Args:
         cfg: the configuration of the sweep's jobs.
@@ -179,12 +179,20 @@ def places(cfg: DictConfig, environment: Mapping[str, str] = os.environ) -> tupl
             raise ConfigError(f"sweep.{key}", value, allowed)
     gpus = _gpus(environment) if cfg.trainer.accelerator in ("auto", "gpu", "cuda") else []
     devices = cfg.trainer.devices
-    if not gpus or not isinstance(devices, int) or devices < 1:
+    if not isinstance(devices, int) or devices < 1:
         return cfg.sweep.jobs or 1, []
+    if not gpus:
+        return cfg.sweep.jobs or _jobs_on_cpu(cfg.get("threads"), devices), []
     if devices > len(gpus):
         raise ConfigError("trainer.devices", devices, f"1 to {len(gpus)}, the GPUs of this machine")
     sets = [",".join(gpus[first : first + devices]) for first in range(0, len(gpus) - devices + 1, devices)]
     return cfg.sweep.jobs or cfg.sweep.per_gpu * len(sets), sets
+
+
+def _jobs_on_cpu(threads: object, devices: int) -> int:
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        return 1  # all cores together, or a value that every job refuses
+    return max(len(os.sched_getaffinity(0)) // (threads * devices), 1)
 
 
 def _gpus(environment: Mapping[str, str]) -> list[Any]:

@@ -122,7 +122,7 @@ def _contents(comparison: Comparison | None, models: Sequence[RDCurve], anchors:
         rows = _ablation_rows(comparison)
         contents[f"{JOB_TYPE}/ablations"] = wandb.Table(columns=list(ABLATION_COLUMNS), data=rows)
     if comparison and comparison.left_out:
-        rows = [[line] for line in comparison.left_out]
+        rows = [[str(one)] for one in comparison.left_out]
         contents[f"{JOB_TYPE}/left_out"] = wandb.Table(columns=["pair and reason"], data=rows)
     for metric, key in METRICS.items():
         ours = [curve for curve in models if key in curve.results]

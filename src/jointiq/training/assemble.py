@@ -19,6 +19,7 @@ from jointiq.data.latents import LatentData
 from jointiq.errors import UserError
 from jointiq.models import build_model
 from jointiq.runs.resume import Start
+from jointiq.runtime import set_threads
 from jointiq.training.callbacks.averaging import WeightMean
 from jointiq.training.callbacks.checkpoint_io import AtomicCheckpointIO, check_same_averaging, check_same_model
 from jointiq.training.callbacks.compiled import Compile
@@ -31,8 +32,8 @@ from jointiq.training.modules.entropy import EntropyModule
 from jointiq.training.modules.losses import RateDistortionLoss
 from jointiq.training.schedules import Schedule, build_schedule
 from jointiq.training.start.initialise import initialise
-from jointiq.training.start.pca import PIXELS, start_from_components
-from jointiq.training.validation import PCA
+from jointiq.training.start.pca import PIXELS, has_the_transforms, start_from_components
+from jointiq.training.validation import AUTO, NO_FILE, PCA
 
 #: What trains, by ``stage.trains``.
 MODULES = {"all": CompressionModule, "enhancer": EnhancementModule, "entropy": EntropyModule}
@@ -68,6 +69,7 @@ def build_training(cfg: DictConfig, start: Start) -> Training:
     Raises:
         UserError: a value, image or checkpoint that cannot be used.
     """
+    set_threads(cfg.get("threads"))
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     images = build_data(cfg.data, seed=cfg.seed)
     images.setup("fit")
@@ -77,9 +79,9 @@ def build_training(cfg: DictConfig, start: Start) -> Training:
     if start.checkpoint is not None and state is not None:
         check_same_model(state, net.config, start.checkpoint)
         check_same_averaging(state, cfg.optim.ema_decay is not None, start.checkpoint)
-    elif cfg.init_from == PCA:
+    elif cfg.init_from == PCA or (cfg.init_from == AUTO and has_the_transforms(net)):
         taken = start_from_components(net, images.first_patches(PIXELS), cfg.lmbda)
-    elif cfg.init_from is not None:
+    elif cfg.init_from not in NO_FILE:
         taken = initialise(net, cfg.init_from, cfg.stage.get("takes", "model"))
     module = MODULES[cfg.stage.trains](
         net,

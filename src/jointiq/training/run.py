@@ -90,13 +90,8 @@ def fit(cfg: DictConfig, training: Training, checkpoint: str | None) -> None:
     folder = Path(cfg.paths.run_dir)
     trainer, module, data = training.trainer, training.module, training.data
     try:
-<<<<<<< HEAD
         start_logs(cfg, trainer, training.first_step)
-        with one_line_errors(folder / run_folder.CHECKPOINT):
-=======
-        trainer.loggers = list(start_loggers(cfg, training.first_step))
         with unwrapped_errors(folder / run_folder.CHECKPOINT):
->>>>>>> runs
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
             if not training.stop.stopped and module.validated_at != trainer.global_step:
                 trainer.validate(module, datamodule=data, verbose=False)
@@ -137,8 +132,8 @@ def unwrapped_errors(last: Path) -> Iterator[None]:
 def _announce(cfg: DictConfig, training: Training) -> None:
     if cfg.data.name == "sample":
         _say(
-            "warning: data=sample is a handful of photographs for trying things out, not a training set; yours: "
-            "data=folder data.train_dir=DIR data.val_dir=DIR"
+            f"scale={cfg.scale.name} on data=sample, a handful of photographs for trying things out; your images, by "
+            "default at scale=paper: data=folder data.train_dir=DIR data.val_dir=DIR"
         )
     parameters = sum(parameter.numel() for parameter in training.module.net.parameters()) / 1e6
     size = f"lmbda {cfg.lmbda:g}, {parameters:.2f} million parameters"

@@ -18,8 +18,9 @@ from jointiq.data import LATENT, data_set_names
 from jointiq.errors import ConfigError, UserError, check_whole
 from jointiq.training.schedules import SCHEDULES
 
-#: The value of ``init_from`` that names no file: :mod:`jointiq.training.start.pca`.
-PCA = "pca"
+#: Values of ``init_from`` that name no file: :mod:`jointiq.training.start.pca`, and the same where the model allows it.
+PCA, AUTO = "pca", "auto"
+NO_FILE = (None, PCA, AUTO)
 
 DISTORTIONS = ("mse", "ms_ssim")
 RATE_UNITS = ("nats", "bits")
@@ -61,6 +62,8 @@ def validate(cfg: DictConfig) -> None:
     if not str(metric).startswith("val/"):
         raise ConfigError("optimized_metric", metric, "what a validation logs: val/loss, val/bpp, val/psnr, ...")
     _check_whole(cfg, "seed", 0, 2**32 - 1)
+    if cfg.get("threads") is not None:
+        _check_whole(cfg, "threads", 1)
     _check_whole(cfg, "trainer.max_steps", 1)
     _check_whole(cfg, "trainer.val_check_interval", 1)
     _check_whole(cfg, "trainer.log_every_n_steps", 1)
@@ -168,7 +171,7 @@ def _check_stage(cfg: DictConfig) -> None:
         if cfg.ckpt_path is not None:
             raise ConfigError("ckpt_path", cfg.ckpt_path, "null with stage=all: the same command again goes on")
         return
-    if stage.trains != "all" and cfg.init_from in (None, PCA) and cfg.ckpt_path is None:
+    if stage.trains != "all" and cfg.init_from in NO_FILE and cfg.ckpt_path is None:
         raise ConfigError("init_from", cfg.init_from, f"the checkpoint of a trained model, with stage={stage.name}")
     if (stage.trains == "enhancer" or stage.crop is not None) and cfg.enhancer.name is None:
         raise ConfigError("enhancer.name", None, f"an enhancer, with stage={stage.name}")

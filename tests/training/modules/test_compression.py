@@ -11,13 +11,7 @@ import torch
 from torch import nn
 
 from jointiq.models import build_model
-<<<<<<< HEAD
-from jointiq.training.callbacks import checkpoint as callbacks
-from jointiq.training.callbacks import pace
 from jointiq.training.csv_log import CsvLog
-=======
-from jointiq.tracking.loggers import CsvLog
->>>>>>> runs
 from jointiq.training.modules.compression import CompressionModule, NonFiniteError
 from jointiq.training.modules.losses import RateDistortionLoss
 from jointiq.training.schedules import constant

@@ -106,6 +106,35 @@ def test_the_first_stage_of_a_chain_may_start_so(tmp_path: Path) -> None:
     assert all(str(stage.cfg.init_from).endswith("last.ckpt") for stage in others)
 
 
+def test_a_chain_keeps_a_random_start_that_is_typed(tmp_path: Path) -> None:
+    write_images(tmp_path)
+    typed = ["+experiment=jointiq_full", "init_from=null", *overrides(tmp_path)[1:]]
+    for texts, expected in ((typed, None), ([text for text in typed if text != "init_from=null"], "auto")):
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            first, *others = plan(config(*texts), tmp_path / "run", texts)
+        assert first.cfg.init_from == expected
+        assert all(str(stage.cfg.init_from).endswith("last.ckpt") for stage in others)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "starts_so"),
+    [("jointiq", True), ("lee2019_hybrid", True), ("balle2017", False), ("minnen2018", False)],
+)
+def test_auto_is_what_the_model_can(
+    experiment: str,
+    starts_so: bool,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    write_images(tmp_path)
+    own = [text for text in overrides(tmp_path, 1)[1:] if not text.startswith(("model.", "enhancer."))]
+    train(config(f"+experiment={experiment}", *own, f"paths.results={tmp_path}"))
+    told = capsys.readouterr()
+    assert ("start from the principal components" in told.out) == starts_so
+    assert "warning" not in f"{told.out}{told.err}"
+
+
 def test_a_stage_that_needs_a_model_refuses_it(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="init_from='pca'"):
         validate(config(*overrides(tmp_path), "stage=enhancer", "init_from=pca"))

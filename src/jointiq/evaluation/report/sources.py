@@ -10,7 +10,7 @@ from typing import Any
 
 from jointiq.data.images import list_images
 from jointiq.errors import DataError
-from jointiq.evaluation.comparison import Comparison, CurveFile, compare_all, find_compared
+from jointiq.evaluation.comparison import Comparison, CurveFile, compare_pairs, find_compared
 from jointiq.evaluation.rd import RDCurve
 
 
@@ -66,20 +66,12 @@ def read_sources(results: Sequence[Path], anchors: Sequence[Path], images: Path 
     ours, theirs = _sources(models, False), _sources(against, True)
     images_named = list(dict.fromkeys(name for source in ours + theirs for name in source.image_names))
     originals = _originals(images, images_named) if images else {}
-    return Sources(ours, theirs, _compare(models, against, method), originals)
+    return Sources(ours, theirs, compare_pairs(models, against, method), originals)
 
 
 def _renamed(file: CurveFile) -> CurveFile:
     """Tell an anchor from a model of the same name."""
     return replace(file, curve=replace(file.curve, name=f"{file.curve.name} (anchor)"))
-
-
-def _compare(models: Sequence[CurveFile], anchors: Sequence[CurveFile], method: str) -> Comparison:
-    """Compute the BD-rates; a report is worth having without them, too."""
-    try:
-        return compare_all(models, anchors, method)
-    except DataError as error:
-        return Comparison(method, (), (), (str(error),))
 
 
 def _sources(files: Sequence[CurveFile], are_anchors: bool) -> tuple[Source, ...]:

@@ -165,7 +165,8 @@ class CompressionModule(lightning.LightningModule):
         if not self.trainer.interrupted:
             self.validated_at = self.global_step
             means = {key: figure.compute() for key, figure in self.validated.items()}
-            self.log_dict({f"val/{key}": value for key, value in means.items() if value is not None})
+            # The same in all processes; sync_dist tells Lightning so.
+            self.log_dict({f"val/{key}": value for key, value in means.items() if value is not None}, sync_dist=True)
         for figure in self.validated.values():
             figure.reset()
 

@@ -1,5 +1,7 @@
 """Start g_a and g_s as a transform that codes images already (``init_from=pca``; our choice, for short trainings).
 
+With ``init_from=auto`` so do the models that can, and all others start from random weights.
+
     image --2x2 blocks, principal components--> GDN --2x2 blocks, principal components--> GDN ... --> y
     image <--------- the transposed ----------- IGDN <-------- the transposed ----------- IGDN ... <-- y_hat
 
@@ -37,6 +39,15 @@ _RANGE, _RANGE_AT = 3.0, 0.06
 _RANDOM, _RANDOM_UNUSED = 0.01, 0.5
 
 
+def has_the_transforms(net: CompressionModel) -> bool:
+    """Whether ``net`` has the transforms of Lee 2019, which can start so."""
+    # The features of the coarse-to-fine model's last stages are made by a class of their own.
+    return (
+        isinstance(getattr(net, "g_a", None), AnalysisTransform)
+        and type(getattr(net, "g_s", None)) is SynthesisTransform
+    )
+
+
 def start_from_components(net: CompressionModel, patches: Tensor, lmbda: float) -> str:
     """Set the convolutions of ``net.g_a`` and ``net.g_s``; everything else of ``net`` stays as it is.
 
@@ -51,10 +62,10 @@ def start_from_components(net: CompressionModel, patches: Tensor, lmbda: float) 
     Raises:
         ConfigError: a model with other transforms.
     """
-    g_a, g_s = getattr(net, "g_a", None), getattr(net, "g_s", None)
-    # The features of the coarse-to-fine model's last stages are made by a class of their own.
-    if not isinstance(g_a, AnalysisTransform) or type(g_s) is not SynthesisTransform:
+    if not has_the_transforms(net):
         raise ConfigError("init_from", PCA, "null or a checkpoint; this model's transforms are not those of Lee 2019")
+    g_a, g_s = net.g_a, net.g_s
+    assert isinstance(g_a, AnalysisTransform) and isinstance(g_s, SynthesisTransform)
     odds = math.sqrt(lmbda / (1 - lmbda) / (_RANGE_AT / (1 - _RANGE_AT)))
     levels = len(g_a.convs)
     # What the gains below one of the other levels took away, the last one gives back.

@@ -1,0 +1,99 @@
+"""What the project itself has measured, as tables: the models of ``weights/`` and the pilot of Table 2.
+
+The numbers are those that ``tools.ship`` and ``src.study`` have left in the repository; nothing is computed again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from jointiq.coding import shipped
+from jointiq.console import NOTHING, Table, number
+from jointiq.evaluation.comparison import LABELS, RANGE_HEADER
+from jointiq.evaluation.metrics import ms_ssim_db
+from jointiq.studies.plan import EXPERIMENTS, RESULTS, Value, read_study
+
+_SCALE = "pilot"
+_NOT_RUN = "not run"
+
+
+def kept_tables() -> list[Table]:
+    """The tables of what is there; empty where the repository's own results are not."""
+    made = (_shipped_points(), _shipped_against_anchors(), _table_2())
+    return [table for table in made if table is not None]
+
+
+def _shipped_points() -> Table | None:
+    models = shipped.shipped_models()
+    if not models:
+        return None
+    test = json.loads((shipped.WEIGHTS / shipped.INDEX).read_text(encoding="utf-8"))["test"]
+    table = Table(
+        f"The models of weights/ on {test['name']} ({test['images']} images)",
+        ("model", "lambda", "bpp", "PSNR dB", "MS-SSIM dB"),
+    )
+    for model in models:
+        measured = model.facts["measured"]
+        quality = number(measured["psnr"], 2), number(ms_ssim_db(measured["ms_ssim"]), 2)
+        table.rows.append((model.name, f"{model.facts['lambda']:g}", number(measured["bpp"], 4), *quality))
+    return table
+
+
+def _shipped_against_anchors() -> Table | None:
+    kept = _read("models")
+    if kept is None:
+        return None
+    values, ours = kept
+    first = ours[0]
+    table = Table(
+        f"The models of weights/: BD-rate by {LABELS[first['metric']]}, {first['method']} (negative: fewer bits than "
+        f"the anchor) on {_set(first)}",
+        ("anchor", "paper %", "BD-rate %", *RANGE_HEADER),
+    )
+    for one in ours:
+        # The study counts the bits that the models save.
+        paper = values[one["value"]].paper
+        rate = number(-one["percent"], 2, sign=True)
+        paper_rate = number(-paper, 2, sign=True) if isinstance(paper, float | int) else NOTHING
+        overlap = f"{one['low']:.2f} to {one['high']:.2f}"
+        points = f"{one['anchor_points']} / {one['test_points']}"
+        table.rows.append((one["anchor"], paper_rate, rate, overlap, f"{100 * one['overlap']:.0f} %", points))
+    return table
+
+
+def _table_2() -> Table | None:
+    kept = _read("table2")
+    if kept is None:
+        return None
+    values, ours = kept
+    sets = list(dict.fromkeys(one["measured_on"] for one in ours))
+    table = Table(
+        f"Table 2, {_SCALE}: more bits (%) without an element, behind a small frozen transform [95 % interval]",
+        ("Models", "paper", *(_set({"measured_on": name}) for name in sets)),
+    )
+    for value in values.values():
+        paper = f"{value.paper:.2f}" if isinstance(value.paper, float | int) else NOTHING
+        found = {one["measured_on"]: one for one in ours if one["value"] == value.name}
+        cells = [_with_interval(found[name]) if name in found else _NOT_RUN for name in sets]
+        table.rows.append((value.name, paper, *cells))
+    return table
+
+
+def _read(study: str) -> tuple[dict[str, Value], list[dict[str, Any]]] | None:
+    """The values that a study looks for, by name, and what it found; None where it has not been run here."""
+    file = EXPERIMENTS / study / "results" / _SCALE / RESULTS
+    if not file.is_file():
+        return None
+    ours: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["ours"]
+    return {value.name: value for value in read_study(study).at(_SCALE).values}, ours
+
+
+def _set(one: Mapping[str, Any]) -> str:
+    """The images that a number was measured on, without their hash."""
+    return f"{one['measured_on'].rpartition(',')[0]})"
+
+
+def _with_interval(one: Mapping[str, Any]) -> str:
+    return f"{one['mean']:+.2f} [{one['low']:+.2f}, {one['high']:+.2f}]"

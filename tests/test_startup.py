@@ -33,7 +33,7 @@ print(code, *(name for name in {HEAVY} if name in sys.modules))
 def start(module: str, *arguments: str | Path, folder: Path = ROOT) -> tuple[int, list[str], str]:
     """Exit code of ``python -m src.MODULE ARGUMENTS``, what of :data:`HEAVY` it has imported, and all that it said."""
     command = [sys.executable, "-c", PROGRAM, f"src.{module}", *map(str, arguments)]
-    environment = {"PYTHONPATH": str(ROOT), "COLUMNS": "120"}
+    environment = {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "COLUMNS": "120"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
     said, _, last = done.stdout.rstrip().rpartition("\n")
     code, *imported = last.split()

@@ -1,9 +1,16 @@
-"""Command lines of ``python -m src.train``, quoted so that Hydra and a shell read what was meant."""
+"""Command lines: what users call a command, and those of ``src.train``, quoted for Hydra and a shell."""
 
 from __future__ import annotations
 
 import re
 import shlex
+
+from jointiq.configs import INSTALLED
+
+
+def program(name: str) -> str:
+    """How users call the command ``name``: ``python -m src.NAME`` in a checkout, ``jointiq NAME`` where installed."""
+    return f"jointiq {name}" if INSTALLED else f"python -m src.{name}"
 
 
 def command(**values: object) -> str:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import math
+import os
+import signal
 import sys
 from collections.abc import Callable, Iterable
 
 EXIT_USER_ERROR = 2
+_EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
+#: Refusals of the operating system that are the user's to deal with, even where no file is named.
+_OF_THE_SYSTEM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENAMETOOLONG, errno.EMFILE)
 
 
 class UserError(Exception):
@@ -46,13 +53,37 @@ class DataError(UserError):
 
 
 def run_cli(main: Callable[[], int | None]) -> None:
-    """Run ``main`` and exit: 0 on success, 2 with one line on stderr for a :class:`UserError`, 130 on Ctrl-C."""
+    """Run ``main`` and exit: 0 on success, 2 with one line on stderr for a :class:`UserError`, 130 on Ctrl-C.
+
+    So is what the operating system refuses: a file that may not be read, a name that is too long, a full disk. A reader
+    that closes the pipe early (``... | head -1``) ends the command without a word.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # File names may hold what the terminal's encoding does not have.
+            stream.reconfigure(errors="backslashreplace")
     try:
-        code = main() or 0
+        try:
+            code = main() or 0
+        finally:
+            sys.stdout.flush()
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        code = EXIT_USER_ERROR
+        code = _fail(error)
+    except BrokenPipeError:
+        # Python flushes once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = _EXIT_BROKEN_PIPE
+    except OSError as error:
+        if error.filename is None and error.errno not in _OF_THE_SYSTEM:
+            raise
+        about = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        code = _fail(about + (error.strerror or str(error)))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130
     sys.exit(code)
+
+
+def _fail(problem: object) -> int:
+    print(f"error: {' '.join(str(problem).split())}", file=sys.stderr)
+    return EXIT_USER_ERROR

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from jointiq.bitstream import tables
 from jointiq.coding.fingerprint import fingerprint
 from jointiq.errors import ConfigError, UserError
-from jointiq.files import atomic_path
+from jointiq.files import write_bytes
 from jointiq.models import build_model
 from jointiq.models.base import LearnedCodec
 
@@ -45,24 +45,20 @@ def write_export(model: LearnedCodec, path: str | Path, half: bool = False, **no
     tensors |= {_TABLES + name: table.clone() for name, table in _tables().items()}
     metadata = {"format": FORMAT, "version": str(VERSION), "config": json.dumps(model.config), **notes}
     metadata["checksum"] = _checksum(tensors)
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata)
-        _sort_metadata(temporary)
+    write_bytes(path, _sorted(save(tensors, metadata)))
     return fingerprint(read_export(Path(path)))
 
 
-def _sort_metadata(path: Path) -> None:
-    """Give the file's metadata the order of their names: safetensors writes them in one that changes from call to call.
+def _sorted(data: bytes) -> bytes:
+    """Give a file's metadata the order of their names: safetensors writes them in one that changes from call to call.
 
     So the same model is the same file, with the same SHA-256.
     """
-    with path.open("r+b") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(size))
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-        file.seek(8)
-        file.write(text.ljust(size))
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    return data[:8] + text.ljust(size) + data[8 + size :]
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
@@ -81,8 +77,11 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     return metadata
 
 
-def read_export(path: Path) -> LearnedCodec:
+def read_export(path: Path, checked: bool = False) -> LearnedCodec:
     """The model in an export.
+
+    Args:
+        checked: the file is known to be whole, so that its weights need not be held against their checksum.
 
     Raises:
         UserError: not an export, damaged, or made with other format tables.
@@ -91,7 +90,7 @@ def read_export(path: Path) -> LearnedCodec:
     try:
         with safe_open(path, "pt") as file:
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if _checksum(tensors) != metadata["checksum"]:
+        if not checked and _checksum(tensors) != metadata["checksum"]:
             raise UserError(f"{path} is damaged: its weights do not match their checksum")
         model = build_model(json.loads(metadata["config"]))
         for name, table in _tables().items():

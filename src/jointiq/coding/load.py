@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
+from jointiq.coding import EXPORT, PTH_TAR
 from jointiq.coding.export import read_export
-from jointiq.coding.suffixes import EXPORT, PTH_TAR
 from jointiq.errors import UserError
 from jointiq.models import build_model
 from jointiq.models.base import LearnedCodec

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jointiq.command_line import override
+from jointiq.command_line import override, program
 from jointiq.configs import CONFIGS
 from jointiq.console import progress_bar
 from jointiq.data import test_images
@@ -40,12 +40,12 @@ def train(folder: Path, minutes: float, overrides: Sequence[str] = ()) -> Path:
     days, seconds = divmod(round(60 * minutes), 86400)
     clock = f"{days:02d}:{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
     # Minutes are too short for random transforms: they would not even have found the colours by then.
-    command = [sys.executable, "-m", "src.train", "+experiment=jointiq", "scale=demo", "data=sample", "init_from=pca"]
+    start = ["+experiment=jointiq", "scale=demo", "data=sample", "init_from=pca"]
     values = [f"lmbda={LMBDA}", override("paths.run_dir", folder.resolve()), override("trainer.max_time", clock)]
-    command += [*values, *overrides]
+    command = [sys.executable, "-m", "jointiq.commands.train", *start, *values, *overrides]
     # So small a network hardly gains from a second thread, and loses much to it where the cores are shared.
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
-    code = subprocess.run(command, cwd=CONFIGS.parent, env=environment, check=False).returncode
+    code = subprocess.run(command, env=environment, check=False).returncode
     if code == 130:
         raise KeyboardInterrupt
     if code:
@@ -99,7 +99,7 @@ def say(text: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and run the demo."""
-    parser = argparse.ArgumentParser(prog="python -m src.demo", description=__doc__)
+    parser = argparse.ArgumentParser(prog=program("demo"), description=__doc__)
     parser.add_argument("--train-minutes", type=float, default=4.5, metavar="M", help="cap, default: %(default)s")
     parser.add_argument("--output", type=Path, default=Path("results/demo"), metavar="DIR", help="default: %(default)s")
     parser.add_argument("--checkpoint", type=Path, metavar="CKPT", help="skip the training and use this model")

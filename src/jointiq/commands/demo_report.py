@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 
 from jointiq.coding.image_codec import Encoded, decode_image, encode_image, to_tensor
-from jointiq.configs import ROOT
 from jointiq.console import Table, number
 from jointiq.data.images import read_image
 from jointiq.errors import UserError
@@ -100,7 +99,7 @@ def decode_in_another_process(files: Path, pictures: Path, checkpoint: Path) -> 
     """
     for stale in pictures.glob("*.png"):
         stale.unlink()
-    command = [sys.executable, "-m", "src.codec", "decode"]
+    command = [sys.executable, "-m", "jointiq.commands.codec", "decode"]
     arguments = [
         str(files.resolve()),
         str(pictures.resolve()),
@@ -109,7 +108,7 @@ def decode_in_another_process(files: Path, pictures: Path, checkpoint: Path) -> 
         "--device",
         "cpu",
     ]
-    code = subprocess.run([*command, *arguments], cwd=ROOT, check=False).returncode
+    code = subprocess.run([*command, *arguments], check=False).returncode
     if code:
         raise UserError(f"decoding in a separate process failed with exit code {code}")
 

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress
 
+from jointiq.command_line import program
 from jointiq.console import progress_bar
 from jointiq.data.images import list_images
 from jointiq.data.prepare.cutting import SETTINGS, Settings, cut_patches
@@ -124,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and make the patches."""
     default = Settings()
     parser = argparse.ArgumentParser(
-        prog="python -m src.prepare", description="Cut training patches out of folders of images."
+        prog=program("prepare"), description="Cut training patches out of folders of images."
     )
     parser.add_argument("folders", nargs="+", metavar="SRC", help="folder of images; read with all folders in it")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to make")

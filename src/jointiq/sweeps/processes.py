@@ -33,7 +33,7 @@ def start_process(
         environment: all environment variables of the process; None: those of this one.
         output: where it prints to, errors included; None: where this process does.
     """
-    command = [sys.executable, "-m", "src.train"]
+    command = [sys.executable, "-m", "jointiq.commands.train"]
     for folder in folders:
         command += ["--config-dir", folder]
     variables = {**(os.environ if environment is None else environment), _PARENT: str(os.getpid())}

@@ -14,8 +14,8 @@ def program(name: str) -> str:
 
 
 def command(**values: object) -> str:
-    """The command line ``python -m src.train key=value ...``, quoted for a shell and for Hydra."""
-    return shlex.join(["python", "-m", "src.train", *(override(key, value) for key, value in values.items())])
+    """The command line that trains with ``key=value ...``, quoted for a shell and for Hydra."""
+    return f"{program('train')} {shlex.join(override(key, value) for key, value in values.items())}"
 
 
 def override(key: str, value: object) -> str:

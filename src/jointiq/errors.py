@@ -8,6 +8,7 @@ import math
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterable
 
 EXIT_USER_ERROR = 2
@@ -62,6 +63,8 @@ def run_cli(main: Callable[[], int | None]) -> None:
         if isinstance(stream, io.TextIOWrapper):
             # File names may hold what the terminal's encoding does not have.
             stream.reconfigure(errors="backslashreplace")
+    # CompressAI's, at import: nothing that a user could change.
+    warnings.filterwarnings("ignore", r".*torch\.jit\.script.*", FutureWarning)
     try:
         try:
             code = main() or 0

@@ -103,6 +103,7 @@ def _by_profile(image: Image.Image, data: bytes, note: Callable[[str], object]) 
         if np.abs(moved).max() <= _SRGB_LEVELS:
             return image.convert("RGB")
         converted = ImageCms.applyTransform(image, transform)
+        assert converted is not None  # only a conversion in place gives None
         name = " ".join(ImageCms.getProfileDescription(profile).split())
     except Exception:
         # Whatever a damaged profile does to the library: without one, samples are sRGB.

@@ -90,9 +90,13 @@ def list_files(folder: Path, pattern: str = "**/*", locked: Callable[[OSError], 
     Raises:
         DataError: the pattern cannot be used, or a folder cannot be looked into.
     """
+
+    def problem(error: OSError) -> object:
+        return _refuse(error) if Path(error.filename) == folder else locked(error)
+
     if "**" in pattern:
         # glob passes over what it may not enter without a word.
-        for _ in os.walk(folder, onerror=locked):
+        for _ in os.walk(folder, onerror=problem):
             pass
     try:
         matches = sorted(path for path in folder.glob(pattern) if _is_file(path, locked))

@@ -1,4 +1,4 @@
-"""``python -m src.anchors``: see :mod:`jointiq.commands.anchors`."""
+"""Measure codecs such as JPEG and BPG: ``python -m src.anchors codecs=[jpeg,avif] output=DIR``."""
 
 from jointiq.commands.anchors import main
 from jointiq.errors import run_cli

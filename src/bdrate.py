@@ -1,4 +1,4 @@
-"""``python -m src.bdrate``: see :mod:`jointiq.commands.bdrate`."""
+"""Compare rate-distortion curves by BD-rate: ``python -m src.bdrate ANCHOR.json TEST.json``."""
 
 from jointiq.commands.bdrate import main
 from jointiq.errors import run_cli

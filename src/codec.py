@@ -1,4 +1,4 @@
-"""``python -m src.codec``: see :mod:`jointiq.commands.codec`."""
+"""Turn images into ``.jiq`` files and back: ``python -m src.codec encode IN.png OUT.jiq``."""
 
 from jointiq.commands.codec import main
 from jointiq.errors import run_cli

@@ -1,4 +1,4 @@
-"""``python -m src.complexity``: see :mod:`jointiq.commands.complexity`."""
+"""Count and time what a model costs: ``python -m src.complexity checkpoint=CKPT``."""
 
 from jointiq.commands.complexity import main
 from jointiq.errors import run_cli

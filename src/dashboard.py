@@ -1,4 +1,4 @@
-"""``python -m src.dashboard``: see :mod:`jointiq.commands.dashboard`."""
+"""Save a workspace of Weights & Biases: ``python -m src.dashboard``."""
 
 from jointiq.commands.dashboard import main
 from jointiq.errors import run_cli

@@ -1,4 +1,4 @@
-"""``python -m src.demo``: see :mod:`jointiq.commands.demo`."""
+"""Train for minutes, code photographs, compare with JPEG: ``python -m src.demo``."""
 
 from jointiq.commands.demo import main
 from jointiq.errors import run_cli

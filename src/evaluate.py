@@ -1,4 +1,4 @@
-"""``python -m src.evaluate``: see :mod:`jointiq.commands.evaluate`."""
+"""Measure checkpoints by real files: ``python -m src.evaluate checkpoint=[CKPT] output=OUT.json``."""
 
 from jointiq.commands.evaluate import main
 from jointiq.errors import run_cli

@@ -1,4 +1,4 @@
-"""``python -m src.export``: see :mod:`jointiq.commands.export`."""
+"""Turn a checkpoint into one file for everyone: ``python -m src.export CKPT MODEL.safetensors``."""
 
 from jointiq.commands.export import main
 from jointiq.errors import run_cli

@@ -1,4 +1,4 @@
-"""``python -m src.prepare``: see :mod:`jointiq.commands.prepare`."""
+"""Cut training patches out of folders of images: ``python -m src.prepare DIR --output DIR``."""
 
 from jointiq.commands.prepare import main
 from jointiq.errors import run_cli

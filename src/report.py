@@ -1,4 +1,4 @@
-"""``python -m src.report``: see :mod:`jointiq.commands.report`."""
+"""Make one HTML page of results: ``python -m src.report results``."""
 
 from jointiq.commands.report import main
 from jointiq.errors import run_cli

@@ -1,4 +1,4 @@
-"""``python -m src.status``: see :mod:`jointiq.commands.status`."""
+"""Tell how runs and sweeps stand: ``python -m src.status [FOLDER ...]``."""
 
 from jointiq.commands.status import main
 from jointiq.errors import run_cli

@@ -1,4 +1,4 @@
-"""``python -m src.study``: see :mod:`jointiq.commands.study`."""
+"""Run a table or figure of the papers again: ``python -m src.study NAME``."""
 
 from jointiq.commands.study import main
 from jointiq.errors import run_cli

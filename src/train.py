@@ -1,4 +1,4 @@
-"""``python -m src.train``: see :mod:`jointiq.commands.train`."""
+"""Train a model: ``python -m src.train +experiment=NAME``."""
 
 from jointiq.commands.train import main
 from jointiq.errors import run_cli

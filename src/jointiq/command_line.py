@@ -1,4 +1,4 @@
-"""Command lines of ``python -m src.train``: as a user types them, and as another process is started."""
+"""Command lines: what users call a command; those of a training, as typed and as another process is started."""
 
 from __future__ import annotations
 
@@ -8,13 +8,20 @@ import sys
 
 from hydra.core.override_parser.types import Quote, QuotedString
 
+from jointiq.configs import INSTALLED
+
 #: Starts a training in a process of its own; works in a checkout and from an installed package.
 TRAIN = (sys.executable, "-m", "jointiq.commands.train")
 
 
+def program(name: str) -> str:
+    """How users call the command ``name``: ``python -m src.NAME`` in a checkout, ``jointiq NAME`` where installed."""
+    return f"jointiq {name}" if INSTALLED else f"python -m src.{name}"
+
+
 def command(**values: object) -> str:
-    """Return the command line ``python -m src.train key=value ...``, quoted for a shell and for Hydra."""
-    return shlex.join(["python", "-m", "src.train", *(override(key, value) for key, value in values.items())])
+    """Return the command line that trains with ``key=value ...``, quoted for a shell and for Hydra."""
+    return f"{program('train')} {shlex.join(override(key, value) for key, value in values.items())}"
 
 
 def override(key: str, value: object) -> str:

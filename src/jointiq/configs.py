@@ -17,8 +17,10 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 _PACKAGE = Path(__file__).resolve().parent
-#: The checkout; of an installed package, the folder it is in.
-ROOT = _PACKAGE.parents[1] if (_PACKAGE.parents[1] / "conf").is_dir() else _PACKAGE
+#: An installed package holds its configs and weights itself; in a checkout they are beside ``src``.
+INSTALLED = (_PACKAGE / "conf").is_dir()
+#: The checkout, or the folder of the installed package.
+ROOT = _PACKAGE if INSTALLED else _PACKAGE.parents[1]
 
 #: Hydra's configs, the trained models that come with the project, its studies.
 CONFIGS = ROOT / "conf"

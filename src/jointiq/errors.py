@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import math
+import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
+from typing import NoReturn
 
 EXIT_USER_ERROR = 2
 #: Exit codes of a process that was stopped: by Ctrl-C, by SIGTERM.
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 EXIT_TERMINATED = 128 + signal.SIGTERM
+_EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
+#: Refusals of the operating system that are the user's to deal with, even where no file is named.
+_OF_THE_SYSTEM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENAMETOOLONG, errno.EMFILE)
 
 
 class UserError(Exception):
@@ -52,19 +60,45 @@ class DataError(UserError):
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Exit with code 2 and one line on stderr for a :class:`UserError`, with 130 on Ctrl-C."""
+    """Exit with code 2 and one line on stderr for a :class:`UserError`, with 130 on Ctrl-C.
+
+    So is what the operating system refuses: a file that may not be read, a name that is too long, a full disk. A reader
+    that closes the pipe early (``... | head -1``) ends the command without a word.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # File names may hold what the terminal's encoding does not have.
+            stream.reconfigure(errors="backslashreplace")
+    # CompressAI's, at import: nothing that a user could change.
+    warnings.filterwarnings("ignore", r".*torch\.jit\.script.*", FutureWarning)
     try:
-        yield
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
-        sys.exit(EXIT_USER_ERROR)
+        _fail(error)
+    except BrokenPipeError:
+        # Python flushes once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(_EXIT_BROKEN_PIPE)
+    except OSError as error:
+        if error.filename is None and error.errno not in _OF_THE_SYSTEM:
+            raise
+        about = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        _fail(about + (error.strerror or str(error)))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
         sys.exit(EXIT_INTERRUPTED)
 
 
 def run_cli(main: Callable[[], int | None]) -> None:
-    """Run ``main`` and exit: 0 on success, 2 with one line on stderr for a :class:`UserError`, 130 on Ctrl-C."""
+    """Run ``main`` and exit with the code that it returns, 0 for none; see :func:`one_line_errors`."""
     with one_line_errors():
         code = main() or 0
     sys.exit(code)
+
+
+def _fail(problem: object) -> NoReturn:
+    print(f"error: {' '.join(str(problem).split())}", file=sys.stderr, flush=True)
+    sys.exit(EXIT_USER_ERROR)

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
 from typing import TYPE_CHECKING
 
-from jointiq.errors import ConfigError
+from jointiq.errors import ConfigError, check_whole
 
 if TYPE_CHECKING:
     import torch
 
+#: Threads that may be asked for where there are fewer processors; very many end the process inside PyTorch.
+_MAX_THREADS = 256
 # Parameters of mallopt in glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
@@ -38,15 +46,36 @@ def set_threads(count: int | None) -> None:
     """Limit the CPU threads of torch; None leaves its default.
 
     Raises:
-        ConfigError: less than one thread.
+        ConfigError: less than one thread, or more than a machine can start.
     """
     if count is None:
         return
-    if count < 1:
-        raise ConfigError("threads", count, "a whole number from 1 up")
+    check_whole("threads", count, 1, max(_MAX_THREADS, os.cpu_count() or 1))
     import torch
 
     torch.set_num_threads(count)
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """While this context lasts, SIGTERM and SIGHUP end the process as an exception does, so that it cleans up.
+
+    A signal that is ignored (``nohup``), or that somebody else handles, stays so.
+    """
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    ours = []
+    if threading.current_thread() is threading.main_thread():
+        ours = [one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) is signal.SIG_DFL]
+    for one in ours:
+        signal.signal(one, stop)
+    try:
+        yield
+    finally:
+        for one in ours:
+            signal.signal(one, signal.SIG_DFL)
 
 
 def keep_freed_memory() -> None:

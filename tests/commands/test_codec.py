@@ -15,7 +15,9 @@ from jointiq.coding.export import write_export
 from jointiq.coding.fingerprint import fingerprint
 from jointiq.coding.image_codec import to_image, to_tensor
 from jointiq.commands import codec
+from jointiq.data.images import read_image
 from jointiq.errors import run_cli
+from tests.data.test_picture_formats import wide_gamut
 from tests.shipped_folder import make_folder
 
 ROOT = Path(__file__).parents[2]
@@ -194,6 +196,17 @@ def test_inputs_that_are_converted(run, model, checkpoint, picture, tmp_path):
         assert run("decode", target, tmp_path / "out.png", "--checkpoint", checkpoint)[0] == 0
         expected = own_reconstruction(model, np.array(image.convert("RGB")))
         assert np.array_equal(np.asarray(Image.open(tmp_path / "out.png")), expected)
+
+
+def test_what_is_done_to_colours_is_said(run, model, checkpoint, picture, tmp_path):
+    Image.fromarray(picture(33, 29)).save(tmp_path / "wide.png", icc_profile=wide_gamut())
+    code, out, _ = run("encode", tmp_path / "wide.png", tmp_path / "wide.jiq", "--checkpoint", checkpoint)
+    assert code == 0 and out.endswith(" to sRGB\n")
+    run("decode", tmp_path / "wide.jiq", tmp_path / "out.png", "--checkpoint", checkpoint)
+    assert np.array_equal(
+        read_image(tmp_path / "out.png"), own_reconstruction(model, read_image(tmp_path / "wide.png"))
+    )
+    assert "icc_profile" not in Image.open(tmp_path / "out.png").info
 
 
 def test_inputs_that_are_refused(run, checkpoint, picture, tmp_path):

@@ -204,6 +204,20 @@ def test_files_that_are_no_checkpoints(evaluate, checkpoint, tmp_path):
             evaluate(file=path)
 
 
+@pytest.mark.parametrize("architecture", ["jointiq", "mbt2018", "scale-hyperprior"])
+def test_foreign_files_are_not_updated(tool, tmp_path, architecture):
+    contents = ({"g_a.0.weight": torch.zeros(3)}, {"state_dict": {"a": 1}}, {"network": [1, 2]}, [1, 2], torch.zeros(2))
+    for content in contents:
+        torch.save(content, tmp_path / "foreign.pth.tar")
+        with pytest.raises(UserError, match="no jointiq checkpoint|does not hold a model of the architecture"):
+            tool(update_model, tmp_path / "foreign.pth.tar", "-a", architecture, "-d", tmp_path / "out")
+    (tmp_path / "text.pth.tar").write_text("text")
+    for name, message in (("text.pth.tar", "damaged"), ("none.pth.tar", "is not a valid file")):
+        with pytest.raises(UserError, match=message):
+            tool(update_model, tmp_path / name, "-a", architecture)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_mistake_is_one_line(monkeypatch, capsys, images, tmp_path):
     monkeypatch.setattr(sys, "argv", ["", "checkpoint", str(images), "-a", "jointiq", "-p", str(tmp_path / "none.tar")])
     with pytest.raises(SystemExit) as caught:

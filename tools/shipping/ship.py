@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jointiq.coding import shipped
+from jointiq.coding import EXPORT, shipped
 from jointiq.coding.export import write_export
 from jointiq.coding.load import load_model
-from jointiq.coding.suffixes import EXPORT
 from jointiq.console import Table
 from jointiq.data.image_sets import ImageSet, read_set, refuse_trained
 from jointiq.errors import UserError

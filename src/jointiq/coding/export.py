@@ -9,17 +9,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from jointiq.bitstream import tables
+from jointiq.bitstream.scan import get_scan
 from jointiq.coding.fingerprint import fingerprint
+from jointiq.entropy_models.factorized import CDF_BITS
 from jointiq.errors import ConfigError, UserError
-from jointiq.files import atomic_path
+from jointiq.files import write_bytes
+from jointiq.layers.causal_sums import tap_is_known
+from jointiq.layers.global_context import CONTEXT_WEIGHT_BITS, VALUE_FRACTION_BITS
+from jointiq.layers.integer_layers import FRACTION_BITS, MAX_SHIFT, WEIGHT_BITS
 from jointiq.models import build_model
 from jointiq.models.base import LearnedCodec
 
@@ -45,24 +51,20 @@ def write_export(model: LearnedCodec, path: str | Path, half: bool = False, **no
     tensors |= {_TABLES + name: table.clone() for name, table in _tables().items()}
     metadata = {"format": FORMAT, "version": str(VERSION), "config": json.dumps(model.config), **notes}
     metadata["checksum"] = _checksum(tensors)
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata)
-        _sort_metadata(temporary)
+    write_bytes(path, _sorted(save(tensors, metadata)))
     return fingerprint(read_export(Path(path)))
 
 
-def _sort_metadata(path: Path) -> None:
-    """Give the file's metadata the order of their names: safetensors writes them in one that changes from call to call.
+def _sorted(data: bytes) -> bytes:
+    """Give a file's metadata the order of their names: safetensors writes them in one that changes from call to call.
 
     So the same model is the same file, with the same SHA-256.
     """
-    with path.open("r+b") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(size))
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-        file.seek(8)
-        file.write(text.ljust(size))
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    return data[:8] + text.ljust(size) + data[8 + size :]
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
@@ -74,15 +76,20 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     try:
         with safe_open(path, "pt") as file:
             metadata = dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
+    except SafetensorError as error:
         raise UserError(f"{path} is not a model written by src.export") from error
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from error
     if metadata.get("format") != FORMAT or metadata.get("version") != str(VERSION):
         raise UserError(f"{path} is not a model written by src.export (format {FORMAT}, version {VERSION})")
     return metadata
 
 
-def read_export(path: Path) -> LearnedCodec:
+def read_export(path: Path, checked: bool = False) -> LearnedCodec:
     """The model in an export.
+
+    Args:
+        checked: the file is known to be whole, so that its weights need not be held against their checksum.
 
     Raises:
         UserError: not an export, damaged, or made with other format tables.
@@ -91,7 +98,7 @@ def read_export(path: Path) -> LearnedCodec:
     try:
         with safe_open(path, "pt") as file:
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if _checksum(tensors) != metadata["checksum"]:
+        if not checked and _checksum(tensors) != metadata["checksum"]:
             raise UserError(f"{path} is damaged: its weights do not match their checksum")
         model = build_model(json.loads(metadata["config"]))
         for name, table in _tables().items():
@@ -99,6 +106,9 @@ def read_export(path: Path) -> LearnedCodec:
                 raise UserError(f"{path}: its table {name} is not that of the format")
         exact = {name.removeprefix(_EXACT): value for name, value in tensors.items() if name.startswith(_EXACT)}
         state = model.state_dict()
+        for name, value in exact.items():
+            if not _is_allowed(name, value, exact, model):
+                raise UserError(f"{path}: its integers {name} are outside of the format's types and ranges")
         floats = {name: tensors[name] for name in state if name.startswith(model.FLOAT_PARTS)}
         state |= {name: value.float() if value.is_floating_point() else value for name, value in floats.items()}
         model.load_state_dict(state)
@@ -107,6 +117,42 @@ def read_export(path: Path) -> LearnedCodec:
     except (KeyError, ValueError, RuntimeError, TypeError, ConfigError) as error:
         raise UserError(f"{path}: the model in it is damaged or incomplete ({error})") from error
     return model
+
+
+def _is_allowed(name: str, value: Tensor, exact: Mapping[str, Tensor], model: LearnedCodec) -> bool:
+    """Tell whether integers of the entropy model have the types, shapes and ranges of docs/format.md.
+
+    That sums stay exact is checked where a layer is made of them, that a layer fits the networks around it where its
+    float twin is set.
+    """
+    stem, _, part = name.rpartition(".")
+    if part == "log_sigma":
+        return value.dtype == torch.int32 and value.shape == model.state_dict()[name].shape
+    if part == "cdf":
+        rising = value.dtype == torch.int32 and value.dim() == 2 and bool((value.diff(dim=1) >= 0).all())
+        return rising and value.shape[0] == model.config["N"] and _within(value, 0, 1 << CDF_BITS)
+    if name == "global_context.weights":
+        known = tap_is_known(get_scan(model.config["scan"]), model.config["K"]).flatten()
+        return (
+            value.dtype == torch.int32
+            and value.dim() == 2
+            and value.shape[1:] == known.shape
+            and _within(value[:, known], 1, 1 << CONTEXT_WEIGHT_BITS)
+            and _within(value[:, ~known], 0, 0)
+        )
+    if part == "weight":
+        return value.dtype == torch.int16 and value.dim() == 2 and _within(value, -(1 << WEIGHT_BITS), 1 << WEIGHT_BITS)
+    outputs = exact[f"{stem}.weight"].shape[:1]
+    if part == "bias":
+        return value.dtype == torch.int64 and value.shape == outputs
+    if part == "shift":
+        return value.dtype == torch.uint8 and value.shape == outputs and _within(value, 0, MAX_SHIFT)
+    bits = VALUE_FRACTION_BITS if stem == "global_context.transform" else FRACTION_BITS
+    return part == "fraction_bits" and value.dtype == torch.uint8 and value.tolist() == [bits]
+
+
+def _within(value: Tensor, smallest: int, largest: int) -> bool:
+    return not value.numel() or smallest <= int(value.min()) and int(value.max()) <= largest
 
 
 def _stored(value: Tensor, half: bool) -> Tensor:

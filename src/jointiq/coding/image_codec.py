@@ -14,7 +14,7 @@ from torch import Tensor
 from jointiq.bitstream.container import FINGERPRINT_BYTES, SIZES, Container, positions
 from jointiq.bitstream.scan import MAX_POSITIONS, scan_name
 from jointiq.coding.fingerprint import fingerprint
-from jointiq.errors import BitstreamError, DataError
+from jointiq.errors import BitstreamError, DataError, ModelError
 from jointiq.models.base import DecodedLatents, Latents, LearnedCodec
 
 Image = NDArray[np.uint8]
@@ -66,9 +66,8 @@ def encode_image(model: LearnedCodec, image: Image, estimate: bool = True) -> En
         DataError: the image is too large, or the model gives no finite latents for it.
     """
     height, width, _ = image.shape
-    if positions(height, width) > MAX_POSITIONS:
-        raise DataError(f"the image has {width}x{height} pixels; allowed: {SIZES}")
-    # Derived from the weights once a model, not once an image.
+    require_size(height, width)
+    # Derived from the weights once a model, not once an image, and so are the integers.
     identity = fingerprint(model)
     began = time.perf_counter()
     coded = model.encode(to_tensor(image, model.device))
@@ -90,12 +89,15 @@ def decode_image(model: LearnedCodec, data: bytes) -> Decoded:
 
     Raises:
         BitstreamError: the file is damaged, or was written by another model; never a wrong picture.
+        ModelError: the networks give no finite picture.
     """
-    fingerprint(model)
+    identity = fingerprint(model)
     began = time.perf_counter()
-    decoded, size = _decode(model, data)
+    decoded, size = _decode(model, data, identity)
     latents = {name: latent[None].float() for name, latent in decoded.latents.items()}
     x_hat, x_mid = model.reconstruct_from(latents, size)
+    if not bool(torch.isfinite(x_hat).all()):
+        raise ModelError("the model gives no finite picture for this file; its weights are damaged or diverged")
     image, mid = to_image(x_hat), to_image(x_mid)
     symbols = {name: symbol.cpu() for name, symbol in decoded.symbols.items()}
     return Decoded(image, mid, symbols, time.perf_counter() - began)
@@ -108,13 +110,13 @@ def decode_latents(model: LearnedCodec, data: bytes) -> tuple[Latents, tuple[int
     Raises:
         BitstreamError: as :func:`decode_image`.
     """
-    decoded, size = _decode(model, data)
+    decoded, size = _decode(model, data, fingerprint(model))
     return decoded.symbols, size
 
 
-def _decode(model: LearnedCodec, data: bytes) -> tuple[DecodedLatents, tuple[int, int]]:
+def _decode(model: LearnedCodec, data: bytes, identity: bytes) -> tuple[DecodedLatents, tuple[int, int]]:
     container = Container.unpack(data)
-    expected = fingerprint(model)[:FINGERPRINT_BYTES]
+    expected = identity[:FINGERPRINT_BYTES]
     if container.fingerprint != expected:
         raise BitstreamError(
             f"the file was written by the model {container.fingerprint.hex()}, this one is {expected.hex()}"
@@ -129,6 +131,16 @@ def _decode(model: LearnedCodec, data: bytes) -> tuple[DecodedLatents, tuple[int
         elsewhere = "" if model.exact_tensors() else ", or was written with another device, threads or versions"
         raise BitstreamError(f"the decoded latents do not match their checksum; the file is damaged{elsewhere}")
     return decoded, size
+
+
+def require_size(height: int, width: int) -> None:
+    """Refuse an image that is too large to be coded.
+
+    Raises:
+        DataError: it is.
+    """
+    if positions(height, width) > MAX_POSITIONS:
+        raise DataError(f"the image has {width}x{height} pixels; allowed: {SIZES}")
 
 
 def same_latents(encoded: Encoded, decoded: Decoded) -> bool:

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
+from jointiq.coding import EXPORT, PTH_TAR
 from jointiq.coding.export import read_export
-from jointiq.coding.suffixes import EXPORT, PTH_TAR
-from jointiq.errors import UserError
+from jointiq.errors import ModelError, UserError
 from jointiq.models import build_model
 from jointiq.models.base import LearnedCodec
 from jointiq.models.compressai_codec import CompressAICodec
@@ -37,11 +37,20 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> LearnedC
 
     Raises:
         UserError: no such file, or not one of ours. Nothing in it is executed.
+        ModelError: weights that are not finite.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint")
-    model = read_export(path) if path.suffix == EXPORT else read_training_checkpoint(path)
+    try:
+        if not path.is_file():
+            raise UserError(f"{path}: no such checkpoint")
+        # The library for exports calls every refusal of the system a missing file.
+        path.open("rb").close()
+        model = read_export(path) if path.suffix == EXPORT else read_training_checkpoint(path)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from error
+    for name, weight in model.state_dict().items():
+        if weight.is_floating_point() and not bool(torch.isfinite(weight).all()):
+            raise ModelError(f"{path}: its weights {name} are not finite; the training diverged or the file is damaged")
     return model.to(device).eval()
 
 

@@ -1,4 +1,4 @@
-"""The trained models that come with the repository: the folder ``weights``, which ``python -m tools.ship`` makes.
+"""The trained models that come with the project: the folder ``weights``, which ``python -m tools.ship`` makes.
 
 ``weights/index.json`` lists them as ``{"format", "version", "models": [...]}``; of each model this module reads
 ``quality``, ``name``, ``file``, ``sha256`` and ``fingerprint``, and leaves what else is said of it to its readers.
@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jointiq.bitstream.container import Container
 from jointiq.configs import WEIGHTS
-from jointiq.errors import ConfigError, ModelError
+from jointiq.errors import BitstreamError, ConfigError, ModelError
 
 if TYPE_CHECKING:
     import torch
@@ -97,6 +98,9 @@ def of_fingerprint(start: bytes) -> ShippedModel | None:
 def load_shipped(model: ShippedModel, device: torch.device | str = "cpu") -> LearnedCodec:
     """The network of a shipped model, in evaluation mode on ``device``.
 
+    The file is held against the index, byte for byte, and the network's identity as well: an index that names another
+    model would send files to the wrong decoder. The checksum inside the file says no more and is passed by.
+
     Raises:
         ModelError: its file is missing, or is not the one of the index.
     """
@@ -107,13 +111,49 @@ def load_shipped(model: ShippedModel, device: torch.device | str = "cpu") -> Lea
     if found != model.sha256:
         raise ModelError(f"{model.path} is damaged: its SHA-256 is not that of {INDEX}; {_restore(model.path)}")
     # Imported late: the index is read without PyTorch.
+    from jointiq.coding.export import read_export
     from jointiq.coding.fingerprint import fingerprint
-    from jointiq.coding.load import load_model
 
-    network = load_model(model.path, device)
+    network = read_export(model.path, checked=True).to(device).eval()
     if fingerprint(network) != model.fingerprint:
         raise ModelError(f"{model.path} holds another model than {INDEX} says; {_restore(WEIGHTS)}")
     return network
+
+
+class Decoders:
+    """The models that files are decoded with: the one given, or else the shipped one that each file names.
+
+    Every model is loaded once.
+    """
+
+    def __init__(self, given: LearnedCodec | None = None, device: torch.device | str = "cpu") -> None:
+        self._given = given
+        self._device = device
+        self._loaded: dict[bytes, LearnedCodec] = {}
+
+    def of(self, data: bytes) -> LearnedCodec:
+        """The model for a whole ``.jiq`` file.
+
+        Raises:
+            BitstreamError: the file is damaged, or was written by a model that is not shipped.
+            ModelError: the shipped models cannot be used.
+        """
+        if self._given is not None:
+            return self._given
+        start = Container.unpack(data).fingerprint
+        if start not in self._loaded:
+            self._loaded[start] = load_shipped(_named(start), self._device)
+        return self._loaded[start]
+
+
+def _named(start: bytes) -> ShippedModel:
+    found = of_fingerprint(start)
+    if found is not None:
+        return found
+    names = ", ".join(f"{model.name} {model.fingerprint[: len(start)].hex()}" for model in shipped_models())
+    among = f"none of the shipped ones ({names})" if names else f"not at hand: {none_shipped()}"
+    name_it = "name its model: --checkpoint MODEL, in Python decode(data, model)"
+    raise BitstreamError(f"the file was written by the model {start.hex()}, {among}; {name_it}")
 
 
 def none_shipped() -> str:

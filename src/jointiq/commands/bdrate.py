@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from jointiq.command_line import program
 from jointiq.errors import DataError, UserError, run_cli
 from jointiq.evaluation.bd_rate import METHODS, METRICS, BDRate, bd_rate
 from jointiq.evaluation.comparison import (
@@ -119,7 +120,7 @@ def _tell(comparison: Comparison) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and print the tables."""
     parser = argparse.ArgumentParser(
-        prog="python -m src.bdrate",
+        prog=program("bdrate"),
         description="Print how many percent more (+) or fewer (-) bits each TEST needs than ANCHOR at equal quality. "
         "Without files: the tables of a whole results folder, printed and written as bdrate.md, .csv and .json; "
         "without RESULTS also what the project itself has measured.",

@@ -11,8 +11,12 @@ With a trained model of the repository (``--quality``), or with another (``--che
 from __future__ import annotations
 
 import argparse
+from functools import partial
 
+from jointiq.command_line import program
+from jointiq.configs import INSTALLED
 from jointiq.errors import run_cli
+from jointiq.runtime import ended_by_signals
 
 _MODEL = "a .ckpt of src.train, or an export of src.export"
 
@@ -20,7 +24,7 @@ _MODEL = "a .ckpt of src.train, or an export of src.export"
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(
-        prog="python -m src.codec",
+        prog="jointiq" if INSTALLED else program("codec"),
         description="Compress images with a trained model into .jiq files, and back. A file decodes only with the "
         "model that wrote it; its latents are the same on every machine. Without --checkpoint the models in weights/ "
         "are used, which decode finds by what the file says.",
@@ -47,6 +51,8 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("input", help="a .jiq file, or a folder of them")
     command.add_argument("output", help="the .png file, or the folder of .png files, to write")
 
+    command.add_argument("--overwrite", action="store_true", help="in a folder, also pictures that were not decoded")
+
     command = commands.add_parser("verify", parents=[writer], help="encode, decode and compare, in memory")
     command.add_argument("input", help="an image, or a folder of images")
 
@@ -62,9 +68,10 @@ def main() -> int:
     from jointiq.coding import commands
     from jointiq.evaluation.metrics import psnr
 
-    if arguments.command == "verify":
-        return commands.verify(arguments, psnr)
-    return {"encode": commands.encode, "decode": commands.decode, "info": commands.info}[arguments.command](arguments)
+    run = {"encode": commands.encode, "decode": commands.decode, "info": commands.info}
+    run["verify"] = partial(commands.verify, psnr=psnr)
+    with ended_by_signals():
+        return run[arguments.command](arguments)
 
 
 if __name__ == "__main__":

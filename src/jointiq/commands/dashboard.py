@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Sequence
 
+from jointiq.command_line import program
 from jointiq.errors import UserError, run_cli
 from jointiq.tracking.mode import PROJECT, is_logged_in
 
@@ -13,7 +14,7 @@ from jointiq.tracking.mode import PROJECT, is_logged_in
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, then save the workspace or print it."""
     parser = argparse.ArgumentParser(
-        prog="python -m src.dashboard",
+        prog=program("dashboard"),
         description="Save a W&B workspace with RD curves and anchors, losses, rates, pictures and BD-rate tables.",
         epilog="Needs the package wandb-workspaces and, but for --print, a user who is logged in (wandb login).",
     )

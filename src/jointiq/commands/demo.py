@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jointiq.command_line import TRAIN, override
-from jointiq.configs import CONFIGS
+from jointiq.command_line import TRAIN, override, program
 from jointiq.console import progress_bar
 from jointiq.data.sample import sample_images
 from jointiq.errors import ConfigError, UserError, run_cli
@@ -40,7 +39,7 @@ def train(folder: Path, minutes: float, overrides: Sequence[str] = ()) -> Path:
     command = [*TRAIN, "+experiment=jointiq", "scale=demo", "data=sample"]
     values = [f"lmbda={LMBDA}", override("paths.run_dir", folder.resolve()), override("trainer.max_time", clock)]
     command += [*values, *overrides]
-    code = subprocess.run(command, cwd=CONFIGS.parent, check=False).returncode
+    code = subprocess.run(command, check=False).returncode
     if code == 130:
         raise KeyboardInterrupt
     if code:
@@ -91,7 +90,7 @@ def say(text: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and run the demo."""
-    parser = argparse.ArgumentParser(prog="python -m src.demo", description=__doc__)
+    parser = argparse.ArgumentParser(prog=program("demo"), description=__doc__)
     parser.add_argument("--train-minutes", type=float, default=4.5, metavar="M", help="cap, default: %(default)s")
     parser.add_argument("--output", type=Path, default=Path("results/demo"), metavar="DIR", help="default: %(default)s")
     parser.add_argument("--checkpoint", type=Path, metavar="CKPT", help="skip the training and use this model")

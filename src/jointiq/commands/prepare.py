@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from jointiq.command_line import program
 from jointiq.data.prepare.cutting import Settings
 from jointiq.errors import run_cli
 
@@ -17,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and make the patches."""
     default = Settings()
     parser = argparse.ArgumentParser(
-        prog="python -m src.prepare", description="Cut training patches out of folders of images."
+        prog=program("prepare"), description="Cut training patches out of folders of images."
     )
     parser.add_argument("folders", nargs="+", metavar="SRC", help="folder of images; read with all folders in it")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to make")

@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from jointiq.command_line import program
 from jointiq.console import progress_bar
 from jointiq.errors import ConfigError, run_cli
 from jointiq.evaluation.bd_rate import METHODS
@@ -57,7 +58,7 @@ def report(sources: Sources, output: Path, title: str, packing: Packing, show: S
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and write the report."""
     parser = argparse.ArgumentParser(
-        prog="python -m src.report",
+        prog=program("report"),
         description="Write one HTML file with RD plots, BD-rates, tables, per-image plots, and a viewer that compares "
         "decoded pictures at equal rate. Beside it: the plots as PNG and SVG, the points as CSV.",
         epilog="Pictures are there where src.evaluate and src.anchors ran with pictures=DIR.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from jointiq.command_line import program
 from jointiq.errors import UserError, run_cli
 from jointiq.runs.status import read_folders, status_table
 
@@ -12,7 +13,7 @@ from jointiq.runs.status import read_folders, status_table
 def main() -> int:
     """Run the command line; returns its exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m src.status",
+        prog=program("status"),
         description="A table of runs: done, running, failed, cut (the same command goes on) or waiting; steps, bpp and "
         "PSNR of the last validation, time left.",
     )

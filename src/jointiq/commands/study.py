@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jointiq.errors import ConfigError, run_cli
+from jointiq.command_line import program
+from jointiq.configs import EXPERIMENTS
+from jointiq.errors import ConfigError, UserError, run_cli
 from jointiq.studies.plan import SCALES, read_study, study_names
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ exit code: 0 done, 1 a training failed, 2 a value or file that cannot be used, 1
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m src.study",
+        prog=program("study"),
         description="Run a table or figure of the papers again.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -53,6 +55,8 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and run the study."""
     given = _parser().parse_intermixed_args(arguments)
+    if not EXPERIMENTS.is_dir():
+        raise UserError("studies are run in a checkout of the project: an installed package has no experiments/")
     if given.name is None:
         print("studies:")
         for name in study_names():

@@ -1,47 +1,118 @@
-"""Image files in and out: 8-bit RGB arrays, clear errors for everything else."""
+"""Image files in and out: 8-bit sRGB arrays, clear errors for everything else."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
+from jointiq.data.samples import is_deep, to_srgb
 from jointiq.errors import DataError
-from jointiq.files import atomic_path
+from jointiq.files import atomic_path, list_files
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".tif", ".tiff")
+#: Files that a folder of images is taken to hold.
+SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".jp2", ".j2k", ".avif", ".heic",
+    ".heif",
+)  # fmt: skip
 
 _ALLOWED = "allowed: 8-bit RGB or grey, without transparency"
-_READ_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+#: Where a file says how many bits its samples have.
+_HEAD = 1 << 16
+#: What a camera's orientation asks for (EXIF 2.3, tag 0x0112).
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+#: What every picture of :func:`write_png` says of itself.
+_SOFTWARE = "JointIQ-Net"
 
 
-def read_image(path: str | Path) -> NDArray[np.uint8]:
-    """The image in ``path`` as (height, width, 3) RGB.
+def _ignore(_note: str) -> None:
+    pass
+
+
+def read_image(path: str | Path, note: Callable[[str], object] = _ignore) -> NDArray[np.uint8]:
+    """The image in ``path`` as (height, width, 3) sRGB.
 
     Grey, two-level and palette images are converted; so are images with an alpha channel that is opaque everywhere. The
-    orientation a camera has noted is applied.
+    orientation a camera has noted is applied. Colours of another profile become those of sRGB.
+
+    Args:
+        note: called with what has been done to the colours, if anything has, such as "Display P3 to sRGB".
 
     Raises:
         DataError: no such file, not an image, damaged, more than 8 bits a sample, transparent, animated, or in another
             colour space.
     """
-    with _open(path) as image:
-        _refuse_deep(path, image)
+    with _open(path) as image, _damaged(path):
+        with open(path, "rb") as file:
+            head = file.read(_HEAD)
+        if is_deep(image, head):
+            raise DataError(f"{path} has more than 8 bits a sample; {_ALLOWED}")
         frames = getattr(image, "n_frames", 1)
         if frames > 1 and image.format != "MPO":
             raise DataError(f"{path} has {frames} frames; allowed: one")
-        try:
-            upright = ImageOps.exif_transpose(image)
-            upright.load()
-        except _READ_ERRORS as error:
-            raise DataError(f"{path} is damaged: {error}") from error
-        return np.array(_to_rgb(path, upright), dtype=np.uint8)
+        return _to_array(image, str(path), note)
+
+
+def to_array(image: Image.Image) -> NDArray[np.uint8]:
+    """An image in memory as :func:`read_image` gives it from a file.
+
+    Raises:
+        DataError: as there.
+    """
+    with _damaged("the image"):
+        if is_deep(image, b""):
+            raise DataError(f"the image has more than 8 bits a sample; {_ALLOWED}")
+        return _to_array(image, "the image", _ignore)
+
+
+def _to_array(image: Image.Image, name: str, note: Callable[[str], object]) -> NDArray[np.uint8]:
+    # Of the tags nothing but the orientation is read: others may be of any sort. TIFF is turned when it is loaded.
+    turn = _turn(image)
+    image.load()
+    if image.format == "TIFF":
+        turn = _turn(image)
+    opaque = _opaque(image, name)
+    rgb = to_srgb(opaque, note)
+    return np.array(rgb if turn is None else rgb.transpose(turn), dtype=np.uint8)
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    try:
+        return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:
+        # A parser of a third party, on whatever a camera or an editor has left: then nothing says which way is up.
+        return None
+
+
+def _opaque(image: Image.Image, name: str) -> Image.Image:
+    """The image as RGB or L, if it is opaque."""
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        alpha = np.asarray(image.convert("RGBA"))[..., 3]
+        if alpha.min() < 255:
+            raise DataError(f"{name} is transparent in places; {_ALLOWED}")
+    elif image.mode not in ("RGB", "RGBX", "YCbCr", "L", "1", "P"):
+        raise DataError(f"{name} has colour mode {image.mode}; {_ALLOWED}")
+    plain = image.convert("L" if image.mode in ("L", "LA") else "RGB")
+    # A conversion forgets where the image is from.
+    plain.info, plain.format = image.info, image.format
+    return plain
 
 
 def pixel_hash(image: NDArray[np.uint8]) -> str:
@@ -73,12 +144,28 @@ def write_png(path: str | Path, array: NDArray[np.uint8]) -> None:
     Raises:
         UserError: the file cannot be written.
     """
+    written_by = PngInfo()
+    written_by.add_text("Software", _SOFTWARE)
     with atomic_path(path) as temporary:
-        Image.fromarray(array).save(temporary, format="PNG")
+        Image.fromarray(array).save(temporary, format="PNG", pnginfo=written_by)
 
 
-def list_images(folder: str | Path, pattern: str = "**/*") -> list[Path]:
+def is_ours(path: str | Path) -> bool:
+    """Tell whether a file is a picture of :func:`write_png`."""
+    try:
+        with _open(path) as image:
+            return image.info.get("Software") == _SOFTWARE
+    except DataError:
+        return False
+
+
+def list_images(
+    folder: str | Path, pattern: str = "**/*", locked: Callable[[OSError], object] | None = None
+) -> list[Path]:
     """Image files in ``folder`` that match the glob ``pattern``, sorted; hidden ones are left out.
+
+    Args:
+        locked: called for each subfolder that cannot be looked into; without it, that is an error.
 
     Raises:
         DataError: no such folder, or no image in it; names folder, pattern and count.
@@ -86,59 +173,67 @@ def list_images(folder: str | Path, pattern: str = "**/*") -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder (pattern {pattern!r}, 0 images)")
-    try:
-        matches = sorted(path for path in folder.glob(pattern) if path.is_file())
-    except (ValueError, NotImplementedError) as error:
-        raise DataError(f"{folder}: pattern {pattern!r} cannot be used: {error}") from error
-    images = [
-        path
-        for path in matches
-        if path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
+    files = list_files(folder, pattern) if locked is None else list_files(folder, pattern, locked)
+    images = [path for path in files if path.suffix.lower() in SUFFIXES]
     if not images:
         raise DataError(
-            f"{folder}: 0 images match pattern {pattern!r} ({len(matches)} other files do); "
+            f"{folder}: 0 images match pattern {pattern!r} ({len(files)} other files do); "
             f"allowed: {' '.join(suffix[1:] for suffix in SUFFIXES)}"
         )
     return images
 
 
-def _open(path: str | Path) -> Image.Image:
+@contextmanager
+def _open(path: str | Path) -> Iterator[Image.Image]:
+    """An opened image file, without Pillow's warnings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with _identified(path) as image:
+            yield image
+
+
+def _identified(path: str | Path) -> Image.Image:
     try:
         return Image.open(path)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except UnidentifiedImageError as error:
+        if _is_heif(path):
+            return _open_heif(path)
         raise DataError(f"{path} is not an image that can be read; {_ALLOWED}") from error
-    except _READ_ERRORS as error:
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    except Exception as error:
         raise DataError(f"{path} cannot be read: {error}") from error
 
 
-def _refuse_deep(path: str | Path, image: Image.Image) -> None:
-    """Refuse more than 8 bits a sample, which Pillow would cut to 8 without a word for colour images."""
-    deep = image.mode.startswith(("I", "F"))
-    for tile in getattr(image, "tile", ()):
-        deep = deep or any(_is_deep(value) for value in _flat(tile[3]))
-    if deep:
-        raise DataError(f"{path} has more than 8 bits a sample; {_ALLOWED}")
+def _is_heif(path: str | Path) -> bool:
+    with open(path, "rb") as file:
+        head = file.read(12)
+    return head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 
 
-def _is_deep(argument: Any) -> bool:
-    # Raw modes such as "RGB;16B", or the largest sample value of a PPM file.
-    if isinstance(argument, str):
-        return ";16" in argument or ";12" in argument
-    return isinstance(argument, int) and 255 < argument <= 65535
+def _open_heif(path: str | Path) -> Image.Image:
+    try:
+        from pillow_heif import HeifImageFile
+    except ImportError as error:
+        raise DataError(
+            f"{path} is a HEIC image, which needs the package pillow-heif; allowed: pip install pillow-heif, or "
+            "another format"
+        ) from error
+    try:
+        image: Image.Image = HeifImageFile(path)
+    except Exception as error:
+        raise DataError(f"{path} is damaged: {error}") from error
+    return image
 
 
-def _flat(arguments: Any) -> tuple[Any, ...]:
-    return arguments if isinstance(arguments, tuple) else (arguments,)
-
-
-def _to_rgb(path: str | Path, image: Image.Image) -> Image.Image:
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        alpha = np.asarray(image.convert("RGBA"))[..., 3]
-        if alpha.min() < 255:
-            raise DataError(f"{path} is transparent in places; {_ALLOWED}")
-    elif image.mode not in ("RGB", "L", "1", "P"):
-        raise DataError(f"{path} has colour mode {image.mode}; {_ALLOWED}")
-    return image.convert("RGB")
+@contextmanager
+def _damaged(name: str | Path) -> Iterator[None]:
+    """Turn whatever a parser of a third party raises into one line."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"{name} is damaged: {error}") from error

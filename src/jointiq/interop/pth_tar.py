@@ -7,6 +7,7 @@ a file is complete, and it opens with ``torch.load(weights_only=True)``.
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from torch import nn
 
 from jointiq.coding.fingerprint import fingerprint
 from jointiq.coding.load import load_model
-from jointiq.files import atomic_path
+from jointiq.files import write_bytes
 from jointiq.models.base import LearnedCodec
 from jointiq.models.compressai_codec import CompressAICodec
 
@@ -37,6 +38,7 @@ def write_pth_tar(model: LearnedCodec, path: str | Path) -> bytes:
     if isinstance(model, CompressAICodec) and model.enhancer is None:
         source = model.net
     state = {name: value.detach().cpu().contiguous() for name, value in source.state_dict().items()}
-    with atomic_path(path) as temporary:
-        torch.save(state, temporary)
+    written = io.BytesIO()
+    torch.save(state, written)
+    write_bytes(path, written.getvalue())
     return fingerprint(load_model(path))

@@ -31,7 +31,7 @@ class _InTools(LearnedCodec):
 
     @classmethod
     def from_state_dict(cls, state_dict: Mapping[str, Tensor]) -> Self:
-        """As in :class:`LearnedCodec`.
+        """Return the model that a state dict belongs to.
 
         Raises:
             UserError: not a state dict of this model.

@@ -1,0 +1,69 @@
+"""The three functions of ``import jointiq``: load a model, encode an image to bytes, decode it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from jointiq.coding import shipped
+from jointiq.coding.image_codec import decode_image, encode_image
+from jointiq.coding.load import load_model
+from jointiq.data.images import to_array
+from jointiq.errors import DataError
+from jointiq.models.base import LearnedCodec
+
+_decoders = shipped.Decoders()
+
+
+def load(model: str | Path, device: torch.device | str = "cpu") -> LearnedCodec:
+    """Return a trained model, in evaluation mode on ``device``.
+
+    It is a ``compressai.models.CompressionModel``: ``model(x)`` gives ``x_hat`` and ``likelihoods``,
+    ``model.compress(x)`` and ``model.decompress(strings, shape)`` the strings and back, ``x`` (B, 3, H, W) in [0, 1].
+
+    Args:
+        model: the name of one that comes with the package (``"q1"``, the smallest files, to ``"q4"``), or the path of a
+            training checkpoint, an export, or a ``.pth.tar`` of CompressAI's image models.
+
+    Raises:
+        jointiq.errors.UserError: there is no such model, or its file cannot be used. Nothing in a file is executed.
+    """
+    named = next((one for one in shipped.shipped_models() if one.name == model), None)
+    return load_model(model, device) if named is None else shipped.load_shipped(named, device)
+
+
+def encode(model: LearnedCodec, image: Image.Image | NDArray[np.uint8]) -> bytes:
+    """Return the ``.jiq`` file that ``image`` makes, whole: ``8 * len(data) / (H * W)`` is its bits per pixel.
+
+    Args:
+        model: of :func:`load`.
+        image: a PIL image, which is treated as one from a file (grey and palette become RGB, a colour profile becomes
+            sRGB, the orientation of a camera is applied), or an RGB array (H, W, 3) of uint8.
+
+    Raises:
+        jointiq.errors.DataError: transparent, more than 8 bits a sample, too large, or no image at all.
+    """
+    if isinstance(image, Image.Image):
+        return encode_image(model, to_array(image), estimate=False).data
+    array = np.asarray(image)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
+        shape = "x".join(map(str, array.shape))
+        raise DataError(f"an array of {array.dtype}, {shape}, is no image; allowed: uint8, (height, width, 3)")
+    return encode_image(model, array, estimate=False).data
+
+
+def decode(data: bytes, model: LearnedCodec | None = None) -> Image.Image:
+    """Return the picture in a whole ``.jiq`` file as a PIL image; ``numpy.asarray(picture)`` is (H, W, 3) uint8.
+
+    Args:
+        model: what the file was encoded with; None: one that comes with the package, found by the fingerprint in the
+            file, on the CPU, and kept for the next file.
+
+    Raises:
+        jointiq.errors.BitstreamError: the file is damaged, or was written by another model.
+    """
+    return Image.fromarray(decode_image(_decoders.of(data) if model is None else model, data).image)

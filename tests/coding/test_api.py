@@ -1,0 +1,122 @@
+"""``jointiq.load``, ``encode`` and ``decode``: what a notebook calls."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import jointiq
+from jointiq.coding import api, shipped
+from jointiq.coding.export import write_export
+from jointiq.coding.image_codec import decode_image, encode_image
+from jointiq.errors import BitstreamError, DataError, UserError
+from tests.shipped_folder import make_folder
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def weights(living, monkeypatch, tmp_path):
+    """A shipped folder of two models."""
+    monkeypatch.setattr(shipped, "WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr(api, "_decoders", shipped.Decoders())
+    return make_folder(tmp_path / "weights", {1: living(seed=1), 2: living(seed=2)})
+
+
+@pytest.mark.parametrize("kind", [Image.fromarray, np.array], ids=["PIL", "array"])
+def test_there_and_back(weights, living, picture, kind):
+    image = picture(50, 77)
+    data = jointiq.encode(jointiq.load("q2"), kind(image))
+    assert data == encode_image(living(seed=2), image).data
+    decoded = jointiq.decode(data)
+    assert isinstance(decoded, Image.Image)
+    assert np.array_equal(np.asarray(decoded), decode_image(living(seed=2), data).image)
+
+
+def test_a_model_of_ones_own(weights, living, picture, tmp_path):
+    write_export(living(seed=5), tmp_path / "mine.safetensors")
+    model = jointiq.load(tmp_path / "mine.safetensors")
+    data = jointiq.encode(model, picture(33, 29))
+    with pytest.raises(BitstreamError, match=r"none of the shipped ones.*decode\(data, model\)"):
+        jointiq.decode(data)
+    assert jointiq.decode(data, model).size == (29, 33)
+    with pytest.raises(BitstreamError, match="was written by the model"):
+        jointiq.decode(data, jointiq.load("q1"))
+
+
+def test_each_shipped_model_is_loaded_once(weights, picture, monkeypatch):
+    loaded = []
+    load = shipped.load_shipped
+    monkeypatch.setattr(shipped, "load_shipped", lambda *given: loaded.append(given[0].name) or load(*given))
+    data = [jointiq.encode(jointiq.load(name), picture(20, 20)) for name in ("q1", "q2")]
+    loaded.clear()
+    for one in (*data, *data):
+        jointiq.decode(one)
+    assert loaded == ["q1", "q2"]
+
+
+def test_a_pil_image_is_treated_as_one_from_a_file(weights, picture):
+    model = jointiq.load("q1")
+    grey = Image.fromarray(picture(20, 30)).convert("L")
+    assert jointiq.encode(model, grey) == jointiq.encode(model, np.array(grey.convert("RGB")))
+    turned = Image.fromarray(picture(20, 30))
+    turned.getexif()[0x0112] = 6
+    assert jointiq.decode(jointiq.encode(model, turned)).size == (20, 30)
+    with pytest.raises(DataError, match="the image is transparent"):
+        jointiq.encode(model, Image.new("RGBA", (20, 20)))
+    with pytest.raises(DataError, match="the image has more than 8 bits"):
+        jointiq.encode(model, Image.fromarray(np.zeros((20, 20), np.uint16)))
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.zeros((8, 8, 3)), np.zeros((8, 8), np.uint8), np.zeros((3, 8, 8), np.uint8), np.zeros((0, 8, 3), np.uint8)],
+    ids=["float", "grey", "channels first", "empty"],
+)
+def test_arrays_that_are_no_images(weights, array):
+    with pytest.raises(DataError, match=r"allowed: uint8, \(height, width, 3\)"):
+        jointiq.encode(jointiq.load("q1"), array)
+
+
+def test_no_such_model(weights):
+    with pytest.raises(UserError, match="q9: no such checkpoint"):
+        jointiq.load("q9")
+
+
+def test_compressai_contract(weights, picture):
+    model = jointiq.load("q1")
+    x = torch.from_numpy(picture(64, 64)).permute(2, 0, 1)[None] / 255
+    with torch.no_grad():
+        out = model(x)
+    coded = model.compress(x)
+    decoded = model.decompress(coded["strings"], coded["shape"])
+    assert set(out["likelihoods"]) == {"y", "z"}
+    assert torch.allclose(decoded["x_hat"], out["x_hat"].clamp(0, 1), atol=1e-4)
+
+
+def test_the_import_is_light():
+    program = (
+        "import sys, jointiq; print('torch' in sys.modules, sorted(set(dir(jointiq)) & {'load', 'encode', 'decode'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False ['decode', 'encode', 'load']\n"
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = jointiq.nothing
+
+
+@pytest.mark.skipif(not shipped.shipped_models(), reason="no models are shipped")
+def test_the_page_of_examples(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    first, *blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(block, names)
+    exec(first, names)
+    said = capsys.readouterr().out
+    assert re.search(r"q2: \d+ bytes, 0\.\d+ bpp, PSNR [23]\d\.\d+ dB", said)

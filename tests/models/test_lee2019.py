@@ -84,7 +84,7 @@ def test_y1_sees_known_y1_alone_and_y2_sees_none(scan: str, picture) -> None:
     y, z = latents["y"], latents["z"]
     height, width = y.shape[-2:]
     order = torch.zeros(height, width, dtype=torch.long)
-    for step, run in enumerate(model.scan.runs(height, width)):
+    for step, run in enumerate(model.scan.steps(height, width)):
         order[run.index()] = step
     for at in ((0, 0), (3, 4), (height - 1, width - 1)):
         first, second = changed(model, y, z, at, slice(0, M1)).split([M1, M2])

@@ -14,6 +14,13 @@ _NOT_HASHED = ("paths", "logger", "callbacks", "ckpt_path", "rerun", "resume", "
 _NOT_HASHED_TRAINER = ("accelerator", "devices", "strategy", "num_nodes")
 _NOT_HASHED_OPTIM = ("compile",)
 _NOT_HASHED_DATA = ("num_workers", "preload_mb", "at_paper_scale")
+# The entropy model that a model had before there was a choice: runs of today find the folders of earlier versions.
+_FIRST_ENTROPY_MODELS = {
+    "balle2017": "factorized",
+    "coarse_to_fine": "coarse_to_fine",
+    "jointiq": "context",
+    "lee2019_hybrid": "hybrid",
+}
 
 
 def run_key(cfg: DictConfig) -> str:
@@ -26,6 +33,9 @@ def run_key(cfg: DictConfig) -> str:
     skipped = {"trainer": _NOT_HASHED_TRAINER, "optim": _NOT_HASHED_OPTIM, "data": _NOT_HASHED_DATA}
     for group, keys in skipped.items():
         parts[group] = {key: value for key, value in parts[group].items() if key not in keys}
+    model = parts["model"]
+    if model.get("entropy_model") == _FIRST_ENTROPY_MODELS.get(model["name"]):
+        model.pop("entropy_model", None)
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:8]
     return f"lmbda{cfg.lmbda:g}_seed{cfg.seed}_{digest}"
 

@@ -11,7 +11,7 @@ import torch
 from jointiq.bitstream.container import Container
 from jointiq.coding.export import write_export
 from jointiq.coding.image_codec import encode_image
-from jointiq.entropy_models.integer.context import ExactEntropyModel
+from jointiq.entropy_models.integer.context import IntegerContextModel
 from jointiq.entropy_models.integer.recorder import LATENT_MAX
 from jointiq.errors import BitstreamError, UserError
 from jointiq.models.base import bits
@@ -147,7 +147,7 @@ def test_batches_are_coded_image_by_image(living, latents):
 def test_stored_integers_give_the_same_model(living, latents):
     model = living()
     stored = {name: tensor.clone() for name, tensor in model.exact.tensors().items()}
-    again = ExactEntropyModel(model.config, stored)
+    again = IntegerContextModel(model.config, stored)
     y_hat, z_hat = latents(model)
     assert code(again, y_hat, z_hat) == code(model.exact, y_hat, z_hat)
     assert {tensor.dtype for tensor in stored.values()} == {torch.int16, torch.int64, torch.uint8, torch.int32}

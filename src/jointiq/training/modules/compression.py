@@ -12,11 +12,11 @@ from typing import Any
 
 import lightning
 import torch
-from compressai.models import CompressionModel
 from lightning.pytorch.callbacks import Timer
 from torch import Tensor, nn
 
 from jointiq.errors import ConfigError, UserError
+from jointiq.models.base import LearnedCodec
 from jointiq.training.callbacks.stop import leaves_out_validation
 from jointiq.training.modules.crops import Crops
 from jointiq.training.modules.losses import MS_SSIM_SIDE, RateDistortionLoss, ms_ssim, psnr, to_8bit
@@ -44,7 +44,7 @@ class CompressionModule(lightning.LightningModule):
 
     def __init__(
         self,
-        net: CompressionModel,
+        net: LearnedCodec,
         criterion: RateDistortionLoss,
         schedule: Schedule,
         lr: float,
@@ -78,19 +78,29 @@ class CompressionModule(lightning.LightningModule):
         """Loss of a batch of patches, (B, 3, H, W) in [0, 1]."""
         size = (batch.shape[-2], batch.shape[-1])
         crops = None if self.crop is None else Crops.random(len(batch), size, self.crop)
-        loss, x_hat, parts = self.training_loss(batch, crops)
         target = batch if crops is None else crops.pixels(batch)
+        loss, x_hat, parts = self.training_loss(batch, target, crops)
         values = {f"train/{key}": value for key, value in parts.items()}
         values["train/psnr"] = psnr(target, x_hat.detach().float()).mean()
         values["lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.log_dict(values, batch_size=batch.shape[0])
         return loss
 
-    def training_loss(self, batch: Tensor, crops: Crops | None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Loss (scalar, with its gradient), final output (of the crops, where there are any), and values to log."""
-        output = self.net(batch) if crops is None else self.net(batch, cut=crops.pixels)
+    def training_loss(
+        self, batch: Tensor, target: Tensor, crops: Crops | None
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Return loss (scalar, with its gradient), final output and values to log.
+
+        Args:
+            batch: patches, whole.
+            target: what the final output is to be: the patches, or their crops.
+            crops: what the enhancer sees of each patch; None: all.
+        """
+        output = self.net.compression(batch)
+        x_mid = output["x_mid"] if crops is None else crops.pixels(output["x_mid"])
+        output["x_hat"] = self.net.enhance(x_mid)
         with torch.autocast(self.device.type, enabled=False):
-            terms = self.criterion(output, batch, crops)
+            terms = self.criterion(output, target, crops)
             values = {"loss": terms.loss.detach(), "bpp": terms.bpp, "bpp_y": terms.bpp_y, "bpp_z": terms.bpp_z}
             loss = terms.loss
             if self.has_quantiles:
@@ -185,7 +195,7 @@ class EnhancementModule(CompressionModule):
         ConfigError: the network has no enhancer.
     """
 
-    def __init__(self, net: CompressionModel, *args: Any, **options: Any) -> None:
+    def __init__(self, net: LearnedCodec, *args: Any, **options: Any) -> None:
         super().__init__(net, *args, **options)
         if self.net.enhancer is None:
             raise ConfigError("enhancer.name", None, "an enhancer, because this stage trains nothing else")
@@ -194,20 +204,21 @@ class EnhancementModule(CompressionModule):
         self.train()
 
     def train(self, mode: bool = True) -> EnhancementModule:
-        """As in ``nn.Module``, but for the frozen part."""
+        """Switch all but the frozen part."""
         super().train(mode)
         self.net.eval()
         self.net.enhancer.train(mode)
         return self
 
-    def training_loss(self, batch: Tensor, crops: Crops | None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """As in :class:`CompressionModule`, without rates: they do not change."""
+    def training_loss(
+        self, batch: Tensor, target: Tensor, crops: Crops | None
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Return the same without rates: they do not change."""
         with torch.no_grad():
-            latents = self.net.latents(batch)
-        size = (batch.shape[-2], batch.shape[-1])
-        x_hat, _ = self.net.reconstruct_from(latents, size, None if crops is None else crops.pixels)
+            x_mid = self.net.synthesise(self.net.latents(batch), (batch.shape[-2], batch.shape[-1]))
+        x_hat = self.net.enhance(x_mid if crops is None else crops.pixels(x_mid))
         with torch.autocast(self.device.type, enabled=False):
-            loss = self.criterion.distortion_term(x_hat, batch if crops is None else crops.pixels(batch))
+            loss = self.criterion.distortion_term(x_hat, target)
         return loss, x_hat, {"loss": loss.detach()}
 
 

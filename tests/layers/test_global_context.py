@@ -183,23 +183,23 @@ def test_exact_form_equals_python_integers_both_ways(name, grid, K):
     expected = naive_exact(context, name, y_hat)
     grid_values = y_hat.permute(1, 2, 0).contiguous()
 
-    context.start(*grid)
-    context.write_grid(grid_values)
-    assert torch.equal(torch.stack([context.read(run) for run in grid_rows(*grid)]), expected)
+    state = context.begin(*grid)
+    state.write_grid(grid_values)
+    assert torch.equal(torch.stack([state.read(run) for run in grid_rows(*grid)]), expected)
 
-    context.start(*grid)
+    state = context.begin(*grid)
     for run in module.scan.steps(*grid):
-        assert torch.equal(context.read(run), expected[run.index()])
-        context.write(run, grid_values[run.index()])
+        assert torch.equal(state.read(run), expected[run.index()])
+        state.write(run, grid_values[run.index()])
 
 
 @pytest.mark.parametrize("name", SCANS)
 def test_exact_form_follows_the_float_one(name):
     module, y_hat = make(name, M=4, min_known=30, psi=1.0), latent(12, 20, M=4)
     context = IntegerGlobalContext.quantise(module)
-    context.start(12, 20)
-    context.write_grid(y_hat[0].permute(1, 2, 0).long().contiguous())
-    exact = torch.stack([context.read(run) for run in grid_rows(12, 20)]).permute(2, 0, 1) / ONE
+    state = context.begin(12, 20)
+    state.write_grid(y_hat[0].permute(1, 2, 0).long().contiguous())
+    exact = torch.stack([state.read(run) for run in grid_rows(12, 20)]).permute(2, 0, 1) / ONE
     expected = module(y_hat)[0].detach().double()
     # y_bar is held in steps of 1/64.
     assert (exact - expected).abs().max() < 0.05

@@ -22,7 +22,7 @@ def test_round_trip(size, phase):
     with torch.inference_mode():
         latents = {name: value[0].long() for name, value in model.latents(torch.rand(1, 3, *size)).items()}
     decoded = model.exact.decode(segments(model.exact, latents), size)
-    assert list(decoded) == [*model.SIDE, "y"]
+    assert list(decoded) == [*model.side, "y"]
     for name, latent in latents.items():
         assert decoded[name].dtype == torch.int64 and torch.equal(decoded[name], latent)
 

@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from jointiq.entropy_models.integer.storage import float_weights, pack_layers, restore_layer, unpack_layers
+from jointiq.entropy_models.integer.storage import pack_layers, unpack_layers
 from jointiq.layers.integer_layers import IntegerLinear
 
 
@@ -25,10 +25,11 @@ def test_floats_are_what_the_integers_stand_for():
     torch.manual_seed(0)
     for layer in (nn.Conv2d(3, 4, 3), nn.ConvTranspose2d(3, 4, 5, stride=2)):
         tensors = pack_layers("f", {"a": IntegerLinear.of_layer(layer)})
-        weight, bias = float_weights(tensors, "f.a")
+        integers = unpack_layers(tensors)["f"]["a"]
+        weight, bias = integers.floats()
         assert weight.shape == (4, 3 * layer.kernel_size[0] ** 2) and bias.shape == (4,)
         before = layer.weight.detach().clone()
-        restore_layer(layer, tensors, "f.a")
+        integers.restore(layer)
         assert (layer.weight - before).abs().max() < before.abs().max() / 2**12
         # Integers of the restored layer are the same integers.
         assert torch.equal(pack_layers("f", {"a": IntegerLinear.of_layer(layer)})["f.a.weight"], tensors["f.a.weight"])

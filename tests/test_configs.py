@@ -70,7 +70,18 @@ def _options(group: str) -> list[str]:
     "choice",
     [
         f"{group}={option}"
-        for group in ("enhancer", "distortion", "trainer", "logger", "rates", "optim", "callbacks", "model", "entropy_model", "stage")
+        for group in (
+            "enhancer",
+            "distortion",
+            "trainer",
+            "logger",
+            "rates",
+            "optim",
+            "callbacks",
+            "model",
+            "entropy_model",
+            "stage",
+        )
         for option in _options(group)
     ],
 )

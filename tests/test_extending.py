@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -36,10 +37,16 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def python(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in a copy of the project, on the copy's own code."""
+    environment = {**os.environ, "PYTHONPATH": f"{folder / 'src'}{os.pathsep}{folder}"}
+    return subprocess.run([sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True)
+
+
 def run(folder: Path, line: str, *more: str) -> str:
     words = shlex.split(line)
     assert words[:2] == ["python", "-m"]
-    done = subprocess.run([sys.executable, *words[1:], *more], cwd=folder, capture_output=True, text=True)
+    done = python(folder, *words[1:], *more)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -62,12 +69,12 @@ def test_an_enhancer_is_added_as_the_page_says(copy: Path) -> None:
     write(copy, "An enhancer")
     code = """
 import torch
-from omegaconf import OmegaConf
+from jointiq.configs import compose
 from jointiq.enhancers import build_enhancer
-network = build_enhancer(OmegaConf.load("conf/enhancer/one_conv.yaml"))
+network = build_enhancer(compose("train", ["enhancer=one_conv"]).enhancer)
 print(tuple(network(torch.zeros(1, 3, 5, 7)).shape), sum(p.numel() for p in network.parameters()))
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=copy, capture_output=True, text=True)
+    done = python(copy, "-c", code)
     # 5 * 5 * 3 * 3 weights and 3 biases.
     assert done.stdout == "(1, 3, 5, 7) 228\n", done.stderr
 

@@ -3,8 +3,9 @@ import pytest
 import torch
 from compressai.entropy_models import EntropyBottleneck
 
-from jointiq.entropy_models import factorized
-from jointiq.entropy_models.factorized import CDF_BITS, IntegerFactorized, IntegerTable, FactorizedDensity, integer_cdf
+from jointiq.entropy_models.factorized import FactorizedDensity, integer_cdf
+from jointiq.entropy_models.integer import factorized
+from jointiq.entropy_models.integer.factorized import CDF_BITS, IntegerFactorized, IntegerTable
 from jointiq.errors import BitstreamError, ModelError
 from jointiq.models.base import bits
 
@@ -81,7 +82,7 @@ def test_table_does_not_depend_on_threads_or_on_the_precision_around_it(density)
 
 def test_the_twin_costs_what_the_density_says(density):
     y = draw(density, 40, 50)
-    recorder = IntegerFactorized.quantise(density).record({"y": y})["y"]
+    recorder = IntegerFactorized({"cdf": integer_cdf(density)}).record({"y": y})["y"]
     estimate = bits(density(y[None].float())).item()
     assert recorder.bits() == pytest.approx(estimate, rel=0.002)
     assert 8 * len(recorder.encode()) == pytest.approx(recorder.bits(), rel=0.002)
@@ -92,7 +93,7 @@ def test_round_trip(density, monkeypatch, step_symbols):
     monkeypatch.setattr(factorized, "STEP_SYMBOLS", step_symbols)
     y = draw(density, 7, 5)
     y[0, 0, :4] = torch.tensor([5000, -5000, (1 << 23) - 1, 1 - (1 << 23)])
-    exact = IntegerFactorized.quantise(density)
+    exact = IntegerFactorized({"cdf": integer_cdf(density)})
     data = exact.record({"y": y})["y"].encode()
     assert torch.equal(exact.decode({"y": data}, (7 * 16 - 3, 5 * 16 - 15))["y"], y)
     again = IntegerFactorized(exact.tensors())

@@ -1,7 +1,11 @@
 import pytest
 import torch
 
-from jointiq.layers.hyper_space_to_depth import DepthToSpaceSynthesis, IntegerDepthToSpaceSynthesis, SpaceToDepthAnalysis
+from jointiq.layers.hyper_space_to_depth import (
+    DepthToSpaceSynthesis,
+    IntegerDepthToSpaceSynthesis,
+    SpaceToDepthAnalysis,
+)
 from jointiq.layers.integer_layers import ONE
 
 SIZES = [(1, 1), (1, 4), (5, 2), (7, 9)]

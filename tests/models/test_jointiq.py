@@ -129,7 +129,10 @@ def test_what_is_switched_off_is_not_there():
     without_context = build_model({**SMALL, "global_context": False})
     assert without_context.entropy_model.global_context is None
     assert without_context.entropy_model.estimator.mprm.reduce[0].in_channels == 9 * 6
-    assert build_model({**SMALL, "G": 1, "global_context": False}).entropy_model.estimator.preliminary.out_channels == 2 * 6
+    assert (
+        build_model({**SMALL, "G": 1, "global_context": False}).entropy_model.estimator.preliminary.out_channels
+        == 2 * 6
+    )
 
 
 @pytest.mark.parametrize(

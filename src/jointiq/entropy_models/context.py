@@ -1,12 +1,12 @@
 """The context-adaptive entropy model (JointIQ-Net sections 3.2 and 4; with G = 1 and without c''', MPRM: Lee 2019).
 
-    y --> round --> y_hat --> known 4x4 window c''  ----+
-                      |   --> global context c''' ------+--> f (+ MPRM) --> mixture of G Gaussians p(y_hat)
-                     h_a                                |
-                      |                                 |
-                      +--> z --> round --> z_hat --> h_s --> c' 4x4 window
-                                             |
-                                       p(z_hat): zero-mean Gaussian a channel
+y --> round --> y_hat --> known 4x4 window c''  ----+
+                  |   --> global context c''' ------+--> f (+ MPRM) --> mixture of G Gaussians p(y_hat)
+                 h_a                                |
+                  |                                 |
+                  +--> z --> round --> z_hat --> h_s --> c' 4x4 window
+                                         |
+                                   p(z_hat): zero-mean Gaussian a channel
 """
 
 from __future__ import annotations

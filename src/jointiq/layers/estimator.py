@@ -145,7 +145,9 @@ class EstimatorState:
         _, height, width = c_prime.shape
         windows = pad_window(c_prime[None])[0].permute(1, 2, 0).contiguous()
         # Row by row, because all windows of a large image together would fill gigabytes.
-        rows = (step.view(windows, 0, 0, (WINDOW, 1, 0), values=WINDOW * network.M) for step in grid_rows(height, width))
+        rows = (
+            step.view(windows, 0, 0, (WINDOW, 1, 0), values=WINDOW * network.M) for step in grid_rows(height, width)
+        )
         self.from_hyper = torch.stack([row.transpose(0, 1).flatten(1) @ network.hyper_weight for row in rows])
         self.known = torch.zeros_like(windows)
 

@@ -96,9 +96,15 @@ def test_every_part_has_a_say_in_the_bits(living, latents):
     assert model.exact.encode_y(y_hat, other) != before
     assert not changed_bits(living(), y_hat, z_hat, lambda model: None)
     assert changed_bits(living(), y_hat, z_hat, lambda model: model.entropy_model.global_context.psi[:, 0, 6].add_(1))
-    assert changed_bits(living(), y_hat, z_hat, lambda model: model.entropy_model.estimator.hidden.weight[0, 0].add_(0.3))
-    assert changed_bits(living(), y_hat, z_hat, lambda model: model.entropy_model.h_s.deconvs[0].weight[0, 0, 2, 2].add_(0.3))
-    assert changed_bits(living(), y_hat, z_hat, lambda model: model.entropy_model.estimator.mprm.expand[1].bias[0].add_(0.3))
+    assert changed_bits(
+        living(), y_hat, z_hat, lambda model: model.entropy_model.estimator.hidden.weight[0, 0].add_(0.3)
+    )
+    assert changed_bits(
+        living(), y_hat, z_hat, lambda model: model.entropy_model.h_s.deconvs[0].weight[0, 0, 2, 2].add_(0.3)
+    )
+    assert changed_bits(
+        living(), y_hat, z_hat, lambda model: model.entropy_model.estimator.mprm.expand[1].bias[0].add_(0.3)
+    )
     model = living()
     z = model.exact.encode_z(z_hat)
     with torch.no_grad():

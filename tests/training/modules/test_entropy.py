@@ -9,7 +9,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
-from torch import Tensor, nn
+from torch import Tensor
 
 from jointiq.coding.image_codec import decode_image, encode_image
 from jointiq.coding.load import load_model
@@ -77,11 +77,9 @@ def test_only_images_are_scaled() -> None:
 
 
 def test_a_model_of_another_kind_is_refused() -> None:
-    class Plain(nn.Module):
-        config = {"name": "plain"}
-
-    with pytest.raises(ConfigError, match="model.name='plain' .*stage=entropy"):
-        EntropyModule(Plain(), RateDistortionLoss(0.1), constant(), lr=1e-2)
+    net = build_model({"name": "compressai", "arch": "bmshj2018-hyperprior", "N": 4, "M": 4})
+    with pytest.raises(ConfigError, match="model.name='compressai' .*stage=entropy"):
+        EntropyModule(net, RateDistortionLoss(0.1), constant(), lr=1e-2)
 
 
 def test_the_stage_brings_its_sizes_and_the_command_line_wins() -> None:

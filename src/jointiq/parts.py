@@ -1,4 +1,4 @@
-"""Parts that a configuration names (models, entropy models, enhancers): how they are found, and what they can be set to.
+"""Parts that a configuration names (models, entropy models, enhancers): their registries, and what they can be set to.
 
 A part has a frozen dataclass of settings, whose fields say what they allow::
 

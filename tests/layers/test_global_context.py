@@ -11,8 +11,8 @@ from jointiq.layers.global_context import (
     DENSE_POSITIONS,
     VALUE_FRACTION_BITS,
     VALUE_MAX,
-    IntegerGlobalContext,
     GlobalContext,
+    IntegerGlobalContext,
     integer_sqrt,
     weighted_moments,
 )

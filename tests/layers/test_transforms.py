@@ -7,9 +7,9 @@ from jointiq.layers.integer_layers import ONE
 from jointiq.layers.padding import pyramid
 from jointiq.layers.transforms import (
     AnalysisTransform,
-    IntegerHyperSynthesis,
     HyperAnalysis,
     HyperSynthesis,
+    IntegerHyperSynthesis,
     SynthesisTransform,
     integer_exp,
 )

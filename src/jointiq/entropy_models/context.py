@@ -127,7 +127,7 @@ class ContextEntropyModel(EntropyModel):
         """Return z of y, float32: that of the rounded y, but in training on noisy conditions."""
         seen = y if self.training and self.settings.conditions == "noisy" else round_ste(y)
         seen = seen.abs() if self.settings.hyper_abs else seen
-        return self.h_a(seen.to(self.h_a.convs[0].weight.dtype)).float()
+        return self.h_a(seen.to(next(self.h_a.parameters()).dtype)).float()
 
     def analyse(self, y: Tensor) -> Latents:
         return {"z": self.hyper_analysis(y), "y": y}

@@ -25,7 +25,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from jointiq.bitstream.scan import ScanStep, Scan, grid_rows
+from jointiq.bitstream.scan import Scan, ScanStep, grid_rows
 
 
 @lru_cache(maxsize=64)
@@ -89,7 +89,7 @@ class CausalSums:
         weights: ((K + 1)(2K + 1), C), zero where nothing is known; its dtype (float64 or int64) is that of the sums.
         height, width: size of the grid.
 
-    ``write(step, values)`` records the values of a coded step; ``read(step)`` returns the sums of the next step. An encoder
+    ``write(step, values)`` records the values of a coded step; ``read(step)`` returns the sums of the next one. An encoder
     calls ``write_grid`` once and may then read any step.
     """
 

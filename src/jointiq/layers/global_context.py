@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from jointiq.bitstream.scan import ScanStep, Scan
+from jointiq.bitstream.scan import Scan, ScanStep
 from jointiq.bitstream.tables import EXP_BITS, EXP_ENTRIES, EXP_STEP_BITS, exp_table
 from jointiq.layers.causal_sums import CausalSums, pair_index, region_counts, tap_is_known
 from jointiq.layers.integer_layers import FRACTION_BITS, IntegerLinear, clamp_fixed_, require_finite, to_fixed
@@ -91,7 +91,8 @@ class GlobalContext(nn.Module):
         flat = values.flatten(2).permute(1, 2, 0)
         moments = torch.cat([flat, flat.square()], 2)
         sums = torch.bmm(matrix, moments).permute(2, 0, 1).unflatten(2, (height, width))
-        return *self._weight_sums(weights.flatten(1), height, width), *sums.split(batch)
+        value_sum, square_sum = sums.split(batch)
+        return *self._weight_sums(weights.flatten(1), height, width), value_sum, square_sum
 
     def _linear(self, weights: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The same sums in time linear in the number of positions, in float64; not differentiable."""
@@ -101,7 +102,8 @@ class GlobalContext(nn.Module):
         moments = torch.cat([values, values.square()], 1).double().permute(0, 2, 3, 1)
         weights = weights.repeat(2, 1).T.contiguous()
         sums = torch.stack([CausalSums.of_grid(self.scan, self.K, weights, image) for image in moments])
-        return *weight_sums, *sums.permute(0, 3, 1, 2).chunk(2, 1)
+        value_sum, square_sum = sums.permute(0, 3, 1, 2).chunk(2, 1)
+        return *weight_sums, value_sum, square_sum
 
     def _weight_sums(self, weights: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Sums of w and w^2 over the positions known to each, (1, M, height, width), from weights (M, taps)."""

@@ -138,6 +138,12 @@ class LearnedCodec(CompressionModel, ABC):
         compressed = self.compression(x)
         return {"x_hat": self.enhance(compressed["x_mid"]), **compressed}
 
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile in place, with the arguments of ``torch.compile``, what a training step calls."""
+        for name in ("compression", "enhance"):
+            # An attribute of the object stands before the method of its class.
+            setattr(self, name, torch.compile(getattr(self, name), *args, **kwargs))
+
     @abstractmethod
     def analyse(self, x: Tensor) -> Latents:
         """Return the latents of images in [0, 1], (B, C, h, w) each, float32, not rounded."""

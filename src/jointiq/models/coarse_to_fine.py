@@ -3,7 +3,7 @@
 Hu, Yang, Liu: "Coarse-to-Fine Hyper-Prior Modeling for Learned Image Compression", AAAI 2020; Hu, Yang, Ma, Liu:
 "Learning End-to-End Lossy Image Compression: A Benchmark", 2021. Widths and kernels are those of the authors' code.
 
-    x --> g_a --> y --> entropy model --> y_hat --> g_s without its last layer --> aggregation --> x_mid (--> Q) --> x_hat
+    x --> g_a --> y --> entropy model --> y_hat --> g_s without its last layer --> aggregation --> x_mid --> Q --> x_hat
                              |                                                      ^
                              +------- h_s1, h_s2: features that predict h2 and y ---+
                         (jointiq.entropy_models.coarse_to_fine)
@@ -77,7 +77,7 @@ class CoarseToFine(IntegerCodec):
 
         self.g_a = AnalysisTransform(N, M)
         self.g_s = SynthesisFeatures(N, M) if aggregates else SynthesisTransform(N, M)
-        self.entropy_model = self.build_entropy_model(N, M)
+        self.entropy_model = CoarseToFineEntropyModel(N, M, self.entropy_settings)
         self.aggregation = Aggregation(N, M, h2) if aggregates else None
         self.head_y = nn.Conv2d(M, M, 3, padding=1) if has_heads else None
         self.head_h2 = nn.Conv2d(h2, h2, 3, padding=1) if has_heads and phase >= _WITH_H1 else None

@@ -18,8 +18,8 @@ from jointiq.models.base import CodedLatents, DecodedLatents, LearnedCodec, comp
 class IntegerCodec(LearnedCodec):
     """x --> g_a --> y --> entropy model --> y_hat --> g_s --> x_mid --> enhancer --> x_hat.
 
-    Subclasses make the parts in their constructor: ``g_a``, ``g_s``, ``entropy_model`` and ``enhancer``. The settings of
-    model and entropy model have one name space, ``model`` in a configuration.
+    Subclasses make the parts in their constructor: ``g_a``, ``g_s``, ``entropy_model`` and ``enhancer``. The settings
+    of model and entropy model have one name space, ``model`` in a configuration.
 
     Args:
         entropy_model: registered name; None: the model's own.
@@ -161,5 +161,5 @@ class IntegerCodec(LearnedCodec):
 
 
 def to_unit(mid: Tensor) -> Tensor:
-    """Return the output of g_s, about [-1, 1], in the scale of images, [0, 1]; float32 at the least, also under autocast."""
+    """Return the output of g_s, about [-1, 1], in the scale of images, [0, 1]; never in less than float32."""
     return (mid.to(torch.promote_types(mid.dtype, torch.float32)) + 1) / 2

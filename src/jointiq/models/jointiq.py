@@ -43,17 +43,15 @@ class JointIQSettings(Settings):
 class JointIQNet(IntegerCodec):
     """JointIQ-Net and, with parts of its entropy model switched off, its ablations."""
 
-    SETTINGS = JointIQSettings
+    SETTINGS: ClassVar[type[Settings]] = JointIQSettings
     OWN_ENTROPY_MODEL = "context"
     #: What makes g_a and g_s, from (N, M): modules for (B, 3, H, W) -> (B, M, ceil(H / 16), ceil(W / 16)) and back.
     ANALYSIS: ClassVar[type[nn.Module]] = AnalysisTransform
     SYNTHESIS: ClassVar[type[nn.Module]] = SynthesisTransform
 
-    settings: JointIQSettings
-
     def __init__(self, **values: Any) -> None:
         super().__init__(**values)
-        N, M = self.settings.N, self.channels
+        N, M = self.config["N"], self.channels
         self.g_a = self.ANALYSIS(N, M)
         self.g_s = self.SYNTHESIS(N, M)
         self.entropy_model = self.build_entropy_model(N, M)
@@ -64,4 +62,5 @@ class JointIQNet(IntegerCodec):
     @property
     def channels(self) -> int:
         """Channels of y."""
-        return self.settings.M
+        M: int = self.config["M"]
+        return M

@@ -38,9 +38,10 @@ class Lee2019Hybrid(JointIQNet):
     OWN_ENTROPY_MODEL = "hybrid"
     SWAPS_ENTROPY_MODEL = False
 
+    entropy_settings: HybridSettings
+
     @property
     def channels(self) -> int:
-        assert isinstance(self.entropy_settings, HybridSettings)
         return self.entropy_settings.M1 + self.entropy_settings.M2
 
     def trunk_settings(self) -> list[str]:

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from jointiq.bitstream.scan import SCANS, Scan
 from jointiq.coding.load import load_model
 from jointiq.console import Table, number
+from jointiq.entropy_models.context import ContextEntropyModel
 from jointiq.evaluation.plots.rd_plot import new_figure, save
 from jointiq.layers.causal_sums import pair_index
 from jointiq.layers.context import ABOVE, LEFT, WindowLinear
-from jointiq.entropy_models.context import ContextEntropyModel
 from jointiq.studies.context import Context, Findings, Ours, steps_text
 from jointiq.studies.context_weights import effective_positions, weight_maps
 

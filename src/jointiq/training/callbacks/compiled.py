@@ -7,7 +7,7 @@ from lightning import Callback, LightningModule, Trainer
 
 
 class Compile(Callback):
-    """Compile what a step calls of ``module.net``, in place: names of weights and checkpoints stay what they are.
+    """Compile ``module.net``, in place: names of weights and checkpoints stay what they are.
 
     Validation images have sizes of their own, each of which would be compiled for, so validation runs uncompiled.
 
@@ -22,10 +22,7 @@ class Compile(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compile; the work itself is done at the first step."""
-        for name in ("compression", "enhance"):
-            compiled = torch.compile(getattr(pl_module.net, name), mode=self.mode, backend=self.backend)
-            # An attribute of the object stands before the method of its class.
-            setattr(pl_module.net, name, compiled)
+        pl_module.net.compile(mode=self.mode, backend=self.backend)  # type: ignore[union-attr]
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the compiled code aside."""

@@ -207,6 +207,7 @@ class EnhancementModule(CompressionModule):
         """Switch all but the frozen part."""
         super().train(mode)
         self.net.eval()
+        assert self.net.enhancer is not None
         self.net.enhancer.train(mode)
         return self
 

@@ -41,6 +41,7 @@ class EntropyModule(CompressionModule):
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Return the loss of a batch of unrounded y, (B, M, h, w)."""
+        assert self.net.entropy_model is not None
         log_likelihoods, _ = self.net.entropy_model(batch)
         with torch.autocast(self.device.type, enabled=False):
             pixels = (batch.shape[-2] * LATENT, batch.shape[-1] * LATENT)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from jointiq.coding.image_codec import to_tensor
+from jointiq.entropy_models.context import ContextEntropyModel
 from jointiq.models import build_model
 from jointiq.models.base import bits
 from jointiq.models.jointiq import JointIQNet
@@ -46,17 +47,19 @@ def _living_state(items: tuple[tuple[str, Any], ...], seed: int) -> tuple[dict[s
         scale = Y_STD / model.analyse(x)["y"].std()
         last.weight.mul_(scale)
         last.bias.mul_(scale)
-        last = model.h_a.convs[-1]
+        entropy = model.entropy_model
+        assert isinstance(entropy, ContextEntropyModel)
+        last = entropy.h_a.convs[-1]
         scale = Z_STD / model.analyse(x)["z"].std()
         last.weight.mul_(scale)
         last.bias.mul_(scale)
-        model.z_prior.log_sigma.normal_(math.log(Z_STD), 0.3)
+        entropy.z_prior.log_sigma.normal_(math.log(Z_STD), 0.3)
         # f: sigmas around that of y, and parameters that differ from place to place.
-        model.estimator.preliminary.bias[-model.G * model.config["M"] :] += math.log(Y_STD)
+        entropy.estimator.preliminary.bias[-entropy.G * model.config["M"] :] += math.log(Y_STD)
         if model.config["hyper_exp"]:
-            model.h_s.conv.weight.mul_(0.3)
-        if model.global_context is not None:
-            model.global_context.psi.normal_(0, 2.5)
+            entropy.h_s.conv.weight.mul_(0.3)
+        if entropy.global_context is not None:
+            entropy.global_context.psi.normal_(0, 2.5)
     return model.config, {name: value.clone() for name, value in model.state_dict().items()}
 
 
@@ -76,8 +79,8 @@ def assert_alive(model: JointIQNet, image: np.ndarray) -> None:
         z_bits = float(bits(model.log_likelihoods(latents)["z"]))
     assert (latents["y"].abs() > 1).float().mean() >= 0.05
     assert z_bits / (image.shape[0] * image.shape[1]) > 0.002
-    if model.global_context is not None:
-        assert model.global_context.psi.std() >= 2
+    if model.entropy_model.global_context is not None:
+        assert model.entropy_model.global_context.psi.std() >= 2
 
 
 @pytest.fixture(scope="session")

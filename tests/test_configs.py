@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from jointiq.configs import CONFIGS
+from jointiq.entropy_models import ENTROPY_MODELS
 from jointiq.errors import ConfigError
 from jointiq.models import build_model
 from jointiq.training.assemble import model_config, schedule
@@ -124,7 +126,18 @@ def _options(group: str) -> list[str]:
     "choice",
     [
         f"{group}={option}"
-        for group in ("enhancer", "distortion", "trainer", "logger", "rates", "optim", "callbacks", "model", "stage")
+        for group in (
+            "enhancer",
+            "distortion",
+            "trainer",
+            "logger",
+            "rates",
+            "optim",
+            "callbacks",
+            "model",
+            "entropy_model",
+            "stage",
+        )
         for option in _options(group)
     ],
 )
@@ -190,11 +203,33 @@ def test_scale_decides_scan_and_enhancer_size() -> None:
     assert (paper.model.scan, demo.model.scan) == ("raster", "wavefront")
     assert model_config(paper)["enhancer"] == {"name": "grdn", "grdbs": 4, "rdbs": 3, "convs": 3, "kernels": 32}
     full = config("+experiment=jointiq_full", "scale=demo")
-    assert demo.scale.grdn_light.kernels < full.scale.grdn_full.kernels < 32
-    assert model_config(demo)["enhancer"] == {"name": "grdn", **demo.scale.grdn_light}
-    assert model_config(full)["enhancer"] == {"name": "grdn", **full.scale.grdn_full}
+    small, larger = model_config(demo)["enhancer"], model_config(full)["enhancer"]
+    assert small["kernels"] < larger["kernels"] < 32
+    assert small == {"name": "grdn", "grdbs": 1, "rdbs": 2, "convs": 2, "kernels": 8}
+    assert larger == {"name": "grdn", "grdbs": 1, "rdbs": 2, "convs": 3, "kernels": 12}
     assert model_config(config("enhancer=grdn_full", "scale=paper"))["enhancer"]["kernels"] == 64
     assert config("+experiment=jointiq", "scale=demo", "enhancer.kernels=8").enhancer.kernels == 8
+
+
+@pytest.mark.parametrize("model", ["jointiq", "balle2017"])
+@pytest.mark.parametrize("entropy_model", ["context", "hybrid", "factorized", "coarse_to_fine"])
+def test_entropy_models_are_swapped_like_enhancers(model: str, entropy_model: str) -> None:
+    # The hybrid's M1 and M2 at scale=demo are halves of 48.
+    cfg = config(f"model={model}", f"entropy_model={entropy_model}", "scale=demo", "model.N=48")
+    built = build_model(model_config(cfg))
+    own = {"jointiq": "context", "balle2017": "factorized"}[model]
+    assert built.config.get("entropy_model", own) == entropy_model
+    assert type(built.entropy_model) is ENTROPY_MODELS.get(entropy_model)[0]
+
+
+def test_a_model_brings_its_own_entropy_model() -> None:
+    names = ("jointiq", "lee2019_hybrid", "balle2017", "coarse_to_fine")
+    chosen = [config(f"model={name}").model.entropy_model for name in names]
+    assert chosen == ["context", "hybrid", "factorized", "coarse_to_fine"]
+    assert "entropy_model" not in config("model=minnen2018").model
+    assert config("+experiment=balle2017", "entropy_model=context", "model.G=2").model.G == 2
+    with pytest.raises(HydraException, match="model.G"):
+        config("entropy_model=factorized", "model.G=1")
 
 
 def test_lmbda_outside_the_table_names_what_is_missing() -> None:
@@ -226,6 +261,7 @@ def test_experiments_switch_off_their_part(experiment: str, expected: tuple[Any,
     built = model_config(config(f"+experiment={experiment}", "scale=demo", "model.N=4", "model.M=4"))
     parts = (built["G"], built["global_context"], built["mprm"], built["enhancer"] is not None)
     assert parts == expected
+    assert built.pop("entropy_model") == "context"
     assert build_model(built).config == {key: value for key, value in built.items() if key != "conditions"}
 
 

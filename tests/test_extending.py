@@ -74,9 +74,9 @@ def test_an_enhancer_is_added_as_the_page_says(copy: Path) -> None:
     write(copy, "An enhancer")
     code = """
 import torch
-from omegaconf import OmegaConf
+from jointiq.configs import compose
 from jointiq.enhancers import build_enhancer
-network = build_enhancer(OmegaConf.load("conf/enhancer/one_conv.yaml"))
+network = build_enhancer(compose("train", ["enhancer=one_conv"]).enhancer)
 print(tuple(network(torch.zeros(1, 3, 5, 7)).shape), sum(p.numel() for p in network.parameters()))
 """
     # 5 * 5 * 3 * 3 weights and 3 biases.

@@ -1,13 +1,14 @@
 """Hydra's configs: where they are, and the values they take from the rate table and the scale.
 
-``${rate_point:N}`` is the value of the row that ``lmbda`` names, ``${scaled:grdn.kernels,32}`` that of the scale.
-``${config_groups:}`` is what the help lists.
+``${rate_point:N}`` is the value of the row that ``lmbda`` names, ``${scaled:stages.crop,96}`` that of the scale where
+it has one. ``${by_scale:32,{demo:8}}`` is for parts, which say their sizes at every scale themselves: 8 at
+``scale=demo``, else 32. ``${config_groups:}`` is what the help lists.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,11 @@ def scaled(key: str, own: Any, *, _root_: DictConfig) -> Any:
     return own if value is None else value
 
 
+def by_scale(own: Any, sizes: Mapping[str, Any], *, _root_: DictConfig) -> Any:
+    """Value that ``sizes`` has for the scale in use, by its name, or ``own`` where it has none."""
+    return sizes.get(_root_.scale.name, own)
+
+
 def staged(key: str, otherwise: Any, *, _root_: DictConfig) -> Any:
     """Value of ``stage.<key>``, or ``otherwise`` where the stage has none."""
     value = _root_.stage.get(key)
@@ -104,6 +110,7 @@ def config_groups() -> str:
 def _register() -> None:
     OmegaConf.register_new_resolver("rate_point", rate_point, replace=True)
     OmegaConf.register_new_resolver("scaled", scaled, replace=True)
+    OmegaConf.register_new_resolver("by_scale", by_scale, replace=True)
     OmegaConf.register_new_resolver("staged", staged, replace=True)
     OmegaConf.register_new_resolver("config_groups", config_groups, replace=True)
 

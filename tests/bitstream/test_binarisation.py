@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from jointiq.bitstream.binarisation import STAGES, known_bits, level_of, walk
 from jointiq.bitstream.rans import DecisionDecoder, encode_decisions
-from jointiq.entropy_models.gaussian_mixture import ExactMixture
+from jointiq.entropy_models.gaussian_mixture import IntegerMixture
 from jointiq.errors import BitstreamError
 
 
@@ -18,7 +18,7 @@ def mixture(symbols, seed=0, sigma=1.0, G=3):
     logits = torch.randint(-8192, 8192, (G, symbols), generator=generator)
     means = torch.randint(-6 * 4096, 6 * 4096, (G, symbols), generator=generator)
     log_sigmas = torch.full((G, symbols), round(float(np.log(sigma)) * 4096))
-    return ExactMixture(logits, means, log_sigmas)
+    return IntegerMixture(logits, means, log_sigmas)
 
 
 def encode(distribution, values):
@@ -84,7 +84,7 @@ def test_beyond_the_largest_value_is_an_error():
 
 def test_all_zero():
     zeros = torch.zeros(1, 500, dtype=torch.int64)
-    distribution = ExactMixture(zeros, zeros, zeros - 9000)
+    distribution = IntegerMixture(zeros, zeros, zeros - 9000)
     data, decisions = encode(distribution, zeros[0])
     assert decisions == 500 and len(data) == 8
     assert torch.equal(decode(distribution, data), zeros[0])

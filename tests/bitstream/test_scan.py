@@ -1,6 +1,6 @@
 import pytest
 
-from jointiq.bitstream.scan import SCANS, Run, get_scan, grid_rows
+from jointiq.bitstream.scan import SCANS, ScanStep, get_scan, grid_rows
 from jointiq.errors import ConfigError
 from jointiq.layers.context import ABOVE, LEFT, RIGHT
 
@@ -16,7 +16,7 @@ def positions(run):
 @pytest.mark.parametrize("grid", GRIDS)
 def test_every_position_once_and_evenly_spaced(name, grid):
     seen = []
-    for run in get_scan(name).runs(*grid):
+    for run in get_scan(name).steps(*grid):
         assert run.count >= 1
         for k, (row, column) in enumerate(positions(run)):
             assert (row, column) == (run.row + k * run.drow, run.column + k * run.dcolumn)
@@ -28,7 +28,7 @@ def test_every_position_once_and_evenly_spaced(name, grid):
 @pytest.mark.parametrize("name", SCANS)
 @pytest.mark.parametrize("grid", GRIDS)
 def test_the_window_of_a_position_is_coded_before_it(name, grid):
-    order = {p: step for step, run in enumerate(get_scan(name).runs(*grid)) for p in positions(run)}
+    order = {p: step for step, run in enumerate(get_scan(name).steps(*grid)) for p in positions(run)}
     for row, column in order:
         for r in range(row - ABOVE, row + 1):
             for c in range(column - LEFT, column + RIGHT + 1):
@@ -37,16 +37,16 @@ def test_the_window_of_a_position_is_coded_before_it(name, grid):
 
 
 def test_raster_goes_row_by_row():
-    assert [positions(run) for run in get_scan("raster").runs(2, 3)] == [[(r, c)] for r in range(2) for c in range(3)]
+    assert [positions(run) for run in get_scan("raster").steps(2, 3)] == [[(r, c)] for r in range(2) for c in range(3)]
 
 
 def test_wavefront_steps():
-    runs = list(get_scan("wavefront").runs(32, 48))
+    runs = list(get_scan("wavefront").steps(32, 48))
     assert len(runs) == 48 + 2 * 31
     for t, run in enumerate(runs):
         assert all(column + 2 * row == t for row, column in positions(run))
         assert (run.drow, run.dcolumn) == ((1, -2) if run.count > 1 else (0, 1))
-    assert [positions(run) for run in get_scan("wavefront").runs(2, 3)] == [
+    assert [positions(run) for run in get_scan("wavefront").steps(2, 3)] == [
         [(0, 0)],
         [(0, 1)],
         [(0, 2), (1, 0)],
@@ -64,7 +64,7 @@ def test_is_known():
 
 
 def test_grid_rows():
-    assert list(grid_rows(2, 5)) == [Run(0, 0, 5, 0, 1), Run(1, 0, 5, 0, 1)]
+    assert list(grid_rows(2, 5)) == [ScanStep(0, 0, 5, 0, 1), ScanStep(1, 0, 5, 0, 1)]
 
 
 def test_unknown_scan():

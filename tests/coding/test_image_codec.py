@@ -88,9 +88,9 @@ def test_fingerprint_covers_what_a_decoder_uses(living):
     seen = {fingerprint(living())}
     for change in (
         lambda model: model.g_s.deconvs[3].bias[0].add_(0.01),
-        lambda model: model.estimator.hidden.weight[0, 0].add_(0.5),
-        lambda model: model.global_context.psi[0, 0, 0].add_(1),
-        lambda model: model.z_prior.log_sigma[0].add_(0.1),
+        lambda model: model.entropy_model.estimator.hidden.weight[0, 0].add_(0.5),
+        lambda model: model.entropy_model.global_context.psi[0, 0, 0].add_(1),
+        lambda model: model.entropy_model.z_prior.log_sigma[0].add_(0.1),
     ):
         model = living()
         with torch.no_grad():

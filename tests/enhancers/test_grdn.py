@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from jointiq.enhancers.grdn import GRDN
+from jointiq.enhancers.grdn import GRDN, GRDNSettings
 from jointiq.errors import ConfigError
 
 LIGHT = (4, 3, 3, 32)
@@ -24,12 +24,12 @@ def expected_parameters(grdbs: int, rdbs: int, convs: int, kernels: int) -> int:
 @pytest.mark.parametrize(("sizes", "total"), [(LIGHT, 761_642), (FULL, 22_034_414)], ids=["light", "full"])
 def test_parameter_count_is_the_hand_calculation(sizes: tuple[int, int, int, int], total: int) -> None:
     with torch.device("meta"):
-        network = GRDN(*sizes)
+        network = GRDN(GRDNSettings(*sizes))
     assert sum(p.numel() for p in network.parameters()) == expected_parameters(*sizes) == total
 
 
 def test_every_part_is_there_as_often_as_the_paper_says() -> None:
-    network = GRDN(4, 3, 5, 8)
+    network = GRDN(GRDNSettings(4, 3, 5, 8))
     assert len(network.grdbs) == 4
     assert {len(group.rdbs) for group in network.grdbs} == {3}
     assert {len(block.convs) for group in network.grdbs for block in group.rdbs} == {5}
@@ -39,7 +39,7 @@ def test_every_part_is_there_as_often_as_the_paper_says() -> None:
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_first_step_has_a_gradient_for_every_parameter(sizes: tuple[int, int, int, int], seed: int) -> None:
     torch.manual_seed(seed)
-    network = GRDN(*sizes)
+    network = GRDN(GRDNSettings(*sizes))
     x = torch.rand(4, 3, 17, 18) * 2 - 1
     (network(x) - torch.rand_like(x)).square().mean().backward()
     starved = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
@@ -49,7 +49,7 @@ def test_the_first_step_has_a_gradient_for_every_parameter(sizes: tuple[int, int
 @pytest.mark.parametrize("size", [(1, 1), (1, 2), (3, 1), (16, 16), (17, 20), (20, 17), (33, 35)])
 def test_any_size_comes_back_in_the_same_size(size: tuple[int, int]) -> None:
     x = torch.rand(2, 3, *size) * 2 - 1
-    y = GRDN(*SMALL)(x)
+    y = GRDN(GRDNSettings(*SMALL))(x)
     assert y.shape == x.shape
     assert y.isfinite().all()
     assert not torch.equal(y, x)
@@ -57,7 +57,7 @@ def test_any_size_comes_back_in_the_same_size(size: tuple[int, int]) -> None:
 
 def test_an_odd_side_is_one_line_of_zeros_at_the_bottom_and_right_of_the_features() -> None:
     torch.manual_seed(0)
-    network = GRDN(*SMALL).eval()
+    network = GRDN(GRDNSettings(*SMALL)).eval()
     x = torch.rand(1, 3, 9, 7)
     padded = torch.nn.functional.pad(network.head(x), (0, 1, 0, 1))
     features = network.up(network.grdbs(network.down(padded)))[..., :9, :7]
@@ -66,7 +66,7 @@ def test_an_odd_side_is_one_line_of_zeros_at_the_bottom_and_right_of_the_feature
 
 def test_images_of_a_batch_do_not_see_each_other() -> None:
     torch.manual_seed(0)
-    network = GRDN(*SMALL).eval()
+    network = GRDN(GRDNSettings(*SMALL)).eval()
     x = torch.rand(3, 3, 15, 16)
     together = network(x)
     alone = torch.cat([network(image[None]) for image in x])
@@ -74,7 +74,7 @@ def test_images_of_a_batch_do_not_see_each_other() -> None:
 
 
 def test_the_output_is_not_clamped_and_the_global_residual_is_there() -> None:
-    network = GRDN(*SMALL)
+    network = GRDN(GRDNSettings(*SMALL))
     x = torch.full((1, 3, 4, 4), 5.0)
     torch.nn.init.zeros_(network.tail.weight)
     torch.nn.init.constant_(network.tail.bias, 2.0)
@@ -89,5 +89,5 @@ def test_the_output_is_not_clamped_and_the_global_residual_is_there() -> None:
 def test_impossible_sizes_are_refused_by_name(key: str, value: object) -> None:
     arguments = dict(zip(("grdbs", "rdbs", "convs", "kernels"), SMALL, strict=True)) | {key: value}
     with pytest.raises(ConfigError, match=rf"enhancer\.{key}="):
-        GRDN(**arguments)
+        GRDNSettings(**arguments)
     assert issubclass(ConfigError, ValueError)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from jointiq.enhancers.rdn import RDN
+from jointiq.enhancers.rdn import RDN, RDNSettings
 from jointiq.errors import ConfigError
 
 FIGURE_4 = (5, 5, 16)
@@ -20,14 +20,14 @@ def expected_parameters(blocks: int, convs: int, kernels: int) -> int:
 @pytest.mark.parametrize(("sizes", "total"), [(FIGURE_4, 187_779), ((16, 8, 64), 21_975_683), ((1, 1, 2), 243)])
 def test_parameter_count_is_the_hand_calculation(sizes: tuple[int, int, int], total: int) -> None:
     with torch.device("meta"):
-        network = RDN(*sizes)
+        network = RDN(RDNSettings(*sizes))
     assert sum(p.numel() for p in network.parameters()) == expected_parameters(*sizes) == total
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_first_step_has_a_gradient_for_every_parameter(seed: int) -> None:
     torch.manual_seed(seed)
-    network = RDN(*FIGURE_4)
+    network = RDN(RDNSettings(*FIGURE_4))
     x = torch.rand(2, 3, 17, 18) * 2 - 1
     (network(x) - torch.rand_like(x)).square().mean().backward()
     starved = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().max() > 1e-6]
@@ -37,7 +37,7 @@ def test_the_first_step_has_a_gradient_for_every_parameter(seed: int) -> None:
 @pytest.mark.parametrize("size", [(1, 1), (1, 2), (3, 1), (16, 16), (17, 20), (33, 35)])
 def test_any_size_comes_back_in_the_same_size(size: tuple[int, int]) -> None:
     x = torch.rand(2, 3, *size) * 2 - 1
-    y = RDN(*SMALL)(x)
+    y = RDN(RDNSettings(*SMALL))(x)
     assert y.shape == x.shape
     assert y.isfinite().all()
     assert not torch.equal(y, x)
@@ -45,7 +45,7 @@ def test_any_size_comes_back_in_the_same_size(size: tuple[int, int]) -> None:
 
 def test_features_are_fused_as_in_the_figure() -> None:
     torch.manual_seed(0)
-    network = RDN(*SMALL)
+    network = RDN(RDNSettings(*SMALL))
     x = torch.rand(1, 3, 9, 7)
     first = network.head(x)
     one = network.blocks[0](network.shallow(first))
@@ -55,7 +55,7 @@ def test_features_are_fused_as_in_the_figure() -> None:
 
 
 def test_the_output_is_not_clamped_and_the_global_residual_is_there() -> None:
-    network = RDN(*SMALL)
+    network = RDN(RDNSettings(*SMALL))
     x = torch.full((1, 3, 5, 4), 5.0)
     torch.nn.init.zeros_(network.tail.weight)
     torch.nn.init.constant_(network.tail.bias, 2.0)
@@ -65,4 +65,4 @@ def test_the_output_is_not_clamped_and_the_global_residual_is_there() -> None:
 @pytest.mark.parametrize(("key", "value"), [("blocks", 0), ("convs", -1), ("convs", 2.0), ("kernels", "16")])
 def test_impossible_sizes_are_refused_by_name(key: str, value: object) -> None:
     with pytest.raises(ConfigError, match=rf"enhancer\.{key}="):
-        RDN(**(dict(zip(("blocks", "convs", "kernels"), SMALL, strict=True)) | {key: value}))
+        RDNSettings(**(dict(zip(("blocks", "convs", "kernels"), SMALL, strict=True)) | {key: value}))

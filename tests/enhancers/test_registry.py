@@ -2,8 +2,7 @@ import pytest
 from omegaconf import OmegaConf
 from torch import nn
 
-import jointiq.enhancers as enhancers
-from jointiq.enhancers import build_enhancer, enhancer_names, register_enhancer
+from jointiq.enhancers import ENHANCERS, EnhancerSettings, build_enhancer, register_enhancer
 from jointiq.enhancers.grdn import GRDN
 from jointiq.errors import ConfigError
 
@@ -54,23 +53,23 @@ def test_something_else_than_a_mapping_is_refused() -> None:
 
 
 def test_one_decorated_class_is_enough_to_add_an_enhancer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(enhancers, "_ENHANCERS", dict(enhancers._ENHANCERS))
+    monkeypatch.setattr(ENHANCERS, "_parts", dict(ENHANCERS._parts))
 
-    @register_enhancer("same")
+    @register_enhancer("same", EnhancerSettings)
     class Same(nn.Identity):
-        def __init__(self) -> None:
+        def __init__(self, settings: EnhancerSettings) -> None:
             super().__init__()
 
-    assert enhancer_names() == sorted(["same", *(name for name in enhancer_names() if name != "same")])
+    assert ENHANCERS.names() == sorted(["same", *(name for name in ENHANCERS.names() if name != "same")])
     assert isinstance(build_enhancer({"name": "same"}), Same)
-    with pytest.raises(ValueError, match="two enhancers"):
-        register_enhancer("same")(nn.Identity)
+    with pytest.raises(ValueError, match="two parts are named 'same'"):
+        register_enhancer("same", EnhancerSettings)(nn.Identity)
 
 
 def test_every_module_of_the_folder_is_imported() -> None:
     import subprocess
     import sys
 
-    code = "import jointiq.enhancers as e; print(','.join(e.enhancer_names()))"
+    code = "import jointiq.enhancers as e; print(','.join(e.ENHANCERS.names()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "grdn" in done.stdout.strip().split(",")

@@ -8,18 +8,18 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from jointiq.configs import CONFIGS as CONF
+from jointiq.configs import CONFIGS
 from jointiq.enhancers import build_enhancer
 from jointiq.evaluation.complexity import count_macs
 
-ENHANCERS = sorted(path.stem for path in (CONF / "enhancer").glob("*.yaml") if path.stem != "none")
-SCALES = sorted(path.stem for path in (CONF / "scale").glob("*.yaml"))
+ENHANCERS = sorted(path.stem for path in (CONFIGS / "enhancer").glob("*.yaml") if path.stem != "none")
+SCALES = sorted(path.stem for path in (CONFIGS / "scale").glob("*.yaml"))
 FIGURE_4 = ("vdsr", "rdn", "grdn_light")
 
 
 def cost(enhancer: str, scale: str = "paper") -> tuple[int, int]:
     """Parameters and MACs per pixel of an enhancer at 768x512."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         cfg = compose("train", overrides=[f"enhancer={enhancer}", f"scale={scale}"])
     with torch.device("meta"):
         network = build_enhancer(cfg.enhancer)
@@ -29,14 +29,14 @@ def cost(enhancer: str, scale: str = "paper") -> tuple[int, int]:
 
 @pytest.mark.parametrize("enhancer", ENHANCERS)
 def test_a_config_states_its_parameters_and_macs(enhancer: str) -> None:
-    text = (CONF / "enhancer" / f"{enhancer}.yaml").read_text(encoding="utf-8")
+    text = (CONFIGS / "enhancer" / f"{enhancer}.yaml").read_text(encoding="utf-8")
     (stated,) = re.findall(r"^# (\d+) parameters, (\d+) MACs per pixel\b", text, flags=re.MULTILINE)
     assert tuple(map(int, stated)) == cost(enhancer)
 
 
 @pytest.mark.parametrize("enhancer", ["vdsr", "rdn"])
 def test_a_config_states_what_it_is_sized_to(enhancer: str) -> None:
-    text = (CONF / "enhancer" / f"{enhancer}.yaml").read_text(encoding="utf-8")
+    text = (CONFIGS / "enhancer" / f"{enhancer}.yaml").read_text(encoding="utf-8")
     (light,) = re.findall(r"light GRDN: (\d+)", text)
     assert int(light) == cost("grdn_light")[1]
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from jointiq.enhancers.vdsr import VDSR
+from jointiq.enhancers.vdsr import VDSR, VDSRSettings
 from jointiq.errors import ConfigError
 
 FIGURE_4 = (20, 34)
@@ -17,14 +17,14 @@ def expected_parameters(layers: int, kernels: int) -> int:
 @pytest.mark.parametrize(("sizes", "total"), [(FIGURE_4, 189_757), ((20, 64), 668_227), ((2, 5), 278)])
 def test_parameter_count_is_the_hand_calculation(sizes: tuple[int, int], total: int) -> None:
     with torch.device("meta"):
-        network = VDSR(*sizes)
+        network = VDSR(VDSRSettings(*sizes))
     assert sum(p.numel() for p in network.parameters()) == expected_parameters(*sizes) == total
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_first_step_has_a_gradient_for_every_parameter(seed: int) -> None:
     torch.manual_seed(seed)
-    network = VDSR(*FIGURE_4)
+    network = VDSR(VDSRSettings(*FIGURE_4))
     x = torch.rand(2, 3, 17, 18) * 2 - 1
     (network(x) - torch.rand_like(x)).square().mean().backward()
     starved = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().max() > 1e-6]
@@ -33,7 +33,7 @@ def test_the_first_step_has_a_gradient_for_every_parameter(seed: int) -> None:
 
 def test_the_signal_reaches_the_last_layer() -> None:
     torch.manual_seed(0)
-    network = VDSR(*FIGURE_4)
+    network = VDSR(VDSRSettings(*FIGURE_4))
     x = torch.rand(1, 3, 24, 24) * 2 - 1
     assert 0.1 < network.body(x).std() / x.std() < 10
 
@@ -41,14 +41,14 @@ def test_the_signal_reaches_the_last_layer() -> None:
 @pytest.mark.parametrize("size", [(1, 1), (1, 2), (3, 1), (16, 16), (17, 20), (33, 35)])
 def test_any_size_comes_back_in_the_same_size(size: tuple[int, int]) -> None:
     x = torch.rand(2, 3, *size) * 2 - 1
-    y = VDSR(*SMALL)(x)
+    y = VDSR(VDSRSettings(*SMALL))(x)
     assert y.shape == x.shape
     assert y.isfinite().all()
     assert not torch.equal(y, x)
 
 
 def test_each_output_pixel_sees_one_more_line_a_layer() -> None:
-    network = VDSR(*SMALL)
+    network = VDSR(VDSRSettings(*SMALL))
     for name, parameter in network.named_parameters():
         torch.nn.init.constant_(parameter, 0.1 if name.endswith("weight") else 0.0)
     x = torch.zeros(1, 3, 15, 15)
@@ -58,7 +58,7 @@ def test_each_output_pixel_sees_one_more_line_a_layer() -> None:
 
 
 def test_the_output_is_not_clamped_and_the_global_residual_is_there() -> None:
-    network = VDSR(*SMALL)
+    network = VDSR(VDSRSettings(*SMALL))
     x = torch.full((1, 3, 5, 4), 5.0)
     torch.nn.init.zeros_(network.tail.weight)
     torch.nn.init.constant_(network.tail.bias, 2.0)
@@ -68,4 +68,4 @@ def test_the_output_is_not_clamped_and_the_global_residual_is_there() -> None:
 @pytest.mark.parametrize(("key", "value"), [("layers", 1), ("layers", 3.0), ("kernels", 0), ("kernels", True)])
 def test_impossible_sizes_are_refused_by_name(key: str, value: object) -> None:
     with pytest.raises(ConfigError, match=rf"enhancer\.{key}="):
-        VDSR(**(dict(zip(("layers", "kernels"), SMALL, strict=True)) | {key: value}))
+        VDSRSettings(**(dict(zip(("layers", "kernels"), SMALL, strict=True)) | {key: value}))

@@ -3,8 +3,9 @@ import pytest
 import torch
 from compressai.entropy_models import EntropyBottleneck
 
-from jointiq.entropy_models import factorized
-from jointiq.entropy_models.factorized import CDF_BITS, ExactFactorized, ExactTable, FactorizedDensity, exact_cdf
+from jointiq.entropy_models.factorized import FactorizedDensity, integer_cdf
+from jointiq.entropy_models.integer import factorized
+from jointiq.entropy_models.integer.factorized import CDF_BITS, IntegerFactorized, IntegerTable
 from jointiq.errors import BitstreamError, ModelError
 from jointiq.models.base import bits
 
@@ -27,7 +28,7 @@ def density():
 
 def draw(density, height, width, seed=0):
     """Integers from the densities themselves, (C, h, w)."""
-    cdf = exact_cdf(density).double().numpy() / TOTAL
+    cdf = integer_cdf(density).double().numpy() / TOTAL
     uniform = np.random.default_rng(seed).random((len(cdf), height * width))
     reach = cdf.shape[1] // 2 - 1
     values = np.stack([np.searchsorted(row, u) - 1 - reach for row, u in zip(cdf, uniform, strict=True)])
@@ -63,7 +64,7 @@ def test_far_values_keep_value_and_gradient(density):
 
 
 def test_table(density):
-    cdf = exact_cdf(density)
+    cdf = integer_cdf(density)
     reach = cdf.shape[1] // 2 - 1
     assert reach & (reach - 1) == 0 and cdf.dtype == torch.int32
     assert (cdf.diff(dim=1) >= 0).all() and (cdf[:, 0] == 0).all() and (cdf[:, -1] == TOTAL).all()
@@ -73,15 +74,15 @@ def test_table(density):
 
 
 def test_table_does_not_depend_on_threads_or_on_the_precision_around_it(density):
-    one = exact_cdf(density)
+    one = integer_cdf(density)
     torch.set_num_threads(2)
-    assert torch.equal(one, exact_cdf(density)) and torch.equal(one, exact_cdf(density.double()))
-    assert not torch.equal(one, exact_cdf(density.bfloat16()))
+    assert torch.equal(one, integer_cdf(density)) and torch.equal(one, integer_cdf(density.double()))
+    assert not torch.equal(one, integer_cdf(density.bfloat16()))
 
 
 def test_the_twin_costs_what_the_density_says(density):
     y = draw(density, 40, 50)
-    recorder = ExactFactorized.quantise(density).record({"y": y})["y"]
+    recorder = IntegerFactorized({"cdf": integer_cdf(density)}).record({"y": y})["y"]
     estimate = bits(density(y[None].float())).item()
     assert recorder.bits() == pytest.approx(estimate, rel=0.002)
     assert 8 * len(recorder.encode()) == pytest.approx(recorder.bits(), rel=0.002)
@@ -92,10 +93,10 @@ def test_round_trip(density, monkeypatch, step_symbols):
     monkeypatch.setattr(factorized, "STEP_SYMBOLS", step_symbols)
     y = draw(density, 7, 5)
     y[0, 0, :4] = torch.tensor([5000, -5000, (1 << 23) - 1, 1 - (1 << 23)])
-    exact = ExactFactorized.quantise(density)
+    exact = IntegerFactorized({"cdf": integer_cdf(density)})
     data = exact.record({"y": y})["y"].encode()
     assert torch.equal(exact.decode({"y": data}, (7 * 16 - 3, 5 * 16 - 15))["y"], y)
-    again = ExactFactorized(exact.tensors())
+    again = IntegerFactorized(exact.tensors())
     assert torch.equal(again.decode({"y": data}, (7 * 16, 5 * 16))["y"], y)
     with pytest.raises(BitstreamError):
         exact.decode({"y": data[:-8]}, (7 * 16, 5 * 16))
@@ -105,13 +106,13 @@ def test_a_channel_beyond_the_table():
     """Far from zero, or without a middle: coded all the same."""
     cdf = torch.zeros(2, 18, dtype=torch.int32)
     cdf[1] = TOTAL
-    table = ExactTable(cdf, 1)
+    table = IntegerTable(cdf, 1)
     assert table.centre.tolist() == [8, -8]
-    exact, y = ExactFactorized({"cdf": cdf}), torch.tensor([[[400]], [[-3]]])
+    exact, y = IntegerFactorized({"cdf": cdf}), torch.tensor([[[400]], [[-3]]])
     assert torch.equal(exact.decode({"y": exact.record({"y": y})["y"].encode()}, (16, 16))["y"], y)
 
 
 def test_weights_that_are_not_finite(density):
     density.biases[2].data[0] = torch.nan
     with pytest.raises(ModelError):
-        exact_cdf(density)
+        integer_cdf(density)

@@ -10,7 +10,7 @@ from scipy.stats import norm
 from jointiq.bitstream.tables import CDF_BITS, exp_table, inverse_sigma, normal_cdf
 from jointiq.entropy_models.gaussian_mixture import (
     SIGMA_MIN,
-    ExactMixture,
+    IntegerMixture,
     bound_log_sigma,
     log_likelihood,
     log_mass,
@@ -131,7 +131,7 @@ def exact(logits, means, sigmas):
     columns = [
         torch.tensor(column, dtype=torch.float64)[:, None] for column in (logits, means, [math.log(s) for s in sigmas])
     ]
-    return ExactMixture(*((column * ONE).round().long() for column in columns))
+    return IntegerMixture(*((column * ONE).round().long() for column in columns))
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_exact_masses_equal_the_float_ones(logits, means, sigmas):
 )
 def test_below_rises_from_zero_to_everything(gaussians):
     logits, means, log_sigmas = (torch.tensor(column)[:, None] for column in zip(*gaussians, strict=True))
-    distribution = ExactMixture(logits, means, log_sigmas)
+    distribution = IntegerMixture(logits, means, log_sigmas)
     offsets = [-(2**24), -70000, -5000, *range(-40, 41), 5000, 70000, 2**24]
     masses = [int(distribution.below(slice(None), offset)) for offset in offsets]
     assert masses == sorted(masses)
@@ -200,7 +200,7 @@ def python_below(logits, means, log_sigmas, centre, offset):
 )
 def test_the_written_formulas(gaussians, offset):
     logits, means, log_sigmas = (list(column) for column in zip(*gaussians, strict=True))
-    distribution = ExactMixture(*(torch.tensor(column)[:, None] for column in (logits, means, log_sigmas)))
+    distribution = IntegerMixture(*(torch.tensor(column)[:, None] for column in (logits, means, log_sigmas)))
     centre, total = python_below(logits, means, log_sigmas, int(distribution.centre), offset)
     assert int(distribution.centre) == centre
     assert int(distribution.below(slice(None), offset)) == total
@@ -230,13 +230,13 @@ def test_sigma_levels():
 
 
 def test_total_and_order_of_parameters():
-    assert ExactMixture.total == 1 << (16 + CDF_BITS)
+    assert IntegerMixture.total == 1 << (16 + CDF_BITS)
     # Two positions, G = 3, M = 2: (kind, Gaussian, channel) along a row, symbols as (position, channel).
     rows = torch.arange(36.0).view(2, 18).double() * 1000
-    distribution = ExactMixture.of_parameters(rows, 3)
+    distribution = IntegerMixture.of_parameters(rows, 3)
     assert distribution.means[:, 0].tolist() == [6000, 8000, 10000]
     assert distribution.means[:, 1].tolist() == [7000, 9000, 11000]
     assert distribution.means[:, 2].tolist() == [24000, 26000, 28000]
-    single = ExactMixture.of_parameters(rows[:, :4], 1)
+    single = IntegerMixture.of_parameters(rows[:, :4], 1)
     assert single.means.tolist() == [[0, 1000, 18000, 19000]]
     assert (single.weights == 1 << 16).all()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from jointiq.entropy_models.zero_mean_gaussian import ZeroMeanGaussian, exact_distribution, exact_log_sigma
+from jointiq.entropy_models.zero_mean_gaussian import ZeroMeanGaussian, integer_distribution, integer_log_sigma
 
 
 def prior(*sigmas):
@@ -35,10 +35,10 @@ def test_gradient_raises_sigma_for_large_values():
 
 def test_exact_twin():
     module = prior(0.02, 0.5, 3.0)
-    log_sigma = exact_log_sigma(module)
+    log_sigma = integer_log_sigma(module)
     assert log_sigma.dtype == torch.int64
     assert log_sigma.tolist() == [round(math.log(s) * 4096) for s in (0.02, 0.5, 3.0)]
-    distribution = exact_distribution(log_sigma, 2)
+    distribution = integer_distribution(log_sigma, 2)
     assert distribution.centre.tolist() == [0] * 6
     for offset in range(-8, 9):
         masses = distribution.below(slice(None), offset).double() / distribution.total

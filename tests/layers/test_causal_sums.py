@@ -14,7 +14,7 @@ SCANS = ("raster", "wavefront")
 def steps(scan, height, width):
     """The step at which each position is coded."""
     order = torch.empty(height, width, dtype=torch.int64)
-    for step, run in enumerate(scan.runs(height, width)):
+    for step, run in enumerate(scan.steps(height, width)):
         order[run.index()] = step
     return order
 
@@ -92,7 +92,7 @@ def test_integer_sums_are_exact_both_ways(name, K, grid):
 
     # The decoder: step by step.
     growing = CausalSums(scan, K, weights, *grid)
-    for run in scan.runs(*grid):
+    for run in scan.steps(*grid):
         assert torch.equal(growing.read(run), expected[run.index()])
         growing.write(run, values[run.index()].double())
 

@@ -44,7 +44,7 @@ def test_causal_window_sees_known_positions_only_in_both_scans():
     assert len(seen) == KNOWN_ENTRIES
     for name in ("raster", "wavefront"):
         order = {}
-        for step, run in enumerate(get_scan(name).runs(7, 8)):
+        for step, run in enumerate(get_scan(name).steps(7, 8)):
             for r, c in zip(*(axis.tolist() for axis in run.index()), strict=True):
                 order[r, c] = step
         assert all(order[position] < order[4, 4] for position in seen)

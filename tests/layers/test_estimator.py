@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from jointiq.bitstream.scan import get_scan, grid_rows
-from jointiq.layers.estimator import ExactEstimator, ParameterEstimator
+from jointiq.layers.estimator import IntegerEstimator, ParameterEstimator
 from jointiq.layers.integer_layers import ONE, to_fixed
 
 M, P = 4, 12
@@ -50,16 +50,16 @@ def test_exact_form_is_the_same_both_ways_and_follows_the_float_one(mprm, contex
     def context_of(run):
         return fixed_global[run.index()] if context else None
 
-    exact = ExactEstimator.quantise(estimator)
-    exact.start(fixed_prime)
+    network = IntegerEstimator.quantise(estimator)
+    exact = network.begin(fixed_prime)
     for run in grid_rows(*grid):
         exact.write(run, y_rows[run.row])
     rows = torch.stack([exact.read(run, context_of(run)) for run in grid_rows(*grid)])
     assert torch.equal(rows, rows.round())
     assert (rows / ONE - expected).abs().max() < 0.02
 
-    exact.start(fixed_prime)
-    for run in get_scan(name).runs(*grid):
+    exact = network.begin(fixed_prime)
+    for run in get_scan(name).steps(*grid):
         assert torch.equal(exact.read(run, context_of(run)), rows[run.index()])
         exact.write(run, y_rows[run.index()])
 

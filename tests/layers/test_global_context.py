@@ -11,8 +11,8 @@ from jointiq.layers.global_context import (
     DENSE_POSITIONS,
     VALUE_FRACTION_BITS,
     VALUE_MAX,
-    ExactGlobalContext,
     GlobalContext,
+    IntegerGlobalContext,
     integer_sqrt,
     weighted_moments,
 )
@@ -177,29 +177,29 @@ def integer_moments(w, v):
 @pytest.mark.parametrize(("grid", "K"), [((1, 1), 7), ((1, 40), 7), ((12, 1), 3), ((7, 9), 2), ((9, 18), 7)])
 def test_exact_form_equals_python_integers_both_ways(name, grid, K):
     module = make(name, K, min_known=6, M=2)
-    context = ExactGlobalContext.quantise(module)
+    context = IntegerGlobalContext.quantise(module)
     y_hat = latent(*grid, M=2)[0].long()
     y_hat[:, 0, 0] = torch.tensor([7000, -300])
     expected = naive_exact(context, name, y_hat)
     grid_values = y_hat.permute(1, 2, 0).contiguous()
 
-    context.start(*grid)
-    context.write_grid(grid_values)
-    assert torch.equal(torch.stack([context.read(run) for run in grid_rows(*grid)]), expected)
+    state = context.begin(*grid)
+    state.write_grid(grid_values)
+    assert torch.equal(torch.stack([state.read(run) for run in grid_rows(*grid)]), expected)
 
-    context.start(*grid)
-    for run in module.scan.runs(*grid):
-        assert torch.equal(context.read(run), expected[run.index()])
-        context.write(run, grid_values[run.index()])
+    state = context.begin(*grid)
+    for run in module.scan.steps(*grid):
+        assert torch.equal(state.read(run), expected[run.index()])
+        state.write(run, grid_values[run.index()])
 
 
 @pytest.mark.parametrize("name", SCANS)
 def test_exact_form_follows_the_float_one(name):
     module, y_hat = make(name, M=4, min_known=30, psi=1.0), latent(12, 20, M=4)
-    context = ExactGlobalContext.quantise(module)
-    context.start(12, 20)
-    context.write_grid(y_hat[0].permute(1, 2, 0).long().contiguous())
-    exact = torch.stack([context.read(run) for run in grid_rows(12, 20)]).permute(2, 0, 1) / ONE
+    context = IntegerGlobalContext.quantise(module)
+    state = context.begin(12, 20)
+    state.write_grid(y_hat[0].permute(1, 2, 0).long().contiguous())
+    exact = torch.stack([state.read(run) for run in grid_rows(12, 20)]).permute(2, 0, 1) / ONE
     expected = module(y_hat)[0].detach().double()
     # y_bar is held in steps of 1/64.
     assert (exact - expected).abs().max() < 0.05
@@ -208,7 +208,7 @@ def test_exact_form_follows_the_float_one(name):
 
 def test_quantised_weights():
     module = make("wavefront")
-    context = ExactGlobalContext.quantise(module)
+    context = IntegerGlobalContext.quantise(module)
     known = torch.tensor([[module.scan.is_known(d, c) for c in range(-7, 8)] for d in range(8)]).flatten()
     weights = context.weights
     assert (weights[:, ~known] == 0).all()

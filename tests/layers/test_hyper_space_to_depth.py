@@ -1,7 +1,11 @@
 import pytest
 import torch
 
-from jointiq.layers.hyper_space_to_depth import DepthToSpaceSynthesis, ExactDepthToSpaceSynthesis, SpaceToDepthAnalysis
+from jointiq.layers.hyper_space_to_depth import (
+    DepthToSpaceSynthesis,
+    IntegerDepthToSpaceSynthesis,
+    SpaceToDepthAnalysis,
+)
 from jointiq.layers.integer_layers import ONE
 
 SIZES = [(1, 1), (1, 4), (5, 2), (7, 9)]
@@ -46,6 +50,6 @@ def test_integers_are_near_the_floats(size):
     torch.manual_seed(0)
     up = DepthToSpaceSynthesis(3, 8, 6).double()
     latent = torch.randint(-9, 10, (3, *half(size)))
-    exact = ExactDepthToSpaceSynthesis.quantise(up)(latent, size)
+    exact = IntegerDepthToSpaceSynthesis.quantise(up)(latent, size)
     assert torch.equal(exact, exact.round())
     torch.testing.assert_close(exact / ONE, up(latent[None].double(), size)[0], atol=0.01, rtol=0)

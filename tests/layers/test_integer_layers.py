@@ -10,9 +10,9 @@ from jointiq.layers.integer_layers import (
     EXACT_LIMIT,
     FRACTION_BITS,
     ONE,
-    ExactLinear,
-    exact_conv,
-    exact_deconv,
+    IntegerLinear,
+    integer_conv,
+    integer_deconv,
     leaky_relu_,
     to_fixed,
 )
@@ -42,30 +42,30 @@ def test_layer_equals_python_integers(seed, inputs, scale, reach, fraction_bits)
     weight = torch.randn(5, inputs, generator=generator) * scale
     weight[0] = 0
     bias = torch.randn(5, generator=generator) * scale
-    layer = ExactLinear.quantise(weight, bias, fraction_bits)
+    layer = IntegerLinear.quantise(weight, bias, fraction_bits)
     a = torch.randint(-reach, reach + 1, (4, inputs), generator=generator).double()
     assert layer(a).tolist() == [big_integer_layer(layer, row) for row in a.tolist()]
 
 
 def test_extremes_equal_python_integers():
-    layer = ExactLinear.quantise(torch.tensor([[0.999, -0.999, 0.5], [1e-9, 0.0, 0.0]]), torch.tensor([100.0, -3.0]))
+    layer = IntegerLinear.quantise(torch.tensor([[0.999, -0.999, 0.5], [1e-9, 0.0, 0.0]]), torch.tensor([100.0, -3.0]))
     a = torch.tensor([[ACTIVATION_MAX, -ACTIVATION_MAX, ACTIVATION_MAX], [0, 0, 0], [1, -1, 1]]).double()
     assert layer(a).tolist() == [big_integer_layer(layer, row) for row in a.tolist()]
     assert layer(a)[0, 0] == ACTIVATION_MAX
 
 
 def test_rounds_half_up():
-    layer = ExactLinear(torch.tensor([[1.0]]), torch.tensor([0.0]), torch.tensor([1]))
+    layer = IntegerLinear(torch.tensor([[1.0]]), torch.tensor([0.0]), torch.tensor([1]))
     assert layer(torch.tensor([[-3], [-1], [1], [3]]).double()).flatten().tolist() == [-1, 0, 1, 2]
 
 
 def test_order_of_the_inputs_is_of_no_consequence():
     torch.manual_seed(0)
     weight = torch.randn(20, 700) * torch.logspace(-3, 0, 700)
-    layer = ExactLinear.quantise(weight, torch.randn(20))
+    layer = IntegerLinear.quantise(weight, torch.randn(20))
     a = torch.randint(-ACTIVATION_MAX, ACTIVATION_MAX, (30, 700)).double()
     order = torch.randperm(700)
-    permuted = ExactLinear(layer.weight[:, order], layer.bias, layer.shift)
+    permuted = IntegerLinear(layer.weight[:, order], layer.bias, layer.shift)
     assert torch.equal(layer(a), permuted(a[:, order]))
     assert torch.equal(layer(a)[7:8], layer(a[7:8]))
     parts = layer.split(300, 400)
@@ -74,7 +74,7 @@ def test_order_of_the_inputs_is_of_no_consequence():
 
 def test_quantised_weights_are_close_and_within_13_bits():
     weight = torch.randn(8, 50) * torch.logspace(-4, 1, 8)[:, None]
-    layer = ExactLinear.quantise(weight, None)
+    layer = IntegerLinear.quantise(weight, None)
     back = layer.weight / torch.ldexp(torch.ones(8, dtype=torch.float64), layer.shift)[:, None]
     assert ((back - weight).abs().amax(1) <= weight.abs().amax(1) / 2**12).all()
     assert layer.weight.abs().max() <= 1 << 13
@@ -83,7 +83,7 @@ def test_quantised_weights_are_close_and_within_13_bits():
 
 def test_wide_layers_give_up_precision_in_place_of_exactness():
     weight = torch.ones(1, 200_000)
-    layer = ExactLinear.quantise(weight, None)
+    layer = IntegerLinear.quantise(weight, None)
     assert layer.shift[0] < 12
     a = torch.full((1, 200_000), ACTIVATION_MAX, dtype=torch.float64)
     assert layer(a).tolist() == [[ACTIVATION_MAX]]
@@ -92,14 +92,14 @@ def test_wide_layers_give_up_precision_in_place_of_exactness():
 
 def test_too_large_or_not_finite_is_refused():
     with pytest.raises(ValueError, match="too large"):
-        ExactLinear(torch.full((1, 1 << 20), 8192.0), torch.zeros(1), torch.zeros(1, dtype=torch.int32))
+        IntegerLinear(torch.full((1, 1 << 20), 8192.0), torch.zeros(1), torch.zeros(1, dtype=torch.int32))
     with pytest.raises(ValueError, match="too large"):
-        ExactLinear.quantise(torch.full((1, 4), 1e9), None)
+        IntegerLinear.quantise(torch.full((1, 4), 1e9), None)
     for bad in (float("nan"), float("inf")):
         with pytest.raises(ValueError, match="not finite"):
-            ExactLinear.quantise(torch.tensor([[bad]]), None)
+            IntegerLinear.quantise(torch.tensor([[bad]]), None)
         with pytest.raises(ValueError, match="not finite"):
-            ExactLinear.quantise(torch.tensor([[1.0]]), torch.tensor([bad]))
+            IntegerLinear.quantise(torch.tensor([[1.0]]), torch.tensor([bad]))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5), (4, 3)])
@@ -107,13 +107,13 @@ def test_convolutions_equal_the_float_ones_within_rounding(size):
     torch.manual_seed(1)
     a = to_fixed(torch.randint(-6, 7, (3, *size)))
     convolution = torch.nn.Conv2d(3, 4, 3, padding=1).double()
-    exact = exact_conv(ExactLinear.quantise(convolution.weight.flatten(1), convolution.bias), a, 3) / ONE
+    exact = integer_conv(IntegerLinear.quantise(convolution.weight.flatten(1), convolution.bias), a, 3) / ONE
     expected = convolution(a[None] / ONE)[0]
     assert (exact - expected).abs().max() < 0.02
 
     transposed = torch.nn.ConvTranspose2d(3, 4, 5, stride=2, padding=2, output_padding=1).double()
-    layer = ExactLinear.quantise(transposed.weight.transpose(0, 1).flatten(1), transposed.bias)
-    exact = exact_deconv(layer, a, 5)
+    layer = IntegerLinear.quantise(transposed.weight.transpose(0, 1).flatten(1), transposed.bias)
+    exact = integer_deconv(layer, a, 5)
     expected = transposed(a[None] / ONE)[0]
     assert exact.shape == expected.shape
     assert (exact / ONE - expected).abs().max() < 0.02
@@ -127,12 +127,12 @@ def test_convolutions_equal_the_float_ones_within_rounding(size):
 @pytest.mark.parametrize("strip", [1, 11, 30])
 def test_strips_of_a_convolution_join_up(strip, monkeypatch):
     torch.manual_seed(2)
-    layer = ExactLinear.quantise(torch.randn(4, 3 * 9), torch.randn(4))
+    layer = IntegerLinear.quantise(torch.randn(4, 3 * 9), torch.randn(4))
     a = to_fixed(torch.randint(-6, 7, (3, 7, 5)))
     whole = F.conv2d(a[None], layer.weight.view(4, 3, 3, 3), padding=1)[0]
     monkeypatch.setattr(fixed_point, "STRIP_POSITIONS", strip)
     expected = layer.finish_(whole.permute(1, 2, 0).contiguous()).permute(2, 0, 1)
-    assert torch.equal(exact_conv(layer, a, 3), expected)
+    assert torch.equal(integer_conv(layer, a, 3), expected)
 
 
 def test_leaky_relu_rounds_down():

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 
 from jointiq.layers import neighbourhood
 from jointiq.layers.integer_layers import ACTIVATION_MAX, ONE, leaky_relu_
-from jointiq.layers.neighbourhood import LEAKY_SLOPE, ExactNeighbourhoodPredictor, NeighbourhoodPredictor
+from jointiq.layers.neighbourhood import LEAKY_SLOPE, IntegerNeighbourhoodPredictor, NeighbourhoodPredictor
 
 CHANNELS = 4
 SIZES = [(1, 1), (1, 6), (5, 2), (7, 6)]
@@ -76,7 +76,7 @@ def integers_by_patches(exact, features):
 @pytest.mark.parametrize("size", SIZES)
 def test_integers_equal_the_network_on_every_patch_in_strips_of_any_size(size, strip, monkeypatch):
     monkeypatch.setattr(neighbourhood, "STRIP_POSITIONS", strip)
-    exact = ExactNeighbourhoodPredictor.quantise(predictor())
+    exact = IntegerNeighbourhoodPredictor.quantise(predictor())
     torch.manual_seed(1)
     features = torch.randint(-5 * ONE, 5 * ONE, (CHANNELS, *size)).double()
     rows = list(exact.rows(features))
@@ -87,13 +87,13 @@ def test_integers_equal_the_network_on_every_patch_in_strips_of_any_size(size, s
 def test_integers_are_near_the_floats():
     model = predictor()
     features = torch.randn(CHANNELS, 6, 7).double()
-    exact = torch.stack(list(ExactNeighbourhoodPredictor.quantise(model).rows((features * ONE).round()))) / ONE
+    exact = torch.stack(list(IntegerNeighbourhoodPredictor.quantise(model).rows((features * ONE).round()))) / ONE
     with torch.no_grad():
         torch.testing.assert_close(exact.permute(2, 0, 1), model(features[None])[0], atol=5e-3, rtol=0)
 
 
 def test_integers_at_the_ends_of_their_range():
-    exact = ExactNeighbourhoodPredictor.quantise(predictor())
+    exact = IntegerNeighbourhoodPredictor.quantise(predictor())
     features = torch.full((CHANNELS, 4, 4), float(ACTIVATION_MAX)).double()
     features[::2] *= -1
     rows = torch.cat(list(exact.rows(features)))

@@ -7,11 +7,11 @@ from jointiq.layers.integer_layers import ONE
 from jointiq.layers.padding import pyramid
 from jointiq.layers.transforms import (
     AnalysisTransform,
-    ExactHyperSynthesis,
     HyperAnalysis,
     HyperSynthesis,
+    IntegerHyperSynthesis,
     SynthesisTransform,
-    exact_exp,
+    integer_exp,
 )
 
 SIZES = [(1, 1), (1, 40), (33, 1), (16, 16), (17, 65), (64, 48), (100, 83)]
@@ -71,7 +71,7 @@ def test_exact_h_s_follows_the_float_one(exp, size):
     h_s.conv.weight.mul_(0.5 if exp else 8)
     z_hat = torch.randint(-9, 10, (N, *pyramid(size, 2)[2])).double()
     expected = h_s(z_hat[None], size)[0]
-    exact = ExactHyperSynthesis.quantise(h_s)(z_hat, size)
+    exact = IntegerHyperSynthesis.quantise(h_s)(z_hat, size)
     assert exact.shape == (M, *size)
     assert torch.equal(exact, exact.round())
     tolerance = 0.01 * expected.abs().max() if exp else 0.02
@@ -81,7 +81,7 @@ def test_exact_h_s_follows_the_float_one(exp, size):
 
 def test_exact_exp():
     a = torch.arange(-12 * ONE, 9 * ONE, 37, dtype=torch.float64)
-    result = exact_exp(a) / ONE
+    result = integer_exp(a) / ONE
     for value, power in zip((a / ONE).tolist()[::50], result.tolist()[::50], strict=True):
         expected = math.exp(min(value, 7))
         # Steps of 1/256 in the argument, and of 2^-20 exp(7) in the table.

@@ -18,19 +18,18 @@ def _state(phase, seed):
     torch.manual_seed(seed)
     model = build_model({**CONFIG, "phase": phase}).eval()
     x = to_tensor(photo(128, 160))
-    last = {"y": model.g_a.convs[-1], "h2": model.h_a2.pointwise[-1]}
-    if model.h_a1 is not None:
-        last["h1"] = model.h_a1.pointwise[-1]
+    last = {"y": model.g_a.convs[-1], "h2": model.entropy_model.h_a2.pointwise[-1]}
+    if model.entropy_model.h_a1 is not None:
+        last["h1"] = model.entropy_model.h_a1.pointwise[-1]
     with torch.no_grad():
         for name, layer in last.items():
             scale = STD[name] / model.analyse(x)[name].std()
             layer.weight.mul_(scale)
             layer.bias.mul_(scale)
-        model.prior(model.SIDE[0]).log_sigma.normal_(math.log(STD[model.SIDE[0]]), 0.3)
-        for name in (*model.SIDE[1:], "y"):
-            synthesis, predictor = model.networks(name)
-            synthesis.conv.weight.mul_(1 / model._synthesise(model.latents(x))[name].std())
-            predictor.linear.weight.mul_(0.5 / predictor(model._synthesise(model.latents(x))[name]).std())
+        model.entropy_model.prior.log_sigma.normal_(math.log(STD[model.side[0]]), 0.3)
+        for name, (synthesis, predictor) in model.entropy_model.networks().items():
+            synthesis.conv.weight.mul_(1 / model.entropy_model.features(model.latents(x))[name].std())
+            predictor.linear.weight.mul_(0.5 / predictor(model.entropy_model.features(model.latents(x))[name]).std())
             predictor.linear.bias[len(predictor.linear.bias) // 2 :] += math.log(STD[name])
     return model.config, model.state_dict()
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from jointiq.coding.image_codec import to_tensor
+from jointiq.entropy_models.hybrid import HybridEntropyModel
 from jointiq.models import build_model
 from jointiq.models.lee2019 import Lee2019Hybrid
 from tests.conftest import Y_STD, Z_STD, photo
@@ -20,17 +21,18 @@ def living_hybrid(seed: int = 0, **overrides: Any) -> Lee2019Hybrid:
     torch.manual_seed(seed)
     model = build_model({**CONFIG, **overrides}).eval()
     assert isinstance(model, Lee2019Hybrid)
-    x = to_tensor(photo(128, 160))
+    x, entropy = to_tensor(photo(128, 160)), model.entropy_model
+    assert isinstance(entropy, HybridEntropyModel)
     with torch.no_grad():
-        for last, name, spread in ((model.g_a.convs[-1], "y", Y_STD), (model.h_a.convs[-1], "z", Z_STD)):
+        for last, name, spread in ((model.g_a.convs[-1], "y", Y_STD), (entropy.h_a.convs[-1], "z", Z_STD)):
             scale = spread / model.analyse(x)[name].std()
             last.weight.mul_(scale)
             last.bias.mul_(scale)
-        model.z_prior.log_sigma.normal_(math.log(Z_STD), 0.3)
-        model.h_s.conv.bias[model.config["M1"] :] += math.log(Y_STD)
-        model.h_s.conv.weight.mul_(0.3)
-        model.estimator.preliminary.bias[-model.G * model.config["M1"] :] += math.log(Y_STD)
+        entropy.z_prior.log_sigma.normal_(math.log(Z_STD), 0.3)
+        entropy.h_s.conv.bias[model.config["M1"] :] += math.log(Y_STD)
+        entropy.h_s.conv.weight.mul_(0.3)
+        entropy.estimator.preliminary.bias[-entropy.G * model.config["M1"] :] += math.log(Y_STD)
         latents = model.latents(x)
         assert (latents["y"].abs() > 1).float().mean() > 0.05
-        assert model.mixture_parameters(latents["y"], latents["z"]).std((-2, -1)).max() > 0.1
+        assert entropy.mixture_parameters(latents["y"], latents["z"]).std((-2, -1)).max() > 0.1
     return model

@@ -26,7 +26,7 @@ def busy(picture):
             gdn = model.g_a.gdns[-1]
             gdn.beta.mul_(0.02)
             gdn.gamma.mul_(0.02)
-            model.prior.matrices[0].add_(1)
+            model.entropy_model.prior.matrices[0].add_(1)
         y = model.latents(to_tensor(picture(96, 112)))["y"]
         assert (y.abs() > 1).float().mean() > 0.05
         return model

@@ -34,14 +34,14 @@ def test_only_models_of_this_project_are_built() -> None:
     for name in ("bmshj2018-factorized", "os", None, 3):
         with pytest.raises(ConfigError, match=r"model\.name"):
             build_model({"name": name})
-    with pytest.raises(ConfigError, match="arguments of jointiq"):
+    with pytest.raises(ConfigError, match="model.width=3 .*the keys of jointiq"):
         build_model({"name": "jointiq", "N": 4, "M": 4, "width": 3})
 
 
 def test_latents_that_are_not_finite_are_refused(living, picture) -> None:
     model = living()
     with torch.no_grad():
-        model.h_a.convs[-1].bias[0] = torch.nan
+        model.entropy_model.h_a.convs[-1].bias[0] = torch.nan
     with pytest.raises(DataError, match="no finite latents"):
         model.latents(to_tensor(picture(32, 32)))
 

@@ -9,11 +9,13 @@ from jointiq.coding.export import write_export
 from jointiq.coding.fingerprint import fingerprint
 from jointiq.coding.image_codec import decode_image, encode_image, same_latents, to_image, to_tensor
 from jointiq.coding.load import load_model
+from jointiq.entropy_models.coarse_to_fine import PHASES
 from jointiq.errors import BitstreamError, ConfigError
+from jointiq.evaluation.complexity import parts_of
 from jointiq.layers.padding import pyramid
 from jointiq.models import build_model
 from jointiq.models.base import LIKELIHOOD_FLOOR, bits
-from jointiq.models.coarse_to_fine import PHASES, CoarseToFine
+from jointiq.models.coarse_to_fine import CoarseToFine
 from tests.models.coarse_models import CONFIG, busy_latents, make_busy
 
 SIZES = [(1, 1), (1, 37), (33, 1), (17, 65), (50, 41)]
@@ -114,13 +116,13 @@ def hand_count(N):
 @pytest.mark.parametrize("N", AUTHORS)
 def test_parameters_are_those_of_the_authors_networks(N):
     model = build_model({"name": "coarse_to_fine", "N": N, "M": N})
-    counted = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
+    counted = {name: sum(p.numel() for p in part.parameters()) for name, part in parts_of(model).items()}
     assert counted == hand_count(N)
     assert sum(counted.values()) == sum(p.numel() for p in model.parameters())
 
 
 def test_what_a_phase_does_not_use_is_not_there():
-    parts = {phase: {name for name, _ in small(phase).named_children()} for phase in PHASES}
+    parts = {phase: {name.partition(".")[0] for name in small(phase).weights()} for phase in PHASES}
     assert parts[2] - parts[1] == {"h_a1", "h_s1", "predict_h2", "h1_prior", "head_h2"}
     assert parts[1] - parts[2] == {"h2_prior"}
     assert parts[3] - parts[2] == {"aggregation"} and not parts[2] - parts[3]
@@ -135,7 +137,7 @@ def test_files_decode_to_what_was_coded(size, phase, picture):
     encoded = encode_image(model, image)
     decoded = decode_image(model, encoded.data)
     assert same_latents(encoded, decoded)
-    assert tuple(encoded.latents) == (*model.SIDE, "y")
+    assert tuple(encoded.latents) == (*model.side, "y")
     with torch.no_grad():
         assert np.array_equal(decoded.image, to_image(model(to_tensor(image))["x_hat"]))
 
@@ -214,7 +216,7 @@ def test_training_invalidates_the_integers():
     before = model.encode_latents(latents).y
     model.train()
     with torch.no_grad():
-        model.predict_y.linear.bias += 0.3
+        model.entropy_model.predict_y.linear.bias += 0.3
     assert model.eval().encode_latents(latents).y != before
 
 

@@ -39,7 +39,7 @@ def busy(picture):
             last = list(model.net.g_a)[-1]
             for parameter in last.parameters():
                 parameter.mul_(3 / y.std())
-            if model.SIDE:
+            if model.side:
                 # Scales and means of a few units.
                 list(getattr(model.net, "entropy_parameters", model.net.h_s).parameters())[-1].uniform_(0.5, 3)
         return model
@@ -69,7 +69,7 @@ def test_round_trip(busy, picture, arch, size):
     model, image = busy(arch), picture(*size)
     encoded = encode_image(model, image)
     decoded = decode_image(model, encoded.data)
-    assert same_latents(encoded, decoded) and list(encoded.latents) == [*model.SIDE, "y"]
+    assert same_latents(encoded, decoded) and list(encoded.latents) == [*model.side, "y"]
     assert (encoded.latents["y"] != 0).double().mean() > 0.3
     assert decoded.image.shape == image.shape and np.array_equal(decoded.image, decoded.x_mid)
     assert encoded.exact_bits is None and set(encoded.estimated_bits) == set(encoded.latents)
@@ -97,7 +97,7 @@ def test_the_strings_and_the_picture_are_compressais(busy, picture, arch):
     x = to_tensor(image)
     with torch.inference_mode():
         coded = model.net.compress(x)
-        assert [strings[0] for strings in coded["strings"]] == [container.y, *([container.z] if model.SIDE else [])]
+        assert [strings[0] for strings in coded["strings"]] == [container.y, *([container.z] if model.side else [])]
         theirs = model.net.decompress(coded["strings"], coded["shape"])["x_hat"]
     assert np.array_equal(decode_image(model, encoded.data).image, to_image(theirs))
     assert 8 * encoded.payload_bytes == pytest.approx(sum(encoded.estimated_bits.values()), rel=0.15)
@@ -225,7 +225,8 @@ def test_training_drops_the_tables(busy, picture):
 def test_every_parameter_learns(busy, picture, arch):
     model = busy(arch, enhancer=GRDN).train()
     module = CompressionModule(model, RateDistortionLoss(0.1), constant(), lr=1e-4)
-    loss, _, rates = module.training_loss(to_tensor(picture(64, 64)), None)
+    x = to_tensor(picture(64, 64))
+    loss, _, rates = module.training_loss(x, x, None)
     loss.backward()
     assert rates["bpp"] > 0 and all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
     groups = module.configure_optimizers()["optimizer"].param_groups
@@ -235,7 +236,8 @@ def test_every_parameter_learns(busy, picture, arch):
 def test_the_enhancer_alone(busy, picture):
     model = busy("bmshj2018-hyperprior", enhancer=GRDN)
     module = EnhancementModule(model, RateDistortionLoss(0.1), constant(), lr=1e-4)
-    loss, x_hat, _ = module.training_loss(to_tensor(picture(64, 64)), None)
+    x = to_tensor(picture(64, 64))
+    loss, x_hat, _ = module.training_loss(x, x, None)
     loss.backward()
     assert x_hat.shape == (1, 3, 64, 64) and module.net.net.g_s[0].weight.grad is None
 

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -52,7 +53,8 @@ def test_noise_in_training_only(living, picture):
 def what_each_part_reads(model, x):
     """Inputs of the networks in one pass: g_s, h_a, h_s, the contexts of y, and y itself."""
     read = {}
-    parts = {"g_s": model.g_s, "h_a": model.h_a, "h_s": model.h_s, "context": model.estimator}
+    entropy = model.entropy_model
+    parts = {"g_s": model.g_s, "h_a": entropy.h_a, "h_s": entropy.h_s, "context": entropy.estimator}
     handles = [
         part.register_forward_pre_hook(lambda _, inputs, name=name: read.update({name: inputs[name == "context"]}))
         for name, part in parts.items()
@@ -60,7 +62,7 @@ def what_each_part_reads(model, x):
     with torch.no_grad():
         out = model(x)
         read["y"] = model.g_a(2 * x - 1)
-        read["z"] = model.h_a(read["h_a"])
+        read["z"] = model.entropy_model.h_a(read["h_a"])
     for handle in handles:
         handle.remove()
     return read, out
@@ -78,7 +80,7 @@ def test_rounded_conditions(living, picture):
 def test_noisy_conditions(living, picture):
     """Lee 2019, appendix 6.2: g_s(y~), h_s(z~), h_a(y), contexts from y~, which is also what the rate is of."""
     model = living(G=1, global_context=False, mprm=False, hyper_abs=True, hyper_exp=True)
-    model.conditions = "noisy"
+    model.entropy_model.settings = replace(model.entropy_model.settings, conditions="noisy")
     x = to_tensor(picture(96, 96))
     read, out = what_each_part_reads(model.train(), x)
     assert torch.equal(read["h_a"], read["y"].abs())
@@ -86,7 +88,7 @@ def test_noisy_conditions(living, picture):
         noise = read[name] - latent
         assert noise.abs().max() <= 0.5 and noise.std() == pytest.approx(12**-0.5, rel=0.1)
     assert torch.equal(read["context"], read["g_s"])
-    rate = model.y_log_likelihood(read["g_s"], read["g_s"], read["h_s"])
+    rate = model.entropy_model.y_log_likelihood(read["g_s"], read["g_s"], read["h_s"])
     torch.testing.assert_close(out["log_likelihoods"]["y"], rate)
     # When coding, nothing is noisy.
     read, _ = what_each_part_reads(model.eval(), x)
@@ -95,7 +97,7 @@ def test_noisy_conditions(living, picture):
 
 def test_conditions_are_no_part_of_a_trained_model():
     noisy = build_model({**SMALL, "conditions": "noisy"})
-    assert noisy.conditions == "noisy" and noisy.config == build_model(SMALL).config
+    assert noisy.entropy_model.settings.conditions == "noisy" and noisy.config == build_model(SMALL).config
 
 
 def test_every_parameter_gets_a_gradient(picture):
@@ -115,19 +117,22 @@ def test_z_of_the_rounded_y(living, picture):
         with torch.no_grad():
             y, z = (model.analyse(to_tensor(picture(64, 64)))[name] for name in ("y", "z"))
             y_hat = y.round()
-            torch.testing.assert_close(z, model.h_a(y_hat.abs() if hyper_abs else y_hat))
+            torch.testing.assert_close(z, model.entropy_model.h_a(y_hat.abs() if hyper_abs else y_hat))
 
 
 def test_what_is_switched_off_is_not_there():
-    names = dict(build_model({**SMALL, "global_context": False, "mprm": False}).named_parameters())
+    names = build_model({**SMALL, "global_context": False, "mprm": False}).weights()
     assert not any(name.startswith(("global_context", "enhancer", "estimator.mprm")) for name in names)
-    full = dict(build_model({**SMALL, "enhancer": GRDN}).named_parameters())
+    full = build_model({**SMALL, "enhancer": GRDN}).weights()
     for part in ("global_context.psi", "estimator.mprm.", "enhancer."):
         assert any(name.startswith(part) for name in full)
     without_context = build_model({**SMALL, "global_context": False})
-    assert without_context.global_context is None
-    assert without_context.estimator.mprm.reduce[0].in_channels == 9 * 6
-    assert build_model({**SMALL, "G": 1, "global_context": False}).estimator.preliminary.out_channels == 2 * 6
+    assert without_context.entropy_model.global_context is None
+    assert without_context.entropy_model.estimator.mprm.reduce[0].in_channels == 9 * 6
+    assert (
+        build_model({**SMALL, "G": 1, "global_context": False}).entropy_model.estimator.preliminary.out_channels
+        == 2 * 6
+    )
 
 
 @pytest.mark.parametrize(
@@ -221,7 +226,7 @@ def test_training_invalidates_the_integers(living, latents):
     before = model.exact.encode_y(y_hat, z_hat)
     model.train()
     with torch.no_grad():
-        model.estimator.preliminary.bias += 0.3
+        model.entropy_model.estimator.preliminary.bias += 0.3
     assert model.eval().exact.encode_y(y_hat, z_hat) != before
 
 
@@ -260,7 +265,7 @@ def test_diverged_weights_are_a_clear_error(living, picture):
 def test_an_entropy_model_that_is_not_finite_is_a_clear_error(name, value):
     model = build_model(SMALL).eval()
     with torch.no_grad():
-        model.get_parameter(name)[0] = value
+        model.entropy_model.get_parameter(name)[0] = value
     with pytest.raises(ModelError, match="not finite"):
         model.update()
 

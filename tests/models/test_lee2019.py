@@ -51,7 +51,7 @@ def test_parameters_of_the_base_model() -> None:
 def test_parameters_of_the_hybrid_model() -> None:
     # f is that of 192 channels, the transforms those of 192 + 228.
     model = build_model({"name": "lee2019_hybrid", "N": 320, "M1": 192, "M2": 228})
-    assert parameters(model, "estimator.") == estimator(192)
+    assert parameters(model, "entropy_model.estimator.") == estimator(192)
     assert parameters(model) == transforms(320, 420) + estimator(192)
 
 
@@ -72,7 +72,7 @@ def changed(model: Lee2019Hybrid, y: Tensor, z: Tensor, at: tuple[int, int], cha
     other = y.clone()
     other[0, channels, at[0], at[1]] += 7
     with torch.no_grad():
-        before, after = (split_parameters(model.mixture_parameters(each, z), 1) for each in (y, other))
+        before, after = (split_parameters(model.entropy_model.mixture_parameters(each, z), 1) for each in (y, other))
     moved = sum((one - two).abs().amax(1)[0] for one, two in zip(before, after, strict=True))
     return moved > 0
 
@@ -84,7 +84,7 @@ def test_y1_sees_known_y1_alone_and_y2_sees_none(scan: str, picture) -> None:
     y, z = latents["y"], latents["z"]
     height, width = y.shape[-2:]
     order = torch.zeros(height, width, dtype=torch.long)
-    for step, run in enumerate(model.scan.runs(height, width)):
+    for step, run in enumerate(model.entropy_model.scan.steps(height, width)):
         order[run.index()] = step
     for at in ((0, 0), (3, 4), (height - 1, width - 1)):
         first, second = changed(model, y, z, at, slice(0, M1)).split([M1, M2])
@@ -106,7 +106,7 @@ def test_y2_has_zero_mean_and_the_scale_of_h_s(picture) -> None:
         latents = model.latents(to_tensor(picture(80, 64)))
         y, z = latents["y"], latents["z"]
         with torch.no_grad():
-            log_sigma = model.h_s(z, (y.shape[-2], y.shape[-1]))[:, M1:]
+            log_sigma = model.entropy_model.h_s(z, (y.shape[-2], y.shape[-1]))[:, M1:]
             second = model.log_likelihoods(latents)["y"][:, M1:]
         expected = log_mass(y[:, M1:], torch.zeros(()), log_sigma.clamp(min=np.log(0.11)))
         torch.testing.assert_close(second, expected, rtol=1e-5, atol=1e-5)
@@ -117,9 +117,9 @@ def test_c_prime_is_the_exponential_of_the_first_channels(picture) -> None:
     latents = model.latents(to_tensor(picture(80, 64)))
     y, z = latents["y"], latents["z"]
     with torch.no_grad():
-        c_prime = model.h_s(z, (y.shape[-2], y.shape[-1]))[:, :M1].exp()
-        _, means, log_sigmas = split_parameters(model.estimator(c_prime, y[:, :M1]), 1)
-        got = split_parameters(model.mixture_parameters(y, z), 1)
+        c_prime = model.entropy_model.h_s(z, (y.shape[-2], y.shape[-1]))[:, :M1].exp()
+        _, means, log_sigmas = split_parameters(model.entropy_model.estimator(c_prime, y[:, :M1]), 1)
+        got = split_parameters(model.entropy_model.mixture_parameters(y, z), 1)
     torch.testing.assert_close(got[1][:, :, :M1], means)
     torch.testing.assert_close(got[2][:, :, :M1], log_sigmas)
 
@@ -141,7 +141,7 @@ def test_every_parameter_gets_a_gradient(picture) -> None:
         ({"N": 0}, "model.N=0"),
         ({"scan": "spiral"}, "raster, wavefront"),
         ({"conditions": "smooth"}, "rounded, noisy"),
-        ({"M": 9}, "arguments of lee2019_hybrid"),
+        ({"M": 9}, "model.M=9 .*the keys of lee2019_hybrid"),
     ],
 )
 def test_values_that_are_not_allowed(change: dict, message: str) -> None:

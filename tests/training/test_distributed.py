@@ -39,7 +39,7 @@ class Loss(nn.Module):
         self.trained.eval()
 
     def forward(self, batch: Tensor) -> Tensor:
-        return self.trained.training_loss(batch, None)[0]
+        return self.trained.training_loss(batch, batch, None)[0]
 
 
 def batch() -> Tensor:
@@ -82,7 +82,7 @@ def test_every_parameter_of_every_variant_gets_a_gradient(experiment: str) -> No
     """So that find_unused_parameters may stay false."""
     cfg = tiny.config(f"+experiment={experiment}", "scale=demo", "model.N=4", "model.M=4")
     module = CompressionModule(build_model(model_config(cfg)), RateDistortionLoss(0.1), constant(), lr=1e-3)
-    module.training_loss(batch()[:1], None)[0].backward()
+    module.training_loss(batch()[:1], batch()[:1], None)[0].backward()
     missing = [name for name, parameter in module.named_parameters() if parameter.grad is None]
     assert missing == []
 

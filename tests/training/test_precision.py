@@ -27,14 +27,14 @@ def test_under_bf16_the_entropy_model_and_the_loss_stay_in_float32(monkeypatch: 
     seen: dict[str, torch.dtype] = {}
 
     def note(name: str) -> None:
-        part = trained.net.get_submodule(name)
+        part = trained.net.get_submodule(name if name == "g_a" else f"entropy_model.{name}")
         part.register_forward_hook(lambda _module, _inputs, output: seen.update({name: output.dtype}))
 
     for name in ("g_a", "global_context", "z_prior"):
         note(name)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = trained.net(x)
-        loss, _, _ = trained.training_loss(x, None)
+        loss, _, _ = trained.training_loss(x, x, None)
     assert seen == {"g_a": torch.bfloat16, "global_context": torch.float32, "z_prior": torch.float32}
     assert {value.dtype for value in output["log_likelihoods"].values()} == {torch.float32}
     assert loss.dtype == torch.float32
@@ -50,13 +50,13 @@ def test_bf16_changes_the_loss_by_rounding_only() -> None:
     for enabled in (False, True):
         torch.manual_seed(1)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
-            losses.append(trained.training_loss(x, None)[0].item())
+            losses.append(trained.training_loss(x, x, None)[0].item())
     assert losses[1] == pytest.approx(losses[0], rel=0.01)
 
 
 def test_convolutions_are_channels_last() -> None:
     net = module().net
-    for part in (net.g_a.convs, net.g_s.deconvs, net.h_a.convs):
+    for part in (net.g_a.convs, net.g_s.deconvs, net.entropy_model.h_a.convs):
         for layer in part:
             assert layer.weight.is_contiguous(memory_format=torch.channels_last)
     y = net.g_a(torch.rand(2, 3, 64, 64).to(memory_format=torch.channels_last))

@@ -28,6 +28,7 @@ from compressai.models import CompressionModel, JointAutoregressiveHierarchicalP
 from numpy.polynomial.hermite_e import hermegauss
 from torch import Tensor, nn
 
+from jointiq.entropy_models.context import ContextEntropyModel
 from jointiq.entropy_models.gaussian_mixture import SIGMA_MIN, log_likelihood, log_mass, parameter_kinds
 from jointiq.layers.padding import Size, pyramid
 from jointiq.models import build_model
@@ -111,8 +112,9 @@ def find_scale(N: int, M: int, target: float = TARGET_BPP) -> float:
 
 def substitute(model: CompressionModel, latents: Latents) -> None:
     """Have g_a and h_a of a model return ``latents`` from now on, once they have done their work."""
+    h_a = "h_a" if hasattr(model, "h_a") else "entropy_model.h_a"
     model.get_submodule("g_a").register_forward_hook(lambda _module, _inputs, _output: latents.y)
-    model.get_submodule("h_a").register_forward_hook(lambda _module, _inputs, _output: latents.z)
+    model.get_submodule(h_a).register_forward_hook(lambda _module, _inputs, _output: latents.z)
 
 
 @torch.no_grad()
@@ -121,10 +123,12 @@ def driven_jointiq(config: Mapping[str, Any], scale: float, seed: int = 0) -> Jo
     torch.manual_seed(seed)
     model = build_model(config).eval()
     assert isinstance(model, JointIQNet)
-    G, N, M = model.G, model.config["N"], model.config["M"]
-    model.z_prior.log_sigma.fill_(math.log(Z_DEVIATION))
-    if model.estimator.mprm is not None:
-        for expand in model.estimator.mprm.expand:
+    entropy_model = model.entropy_model
+    assert isinstance(entropy_model, ContextEntropyModel)
+    G, N, M = entropy_model.G, model.config["N"], model.config["M"]
+    entropy_model.z_prior.log_sigma.fill_(math.log(Z_DEVIATION))
+    if entropy_model.estimator.mprm is not None:
+        for expand in entropy_model.estimator.mprm.expand:
             assert isinstance(expand, nn.Conv2d) and expand.bias is not None
             expand.weight.zero_()
             expand.bias.zero_()
@@ -132,10 +136,10 @@ def driven_jointiq(config: Mapping[str, Any], scale: float, seed: int = 0) -> Jo
     error[-1] = SCALE_ERROR
     latents = make_latents(CALIBRATION_SIZE, N, M, scale)
     _fit(
-        model.estimator.preliminary,
+        entropy_model.estimator.preliminary,
         fitting_mixture(G, M, scale).flatten(),
         error.flatten(),
-        lambda: model.mixture_parameters(latents.y, latents.z),
+        lambda: entropy_model.mixture_parameters(latents.y, latents.z),
     )
     return model
 

@@ -47,7 +47,8 @@ class OurStep:
     def __call__(self, batch: Tensor) -> None:
         with self.mode.rounding():
             with self.mode.autocast(self.device):
-                loss, _, _ = self.module.training_loss(self.module.on_after_batch_transfer(batch, 0), None)
+                images = self.module.on_after_batch_transfer(batch, 0)
+                loss, _, _ = self.module.training_loss(images, images, None)
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()

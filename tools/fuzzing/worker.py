@@ -39,12 +39,12 @@ def busy_model(config: dict[str, Any]) -> JointIQNet:
     model = build_model({"name": "jointiq", **config}).eval()
     x = torch.rand(1, 3, 96, 96)
     with torch.no_grad():
-        for layer, name in ((model.g_a.convs[-1], "y"), (model.h_a.convs[-1], "z")):
+        for layer, name in ((model.g_a.convs[-1], "y"), (model.entropy_model.h_a.convs[-1], "z")):
             layer.weight.mul_(3 / model.analyse(x)[name].std())
-        model.z_prior.log_sigma.fill_(math.log(3))
-        model.estimator.preliminary.bias[-model.G * model.config["M"] :] += math.log(3)
-        if model.global_context is not None:
-            model.global_context.psi.normal_(0, 2)
+        model.entropy_model.z_prior.log_sigma.fill_(math.log(3))
+        model.entropy_model.estimator.preliminary.bias[-model.entropy_model.G * model.config["M"] :] += math.log(3)
+        if model.entropy_model.global_context is not None:
+            model.entropy_model.global_context.psi.normal_(0, 2)
     return model
 
 

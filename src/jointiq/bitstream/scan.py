@@ -26,8 +26,8 @@ MAX_POSITIONS = 1 << 18
 
 
 @dataclass(frozen=True)
-class Run:
-    """``count`` positions (row + k * drow, column + k * dcolumn), k = 0 .. count - 1."""
+class ScanStep:
+    """Positions that are coded together: (row + k * drow, column + k * dcolumn), k = 0 .. count - 1."""
 
     row: int
     column: int
@@ -40,14 +40,35 @@ class Run:
         # Imported late: the header of a file is read without PyTorch.
         import torch
 
-        steps = torch.arange(self.count, device=device)
-        return self.row + self.drow * steps, self.column + self.dcolumn * steps
+        index = torch.arange(self.count, device=device)
+        return self.row + self.drow * index, self.column + self.dcolumn * index
+
+    def view(
+        self, grid: Tensor, drow: int, dcolumn: int, *axes: tuple[int, int, int], values: int | None = None
+    ) -> Tensor:
+        """Return a view of a contiguous grid (rows, columns, C): entries at an offset from each position of the step.
+
+        Args:
+            drow, dcolumn: the offset, in rows and columns of ``grid``; nothing checks that the entries lie inside it.
+            axes: (size, drow, dcolumn) of each axis before that of the positions: how far apart its entries are.
+            values: how many values in a row, beginning with the entry's first; None: its own, C.
+
+        Returns:
+            (sizes of the axes, count, values).
+        """
+        down, right, _ = grid.stride()
+        offset = (self.row + drow) * down + (self.column + dcolumn) * right
+        sizes = [size for size, _, _ in axes]
+        strides = [axis_down * down + axis_right * right for _, axis_down, axis_right in axes]
+        along_step = self.drow * down + self.dcolumn * right
+        shape = (*sizes, self.count, grid.shape[-1] if values is None else values)
+        return grid.as_strided(shape, (*strides, along_step, 1), offset)
 
 
-def grid_rows(height: int, width: int) -> Iterator[Run]:
-    """Whole rows of the grid: the runs an encoder, which knows every value, works in."""
+def grid_rows(height: int, width: int) -> Iterator[ScanStep]:
+    """Return whole rows of the grid: the steps that an encoder, which knows every value, works in."""
     for row in range(height):
-        yield Run(row, 0, width, 0, 1)
+        yield ScanStep(row, 0, width, 0, 1)
 
 
 class Scan:
@@ -65,20 +86,20 @@ class Scan:
         self.code = code
         self.slant = slant
 
-    def runs(self, height: int, width: int) -> Iterator[Run]:
+    def steps(self, height: int, width: int) -> Iterator[ScanStep]:
         """The steps of the scan, in order; together they visit every position once."""
         if self.slant is None:
             for row in range(height):
                 for column in range(width):
-                    yield Run(row, column, 1, 0, 1)
+                    yield ScanStep(row, column, 1, 0, 1)
             return
         for t in range(width + self.slant * (height - 1)):
             first = max(0, -((width - 1 - t) // self.slant))
             last = min(height - 1, t // self.slant)
             if first == last:
-                yield Run(first, t - self.slant * first, 1, 0, 1)
+                yield ScanStep(first, t - self.slant * first, 1, 0, 1)
             elif first < last:
-                yield Run(first, t - self.slant * first, last - first + 1, 1, -self.slant)
+                yield ScanStep(first, t - self.slant * first, last - first + 1, 1, -self.slant)
 
     def is_known(self, drow: int, dcolumn: int) -> bool:
         """Whether the position ``drow`` rows above and ``dcolumn`` columns to the right counts as already known."""

@@ -44,7 +44,7 @@ def write_export(model: LearnedCodec, path: str | Path, half: bool = False, **no
         notes: more metadata, such as ``name``, ``lmbda`` or ``training_data``.
     """
     model.update()
-    floats = {name: value for name, value in model.state_dict().items() if name.startswith(model.FLOAT_PARTS)}
+    floats = {name: value for name, value in model.weights().items() if model.is_float(name)}
     stored = {name: _stored(value, half) for name, value in floats.items()}
     tensors = {name: value.detach().cpu().contiguous() for name, value in stored.items()}
     tensors |= {_EXACT + name: value.cpu().contiguous() for name, value in model.exact_tensors().items()}
@@ -105,11 +105,11 @@ def read_export(path: Path, checked: bool = False) -> LearnedCodec:
             if not torch.equal(tensors[_TABLES + name], table):
                 raise UserError(f"{path}: its table {name} is not that of the format")
         exact = {name.removeprefix(_EXACT): value for name, value in tensors.items() if name.startswith(_EXACT)}
-        state = model.state_dict()
+        state = model.weights()
         for name, value in exact.items():
             if not _is_allowed(name, value, exact, model):
                 raise UserError(f"{path}: its integers {name} are outside of the format's types and ranges")
-        floats = {name: tensors[name] for name in state if name.startswith(model.FLOAT_PARTS)}
+        floats = {name: tensors[name] for name in state if model.is_float(name)}
         state |= {name: value.float() if value.is_floating_point() else value for name, value in floats.items()}
         model.load_state_dict(state)
         if exact:

@@ -20,8 +20,8 @@ def fingerprint(model: LearnedCodec) -> bytes:
         digest = hashlib.sha256(json.dumps(model.config, sort_keys=True).encode())
         for name, tensor in sorted(model.exact_tensors().items()):
             digest.update(name.encode() + tensor.cpu().numpy().tobytes())
-        for name, tensor in sorted(model.state_dict().items()):
-            if name.startswith(model.DECODER_PARTS):
+        for name, tensor in sorted(model.weights().items()):
+            if model.is_decoder(name):
                 digest.update(name.encode() + tensor.detach().cpu().float().numpy().tobytes())
         identity = model.cached_fingerprint = digest.digest()
     return identity

@@ -14,8 +14,9 @@ from torch import Tensor
 from jointiq.bitstream.container import FINGERPRINT_BYTES, SIZES, Container, positions
 from jointiq.bitstream.scan import MAX_POSITIONS, scan_name
 from jointiq.coding.fingerprint import fingerprint
+from jointiq.entropy_models.base import Latents
 from jointiq.errors import BitstreamError, DataError, ModelError
-from jointiq.models.base import DecodedLatents, Latents, LearnedCodec
+from jointiq.models.base import DecodedLatents, LearnedCodec
 
 Image = NDArray[np.uint8]
 

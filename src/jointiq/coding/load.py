@@ -18,11 +18,10 @@ from jointiq.coding import EXPORT, PTH_TAR
 from jointiq.coding.export import read_export
 from jointiq.errors import ModelError, UserError
 from jointiq.models import build_model
-from jointiq.models.base import LearnedCodec
+from jointiq.models.base import CONFIG, LearnedCodec
 from jointiq.models.compressai_codec import CompressAICodec
 
 _NET = "net."
-_CONFIG = "_extra_state"
 # Where CompressAI's tools look for a state dict in a checkpoint.
 _STATES = ("network", "state_dict", "model_state_dict")
 # What torch.load raises depends on the bytes it stumbles over; these were seen with random and damaged files.
@@ -66,8 +65,8 @@ def read_training_checkpoint(path: Path) -> LearnedCodec:
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         state = next((checkpoint[key] for key in _STATES if key in checkpoint), checkpoint)
-        if _CONFIG in state:
-            config, weights = json.loads(bytes(state[_CONFIG].tolist())), state
+        if CONFIG in state:
+            config, weights = json.loads(bytes(state[CONFIG].tolist())), state
         elif "model_config" not in checkpoint:
             return CompressAICodec.from_zoo(state)
         else:

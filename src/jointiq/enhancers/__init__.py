@@ -1,7 +1,7 @@
 """Quality-enhancement networks Q (JointIQ-Net section 3.1): image in, image out; they know nothing of compression.
 
-To add one: put a file into this folder whose class carries ``@register_enhancer("name")``, and a YAML file with
-``name: name`` and the constructor's arguments into ``conf/enhancer``. Nothing else is touched: every module of the
+To add one: put a file into this folder whose class carries ``@register_enhancer("name", its settings)``, and a YAML
+file with ``name: name`` and values for the settings into ``conf/enhancer``. Nothing else is touched: every module of the
 folder is imported with the package.
 
 An enhancer maps (B, 3, H, W), about [-1, 1], to the same shape for any H, W >= 1; its output is not clamped.
@@ -9,39 +9,23 @@ An enhancer maps (B, 3, H, W), about [-1, 1], to the same shape for any H, W >= 
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import pkgutil
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
 from jointiq.errors import ConfigError
-
-_ENHANCERS: dict[str, type[nn.Module]] = {}
-_Enhancer = TypeVar("_Enhancer", bound=type[nn.Module])
+from jointiq.parts import Registry, Settings, import_all
 
 
-def register_enhancer(name: str) -> Callable[[_Enhancer], _Enhancer]:
-    """Class decorator: make an enhancer known to :func:`build_enhancer` under ``name``.
-
-    Raises:
-        ValueError: another class has this name already.
-    """
-
-    def register(cls: _Enhancer) -> _Enhancer:
-        if name in _ENHANCERS:
-            raise ValueError(f"two enhancers are named {name!r}: {_ENHANCERS[name].__qualname__}, {cls.__qualname__}")
-        _ENHANCERS[name] = cls
-        return cls
-
-    return register
+@dataclass(frozen=True)
+class EnhancerSettings(Settings, group="enhancer"):
+    """Settings of an enhancer."""
 
 
-def enhancer_names() -> list[str]:
-    """The names that ``enhancer.name`` may take."""
-    return sorted(_ENHANCERS)
+ENHANCERS: Registry[nn.Module] = Registry("enhancer.name")
+register_enhancer = ENHANCERS.register
 
 
 def build_enhancer(config: Mapping[str, Any] | None) -> nn.Module | None:
@@ -50,29 +34,18 @@ def build_enhancer(config: Mapping[str, Any] | None) -> nn.Module | None:
     Only registered classes can be built, whatever the configuration says: it may come from a received model file.
 
     Args:
-        config: ``{"name": "grdn", **arguments of the class}``.
+        config: ``{"name": "grdn", **its settings}``.
 
     Raises:
-        ConfigError: an unknown name, an unknown or missing argument, or a value the enhancer refuses.
+        ConfigError: an unknown name, an unknown or missing setting, or a value that is not allowed.
     """
     if config is None:
         return None
     if not isinstance(config, Mapping):
         raise ConfigError("enhancer", config, 'null or a mapping such as {"name": "grdn"}')
-    arguments = {key: value for key, value in config.items() if key != "name"}
     name = config.get("name")
-    if not isinstance(name, str) or name not in _ENHANCERS:
-        raise ConfigError("enhancer.name", name, enhancer_names())
-    cls = _ENHANCERS[name]
-    parameters = inspect.signature(cls).parameters
-    for key, value in arguments.items():
-        if key not in parameters:
-            raise ConfigError(f"enhancer.{key}", value, f"the keys of {name}: {', '.join(parameters)}")
-    for key, parameter in parameters.items():
-        if parameter.default is parameter.empty and key not in arguments:
-            raise ConfigError(f"enhancer.{key}", None, f"{name} needs a value for it")
-    return cls(**arguments)
+    enhancer, settings = ENHANCERS.get(name)
+    return enhancer(settings.of({key: value for key, value in config.items() if key != "name"}, str(name)))
 
 
-for _module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_module.name}")
+import_all(__name__, __path__)

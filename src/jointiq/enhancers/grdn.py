@@ -2,16 +2,46 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 from torch import Tensor, nn
 
-from jointiq.enhancers import register_enhancer
+from jointiq.enhancers import EnhancerSettings, register_enhancer
 from jointiq.errors import ConfigError
 from jointiq.layers.cbam import CBAM
 from jointiq.layers.padding import crop, pad_to_even
 from jointiq.layers.rdb import GRDB
+from jointiq.parts import at_least, checked
 
 
-@register_enhancer("grdn")
+def _odd(key: str, value: Any) -> None:
+    if type(value) is not int or value < 1 or value % 2 == 0:
+        raise ConfigError(key, value, "odd whole numbers from 1")
+
+
+@dataclass(frozen=True)
+class GRDNSettings(EnhancerSettings):
+    """Settings of :class:`GRDN`.
+
+    Attributes:
+        grdbs: groups of residual dense blocks.
+        rdbs: residual dense blocks per group.
+        convs: densely connected convolutions per block.
+        kernels: filters of each of those convolutions, and channels of every feature map.
+        reduction: channels per hidden unit in CBAM's channel attention.
+        spatial_kernel: side of the kernel of CBAM's spatial attention, odd.
+    """
+
+    grdbs: int = at_least(1)
+    rdbs: int = at_least(1)
+    convs: int = at_least(1)
+    kernels: int = at_least(1)
+    reduction: int = at_least(1, default=8)
+    spatial_kernel: int = checked(_odd, default=7)
+
+
+@register_enhancer("grdn", GRDNSettings)
 class GRDN(nn.Module):
     """GRDN: image (B, 3, H, W), about [-1, 1] -> enhanced image of the same shape, not clamped.
 
@@ -28,35 +58,16 @@ class GRDN(nn.Module):
     the same number of inputs, so no chequerboard is built in), and CBAM's reduction of 8 (its authors' 16 leaves two
     hidden units to the light version, which may both start as dead ReLUs). PyTorch's default initialisation is kept,
     also in the last layer: zeros there would pass no gradient to anything before it.
-
-    Args:
-        grdbs: groups of residual dense blocks.
-        rdbs: residual dense blocks per group.
-        convs: densely connected convolutions per block.
-        kernels: filters of each of those convolutions, and channels of every feature map.
-        reduction: channels per hidden unit in CBAM's channel attention.
-        spatial_kernel: side of the kernel of CBAM's spatial attention, odd.
-
-    Raises:
-        ConfigError: a count below 1, or an even ``spatial_kernel``.
     """
 
-    def __init__(
-        self, grdbs: int, rdbs: int, convs: int, kernels: int, reduction: int = 8, spatial_kernel: int = 7
-    ) -> None:
+    def __init__(self, settings: GRDNSettings) -> None:
         super().__init__()
-        counts = {"grdbs": grdbs, "rdbs": rdbs, "convs": convs, "kernels": kernels, "reduction": reduction}
-        for key, count in counts.items():
-            if type(count) is not int or count < 1:
-                raise ConfigError(f"enhancer.{key}", count, "whole numbers from 1")
-        if type(spatial_kernel) is not int or spatial_kernel < 1 or spatial_kernel % 2 == 0:
-            raise ConfigError("enhancer.spatial_kernel", spatial_kernel, "odd whole numbers from 1")
-
+        kernels = settings.kernels
         self.head = nn.Conv2d(3, kernels, kernel_size=3, padding=1)
         self.down = nn.Conv2d(kernels, kernels, kernel_size=4, stride=2, padding=1)
-        self.grdbs = nn.Sequential(*(GRDB(kernels, rdbs, convs) for _ in range(grdbs)))
+        self.grdbs = nn.Sequential(*(GRDB(kernels, settings.rdbs, settings.convs) for _ in range(settings.grdbs)))
         self.up = nn.ConvTranspose2d(kernels, kernels, kernel_size=4, stride=2, padding=1)
-        self.attention = CBAM(kernels, reduction, spatial_kernel)
+        self.attention = CBAM(kernels, settings.reduction, settings.spatial_kernel)
         self.tail = nn.Conv2d(kernels, 3, kernel_size=3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:

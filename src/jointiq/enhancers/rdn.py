@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
-from jointiq.enhancers import register_enhancer
-from jointiq.errors import ConfigError
+from jointiq.enhancers import EnhancerSettings, register_enhancer
 from jointiq.layers.rdb import RDB
+from jointiq.parts import at_least
 
 
-@register_enhancer("rdn")
+@dataclass(frozen=True)
+class RDNSettings(EnhancerSettings):
+    """Settings of :class:`RDN`.
+
+    Attributes:
+        blocks: residual dense blocks.
+        convs: densely connected convolutions per block.
+        kernels: filters of each of those convolutions, and channels of every feature map.
+    """
+
+    blocks: int = at_least(1)
+    convs: int = at_least(1)
+    kernels: int = at_least(1)
+
+
+@register_enhancer("rdn", RDNSettings)
 class RDN(nn.Module):
     """RDN: image (B, 3, H, W), about [-1, 1] -> enhanced image of the same shape, not clamped.
 
@@ -23,21 +40,11 @@ class RDN(nn.Module):
     Everything works at full resolution. RDN's up-sampling layers are left out, as input and output have the same size,
     and x is added to the output, which is the authors' form of RDN for image restoration. The growth rate of the dense
     blocks is the number of channels of every feature map (our choice, as in GRDN).
-
-    Args:
-        blocks: residual dense blocks.
-        convs: densely connected convolutions per block.
-        kernels: filters of each of those convolutions, and channels of every feature map.
-
-    Raises:
-        ConfigError: a count below 1.
     """
 
-    def __init__(self, blocks: int, convs: int, kernels: int) -> None:
+    def __init__(self, settings: RDNSettings) -> None:
         super().__init__()
-        for key, count in {"blocks": blocks, "convs": convs, "kernels": kernels}.items():
-            if type(count) is not int or count < 1:
-                raise ConfigError(f"enhancer.{key}", count, "whole numbers from 1")
+        blocks, convs, kernels = settings.blocks, settings.convs, settings.kernels
         self.head = nn.Conv2d(3, kernels, kernel_size=3, padding=1)
         self.shallow = nn.Conv2d(kernels, kernels, kernel_size=3, padding=1)
         self.blocks = nn.ModuleList(RDB(kernels, convs) for _ in range(blocks))

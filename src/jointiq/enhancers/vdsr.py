@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import Tensor, nn
 
-from jointiq.enhancers import register_enhancer
-from jointiq.errors import ConfigError
+from jointiq.enhancers import EnhancerSettings, register_enhancer
+from jointiq.parts import at_least
 
 
-@register_enhancer("vdsr")
+@dataclass(frozen=True)
+class VDSRSettings(EnhancerSettings):
+    """Settings of :class:`VDSR`.
+
+    Attributes:
+        layers: convolutions in all, the last one included; 20 in VDSR's paper.
+        kernels: filters of each convolution but the last; 64 in VDSR's paper.
+    """
+
+    layers: int = at_least(2)
+    kernels: int = at_least(1)
+
+
+@register_enhancer("vdsr", VDSRSettings)
 class VDSR(nn.Module):
     """VDSR: image (B, 3, H, W), about [-1, 1] -> enhanced image of the same shape, not clamped.
 
@@ -19,20 +34,11 @@ class VDSR(nn.Module):
     Everything works at full resolution. The weights before a ReLU start as in He et al. 2015, as VDSR's authors have
     it: PyTorch's default lets the signal fade to nothing over so many layers without shortcuts. The last layer keeps
     the default, so that x' starts near x.
-
-    Args:
-        layers: convolutions in all, the last one included; 20 in VDSR's paper.
-        kernels: filters of each convolution but the last; 64 in VDSR's paper.
-
-    Raises:
-        ConfigError: less than 2 layers, or less than 1 kernel.
     """
 
-    def __init__(self, layers: int, kernels: int) -> None:
+    def __init__(self, settings: VDSRSettings) -> None:
         super().__init__()
-        for key, count, smallest in (("layers", layers, 2), ("kernels", kernels, 1)):
-            if type(count) is not int or count < smallest:
-                raise ConfigError(f"enhancer.{key}", count, f"whole numbers from {smallest}")
+        layers, kernels = settings.layers, settings.kernels
         body: list[nn.Module] = []
         for channels in (3, *[kernels] * (layers - 2)):
             conv = nn.Conv2d(channels, kernels, kernel_size=3, padding=1)

@@ -1,30 +1,32 @@
-"""A fully factorised prior with a trained density for each channel: training likelihood and integer twin.
+"""A fully factorised prior with a trained density for each channel: training likelihood and its integer form.
 
 The density is that of Balle 2018 (appendix 6.1): the logits of its cumulative are a small monotonic network, one for
 each channel. Balle 2017 had piecewise linear densities; this one is smoother and as free, and what the field uses (our
 choice).
 
-The twin is the cumulative as integers, a row for each channel. It is derived once, in float64 on the CPU, and stored in
-an export. Machines may differ in the last digits of tanh and exp; rounding to 24 bits hides that but for a rare entry
-(of about one derived table in a thousand), and then the fingerprints of two derived tables differ: an
-error, never a wrong picture. An export decodes the same everywhere.
+The integer form is the cumulative as integers, a row for each channel. It is derived once, in float64 on the CPU, and
+stored in an export. Machines may differ in the last digits of tanh and exp; rounding to 24 bits hides that but for a
+rare entry (of about one derived table in a thousand), and then the fingerprints of two derived tables differ: an error,
+never a wrong picture. An export decodes the same everywhere.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from jointiq.bitstream.binarisation import walk
-from jointiq.bitstream.rans import DecisionDecoder
-from jointiq.entropy_models.integer.recorder import Recorder, in_range, reader
+from jointiq.entropy_models import register_entropy_model
+from jointiq.entropy_models.base import EntropyModel, Latents
+from jointiq.entropy_models.integer.factorized import CDF_BITS, IntegerFactorized
 from jointiq.layers.integer_layers import require_finite
 from jointiq.layers.padding import Size, pyramid
+from jointiq.layers.quantize import add_uniform_noise, round_ste
+from jointiq.parts import Settings
 
 # Hidden widths of the monotonic networks, and the width of their density before training.
 WIDTHS = (3, 3, 3, 3)
@@ -32,11 +34,8 @@ INITIAL_SCALE = 10.0
 # Keeps the logarithm finite where float32 cannot tell two cumulatives apart.
 GAP_MIN = 1e-7
 
-CDF_BITS = 24
 # A table reaches to the power of two beyond which no channel has mass left; values outside cost more, but can be coded.
 REACH_MIN, REACH_MAX = 8, 4096
-# Symbols that are coded together: rows of all channels up to this number (a row at the least), to bound the memory.
-STEP_SYMBOLS = 1 << 20
 
 
 class FactorizedDensity(nn.Module):
@@ -77,7 +76,7 @@ class FactorizedDensity(nn.Module):
 
 
 @torch.no_grad()
-def exact_cdf(density: FactorizedDensity) -> Tensor:
+def integer_cdf(density: FactorizedDensity) -> Tensor:
     """The cumulatives as integers out of 2^24, int32 (C, 2 reach + 2): entry i is the mass below i - reach - 1/2.
 
     Raises:
@@ -97,80 +96,35 @@ def exact_cdf(density: FactorizedDensity) -> Tensor:
         reach *= 2
 
 
-class ExactTable:
-    """Distributions of a set of symbols, for :func:`jointiq.bitstream.binarisation.walk`.
+@register_entropy_model("factorized", Settings)
+class FactorizedEntropyModel(EntropyModel):
+    """One trained density for each channel of y, and no side information.
 
-    Args:
-        cdf: of :func:`exact_cdf`.
-        positions: symbols of each channel, which follow channel by channel.
+    Training adds noise to y, for the rate and for g_s alike (Balle 2017, section 3).
     """
 
-    total = 1 << CDF_BITS
+    # No table gives the density back.
+    FLOAT = ("prior",)
 
-    def __init__(self, cdf: Tensor, positions: int) -> None:
-        self._reach = cdf.shape[1] // 2 - 1
-        # All mass lies between the two ends that are added.
-        self._cdf = F.pad(F.pad(cdf.long(), (1, 0)), (0, 1), value=self.total)
-        self._channel = torch.arange(len(cdf), device=cdf.device).repeat_interleave(positions)
-        # The value that the median falls on.
-        median = (cdf <= self.total // 2).sum(1) - 1 - self._reach
-        self.centre = median.clamp(-self._reach, self._reach)[self._channel]
+    def __init__(self, N: int, M: int, settings: Settings) -> None:
+        super().__init__()
+        self.prior = FactorizedDensity(M)
 
-    def below(self, members: Tensor | slice, offset: Tensor | int) -> Tensor:
-        """Mass below centre + offset of the symbols ``members``."""
-        index = (self.centre[members] + offset + self._reach + 1).clamp(0, self._cdf.shape[1] - 1)
-        return self._cdf[self._channel[members], index]
+    def forward(self, y: Tensor) -> tuple[Latents, Tensor]:
+        y_tilde = add_uniform_noise(y) if self.training else round_ste(y)
+        return {"y": self.prior(y_tilde)}, y_tilde
 
+    def analyse(self, y: Tensor) -> Latents:
+        return {"y": y}
 
-class ExactFactorized:
-    """The integer entropy model of a latent ``y`` at 1/16 of the image that nothing else tells of.
+    def log_likelihoods(self, latents: Latents) -> Latents:
+        return {"y": self.prior(latents["y"])}
 
-    Args:
-        tensors: ``cdf``, of :func:`exact_cdf`.
-    """
+    def latent_shape(self, size: Size) -> Size:
+        return pyramid(size, 4)[4]
 
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        self.cdf = tensors["cdf"]
+    def integers(self) -> IntegerFactorized:
+        return IntegerFactorized({"cdf": integer_cdf(self.prior)})
 
-    @classmethod
-    def quantise(cls, density: FactorizedDensity) -> ExactFactorized:
-        """Derive the integers from a trained density."""
-        return cls({"cdf": exact_cdf(density)})
-
-    def tensors(self) -> dict[str, Tensor]:
-        """All integers that define the model, by name."""
-        return {"cdf": self.cdf}
-
-    def to(self, device: torch.device | str) -> ExactFactorized:
-        """The same model on ``device``."""
-        return ExactFactorized({"cdf": self.cdf.to(device)})
-
-    @property
-    def device(self) -> torch.device:
-        return self.cdf.device
-
-    def record(self, latents: Mapping[str, Tensor]) -> dict[str, Recorder]:
-        """The decisions that code ``y`` (C, h, w), integers."""
-        y_hat = in_range(latents["y"], self.device)
-        recorder = Recorder()
-        for step, (rows, table) in enumerate(self._steps((y_hat.shape[1], y_hat.shape[2]))):
-            values = y_hat[:, rows].flatten()
-            recorder.record(table, values, torch.full_like(values, step))
-        return {"y": recorder}
-
-    def decode(self, segments: Mapping[str, bytes], size: Size) -> dict[str, Tensor]:
-        """``y``, int64 (C, h, w), of an image of the given size."""
-        height, width = pyramid(size, 4)[4]
-        decoder = DecisionDecoder(segments["y"], len(self.cdf) * height * width)
-        steps = self._steps((height, width))
-        rows = [walk(table, reader(decoder)).view(len(self.cdf), -1, width) for _, table in steps]
-        decoder.finish()
-        return {"y": torch.cat(rows, dim=1)}
-
-    def _steps(self, size: Size) -> Iterator[tuple[slice, ExactTable]]:
-        """Rows that are coded together, and the distributions of their symbols."""
-        height, width = size
-        rows = max(1, STEP_SYMBOLS // (len(self.cdf) * width))
-        for first in range(0, height, rows):
-            last = min(first + rows, height)
-            yield slice(first, last), ExactTable(self.cdf, (last - first) * width)
+    def restore(self, tensors: Mapping[str, Tensor]) -> IntegerFactorized:
+        return IntegerFactorized(tensors)

@@ -1,4 +1,4 @@
-"""Mixture of G Gaussians * U(-1/2, 1/2), the prior of y_hat (JointIQ-Net Eq. 3): training likelihood and integer twin.
+"""Mixture of G Gaussians * U(-1/2, 1/2), the prior of y_hat (JointIQ-Net Eq. 3): training likelihood and integer form.
 
 Layout of the parameters, defined here once and used by training and coding:
 
@@ -122,8 +122,8 @@ def sigma_level(log_sigma: Tensor) -> Tensor:
     return level.clamp(0, SIGMA_LEVELS - 1)
 
 
-class ExactMixture:
-    """The integer twin: distributions of a set of symbols, for :func:`jointiq.bitstream.binarisation.walk`.
+class IntegerMixture:
+    """The integer form: distributions of a set of symbols, for :func:`jointiq.bitstream.binarisation.walk`.
 
     Args:
         logits, means, log_sigmas: (G, symbols) int64, fixed point with 12 fractional bits.
@@ -142,7 +142,7 @@ class ExactMixture:
         self.centre = (mean + (1 << (shift - 1))) >> shift
 
     @classmethod
-    def of_parameters(cls, parameters: Tensor, G: int) -> ExactMixture:
+    def of_parameters(cls, parameters: Tensor, G: int) -> IntegerMixture:
         """From fixed-point parameters (positions, parameter_kinds(G) * G * M), one row a position; symbols are
         (positions * M).
         """

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from jointiq.bitstream.binarisation import walk
 from jointiq.bitstream.rans import DecisionDecoder
-from jointiq.entropy_models.gaussian_mixture import ExactMixture, bound_log_sigma, log_mass
+from jointiq.entropy_models.gaussian_mixture import IntegerMixture, bound_log_sigma, log_mass
 from jointiq.entropy_models.integer.recorder import Recorder, in_range, reader
 from jointiq.layers.integer_layers import ONE, require_finite
 from jointiq.layers.padding import Size
@@ -28,24 +28,24 @@ class ZeroMeanGaussian(nn.Module):
             return log_mass(z, torch.zeros_like(log_sigma), log_sigma)
 
 
-def exact_log_sigma(prior: ZeroMeanGaussian) -> Tensor:
+def integer_log_sigma(prior: ZeroMeanGaussian) -> Tensor:
     """The trained log sigmas as fixed-point integers, int64 (N,)."""
     require_finite(prior.log_sigma)
     return torch.round(prior.log_sigma.detach().double() * ONE).long()
 
 
-def exact_distribution(log_sigma: Tensor, positions: int) -> ExactMixture:
-    """The integer twin: the distribution of z_hat, one symbol per (channel, position) in that order."""
+def integer_distribution(log_sigma: Tensor, positions: int) -> IntegerMixture:
+    """The integer form: the distribution of z_hat, one symbol per (channel, position) in that order."""
     log_sigmas = log_sigma.repeat_interleave(positions)[None]
     zeros = torch.zeros_like(log_sigmas)
-    return ExactMixture(zeros, zeros, log_sigmas)
+    return IntegerMixture(zeros, zeros, log_sigmas)
 
 
 def record_prior(log_sigma: Tensor, z_hat: Tensor) -> Recorder:
     """The decisions that code z_hat (N, h, w), integers, all as one set."""
     values = in_range(z_hat, log_sigma.device).flatten()
     recorder = Recorder()
-    recorder.record(exact_distribution(log_sigma, z_hat[0].numel()), values, torch.zeros_like(values))
+    recorder.record(integer_distribution(log_sigma, z_hat[0].numel()), values, torch.zeros_like(values))
     return recorder
 
 
@@ -57,6 +57,6 @@ def decode_prior(log_sigma: Tensor, data: bytes, size: Size) -> Tensor:
     """
     positions = size[0] * size[1]
     decoder = DecisionDecoder(data, len(log_sigma) * positions)
-    values = walk(exact_distribution(log_sigma, positions), reader(decoder))
+    values = walk(integer_distribution(log_sigma, positions), reader(decoder))
     decoder.finish()
     return values.view(-1, *size)

@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from jointiq.coding.image_codec import decode_image, encode_image, to_tensor
 from jointiq.console import Table, number
 from jointiq.data.sample import photograph
+from jointiq.entropy_models.base import EntropyModel
 from jointiq.evaluation.stopwatch import Sections, forget_peak, peak_bytes
 from jointiq.layers.padding import Size
 from jointiq.models.base import LearnedCodec
@@ -136,10 +137,12 @@ def steps(repeats: int) -> int:
 
 
 def parts_of(model: nn.Module) -> dict[str, nn.Module]:
-    """The networks of a model by name. Lists of networks, and whole models inside it (CompressAI's), give theirs."""
+    """The networks of a model by name. Lists of networks, the entropy model and whole models inside it (CompressAI's)
+    give theirs.
+    """
     parts: dict[str, nn.Module] = {}
     for name, child in model.named_children():
-        if isinstance(child, CompressionModel):
+        if isinstance(child, CompressionModel | EntropyModel):
             parts |= parts_of(child)
         elif isinstance(child, nn.ModuleList | nn.ModuleDict):
             parts |= {f"{name}.{inner}": module for inner, module in parts_of(child).items()}

@@ -23,7 +23,7 @@ from jointiq.models.base import LearnedCodec
 from jointiq.models.compressai_codec import CompressAICodec
 
 #: Networks that can run in 16 bits; what is beside them is the entropy model.
-_NETWORKS = ("g_a", "h_a", "g_s", "enhancer")
+_NETWORKS = ("g_a", "entropy_model.h_a", "g_s", "enhancer")
 
 
 class _InTools(LearnedCodec):
@@ -36,7 +36,7 @@ class _InTools(LearnedCodec):
         Raises:
             UserError: not a state dict of this model.
         """
-        name = _registered_name(cls)
+        name = cls.registered_name()
         stored = state_dict.get("_extra_state")
         if stored is None or json.loads(bytes(stored.tolist())).get("name") != name:
             raise UserError(f"this is no {name} checkpoint; allowed: a .pth.tar of such a model, written by src.export")
@@ -44,14 +44,11 @@ class _InTools(LearnedCodec):
 
     def half(self) -> Self:
         """Run the transforms and the enhancer in 16 bits. The entropy model stays as it is: it codes integers."""
-        for part in (getattr(self, name, None) for name in _NETWORKS):
-            if part is not None and next(part.parameters()).dtype != torch.float16:
+        parts = dict(self.named_modules())
+        for part in (parts[name] for name in _NETWORKS if name in parts):
+            if next(part.parameters()).dtype != torch.float16:
                 part.half().register_forward_pre_hook(_halve_input)
         return self
-
-
-def _registered_name(cls: type[LearnedCodec]) -> str:
-    return next(name for name, model in model_classes().items() if issubclass(cls, model))
 
 
 def _halve_input(_part: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

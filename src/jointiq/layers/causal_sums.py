@@ -14,7 +14,7 @@ section 4.3). So the known area falls into regions of constant weight, and each 
 In wavefront order the known area ends on the right along a slanted edge; the box beyond it is a running sum along the
 wave.
 
-The same code serves floats (float64) and the exact path (integers): with integers the single values are multiplied in
+The same code serves floats (float64) and the integer network: with integers the single values are multiplied in
 float64, where every product and sum stays below 2^53 and is exact, and the rest in int64.
 """
 
@@ -25,7 +25,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from jointiq.bitstream.scan import Run, Scan, grid_rows
+from jointiq.bitstream.scan import Scan, ScanStep, grid_rows
 
 
 @lru_cache(maxsize=64)
@@ -89,8 +89,8 @@ class CausalSums:
         weights: ((K + 1)(2K + 1), C), zero where nothing is known; its dtype (float64 or int64) is that of the sums.
         height, width: size of the grid.
 
-    ``write(run, values)`` records the values of a coded step; ``read(run)`` gives the sums of the next step. An encoder
-    calls ``write_grid`` once and may then read any run.
+    ``write(step, values)`` records the values of a coded step; ``read(step)`` returns the sums of the next one. An
+    encoder calls ``write_grid`` once and may then read any step.
     """
 
     def __init__(self, scan: Scan, K: int, weights: Tensor, height: int, width: int) -> None:
@@ -106,7 +106,6 @@ class CausalSums:
         # a prefix sum goes on with its last value.
         rows, columns = height + K, (K - 1) + width + 1 + self.reach
         shape = (rows, columns, self.channels)
-        self._row_stride, self._column_stride = columns * self.channels, self.channels
         self.single = torch.zeros(shape, dtype=torch.float64, device=weights.device)
         self.row_sum = torch.zeros(shape, dtype=weights.dtype, device=weights.device)
         self.column_sum = torch.zeros_like(self.row_sum)
@@ -119,30 +118,22 @@ class CausalSums:
         height, width, _ = values.shape
         sums = cls(scan, K, weights, height, width)
         sums.write_grid(values)
-        return torch.stack([sums.read(run) for run in grid_rows(height, width)])
+        return torch.stack([sums.read(step) for step in grid_rows(height, width)])
 
-    def _view(self, buffer: Tensor, run: Run, drow: int, dcolumn: int, *axes: tuple[int, int, int]) -> Tensor:
-        """Entries at an offset from each position of a run: (*axis sizes, run.count, C).
+    def _view(self, buffer: Tensor, step: ScanStep, drow: int, dcolumn: int, *axes: tuple[int, int, int]) -> Tensor:
+        """Return the entries of a buffer at an offset from each position: (*axis sizes, step.count, C)."""
+        return step.view(buffer, drow + self.K, dcolumn + self.K - 1, *axes)
 
-        An axis is (size, drow, dcolumn): how far apart its entries are.
-        """
-        step = self._row_stride, self._column_stride
-        offset = (run.row + drow + self.K) * step[0] + (run.column + dcolumn + self.K - 1) * step[1]
-        sizes = [size for size, _, _ in axes]
-        strides = [down * step[0] + right * step[1] for _, down, right in axes]
-        along_run = run.drow * step[0] + run.dcolumn * step[1]
-        return buffer.as_strided((*sizes, run.count, self.channels), (*strides, along_run, 1), offset)
-
-    def write(self, run: Run, values: Tensor) -> None:
-        """Record the values (run.count, C) of a step just coded."""
-        self._view(self.single, run, 0, 0).copy_(values)
+    def write(self, step: ScanStep, values: Tensor) -> None:
+        """Record the values (step.count, C) of a step just coded."""
+        self._view(self.single, step, 0, 0).copy_(values)
         values = values.to(self.row_sum.dtype)
-        torch.add(self._view(self.column_sum, run, -1, 0), values, out=self._view(self.column_sum, run, 0, 0))
-        row_sum = self._view(self.row_sum, run, 0, 1)
-        torch.add(self._view(self.row_sum, run, 0, 0), values, out=row_sum)
-        torch.add(self._view(self.box_sum, run, -1, 1), row_sum, out=self._view(self.box_sum, run, 0, 1))
-        if run.column == self.width - 1:
-            row, end = run.row + self.K, self.K - 1 + self.width
+        torch.add(self._view(self.column_sum, step, -1, 0), values, out=self._view(self.column_sum, step, 0, 0))
+        row_sum = self._view(self.row_sum, step, 0, 1)
+        torch.add(self._view(self.row_sum, step, 0, 0), values, out=row_sum)
+        torch.add(self._view(self.box_sum, step, -1, 1), row_sum, out=self._view(self.box_sum, step, 0, 1))
+        if step.column == self.width - 1:
+            row, end = step.row + self.K, self.K - 1 + self.width
             for prefix in (self.row_sum, self.box_sum):
                 prefix[row, end + 1 :] = prefix[row, end]
 
@@ -165,55 +156,55 @@ class CausalSums:
                 slanted[row, width:] = self.box_sum[row, end]
             self._slanted_grid = slanted
 
-    def read(self, run: Run) -> Tensor:
-        """Sums over what is known at each position of a run: (run.count, C)."""
+    def read(self, step: ScanStep) -> Tensor:
+        """Sums over what is known at each position of a step: (step.count, C)."""
         K, weights = self.K, self.weights
         near = 2 * K - 1
-        singles = self._view(self.single, run, 0, -K + 1, (K - 1, 0, 1)) * self.float_weights[0, 1:K, None]
+        singles = self._view(self.single, step, 0, -K + 1, (K - 1, 0, 1)) * self.float_weights[0, 1:K, None]
         total = singles.sum(0)
         for drow in range(1, K):
-            singles = self._view(self.single, run, -drow, -K + 1, (near, 0, 1)) * self.float_weights[drow, 1:-1, None]
+            singles = self._view(self.single, step, -drow, -K + 1, (near, 0, 1)) * self.float_weights[drow, 1:-1, None]
             total += singles.sum(0)
         result = total.to(weights.dtype)
-        rows = self._view(self.row_sum, run, -K + 1, -K + 1, (K, 1, 0))
+        rows = self._view(self.row_sum, step, -K + 1, -K + 1, (K, 1, 0))
         result += (rows * self.left_weights).sum(0)
-        result += self._right_rows(run)
-        columns = self._view(self.column_sum, run, -K, -K + 1, (near, 0, 1))
+        result += self._right_rows(step)
+        columns = self._view(self.column_sum, step, -K, -K + 1, (near, 0, 1))
         result += (columns * weights[K, 1:-1, None]).sum(0)
-        result += self._view(self.box_sum, run, -K, -K + 1) * weights[K, 0]
-        result += (self._far_edge(run) - self._view(self.box_sum, run, -K, K)) * weights[K, -1]
+        result += self._view(self.box_sum, step, -K, -K + 1) * weights[K, 0]
+        result += (self._far_edge(step) - self._view(self.box_sum, step, -K, K)) * weights[K, -1]
         return result
 
-    def _right_rows(self, run: Run) -> Tensor:
+    def _right_rows(self, step: ScanStep) -> Tensor:
         """Rows r-K+1 .. r-1 from column c+K to the end of what is known."""
         K, slant = self.K, self.scan.slant
         nearest = 1 if slant is None else K // slant + 1
         count = K - nearest
         if slant is None:
-            edge = self._row_ends(self.row_sum, run, -K + 1, (count, 1, 0))
+            edge = self._row_ends(self.row_sum, step, -K + 1, (count, 1, 0))
         else:
-            edge = self._view(self.row_sum, run, -K + 1, slant * (K - 1), (count, 1, -slant))
-        inside = self._view(self.row_sum, run, -K + 1, K, (count, 1, 0))
+            edge = self._view(self.row_sum, step, -K + 1, slant * (K - 1), (count, 1, -slant))
+        inside = self._view(self.row_sum, step, -K + 1, K, (count, 1, 0))
         return ((edge - inside) * self.right_weights[:count]).sum(0)
 
-    def _row_ends(self, buffer: Tensor, run: Run, drow: int, *axes: tuple[int, int, int]) -> Tensor:
-        """Prefix sums of whole rows, ``drow`` from each position of a run."""
-        ends = Run(run.row, self.width, run.count, run.drow, 0)
+    def _row_ends(self, buffer: Tensor, step: ScanStep, drow: int, *axes: tuple[int, int, int]) -> Tensor:
+        """Prefix sums of whole rows, ``drow`` from each position of a step."""
+        ends = ScanStep(step.row, self.width, step.count, step.drow, 0)
         return self._view(buffer, ends, drow, 0, *axes)
 
-    def _far_edge(self, run: Run) -> Tensor:
-        """Sum over everything known in rows r-K and above: (run.count, C)."""
+    def _far_edge(self, step: ScanStep) -> Tensor:
+        """Sum over everything known in rows r-K and above: (step.count, C)."""
         K, slant = self.K, self.scan.slant
         if slant is None:
-            return self._row_ends(self.box_sum, run, -K)
+            return self._row_ends(self.box_sum, step, -K)
         if self._slanted_grid is not None:
-            return self._slanted_grid[run.row, run.column : run.column + run.count]
-        edge = self.row_sum.new_zeros(run.count, self.channels)
-        last = run.row + run.count - 1 - K
+            return self._slanted_grid[step.row, step.column : step.column + step.count]
+        edge = self.row_sum.new_zeros(step.count, self.channels)
+        last = step.row + step.count - 1 - K
         if last >= 0:
             rows = torch.arange(last + 1, device=edge.device)
-            columns = (run.column + slant * run.row - slant * rows).clamp(max=self.width)
+            columns = (step.column + slant * step.row - slant * rows).clamp(max=self.width)
             along_wave = self.row_sum[rows + K, columns + K - 1].cumsum(0)
-            skip = max(0, K - run.row)
-            edge[skip:] = along_wave[max(0, run.row - K) :]
+            skip = max(0, K - step.row)
+            edge[skip:] = along_wave[max(0, step.row - K) :]
         return edge

@@ -16,11 +16,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from jointiq.bitstream.scan import Run
+from jointiq.bitstream.scan import ScanStep, grid_rows
 from jointiq.layers.context import ABOVE, KNOWN_ENTRIES, KNOWN_IN_LAST_ROW, LEFT, WINDOW, WindowLinear, pad_window
-from jointiq.layers.integer_layers import ExactLinear, clamp_fixed_, leaky_relu_, to_fixed
+from jointiq.layers.integer_layers import IntegerLinear, clamp_fixed_, leaky_relu_, to_fixed
 
-# A power of two, so that the exact path divides by a shift.
+# A power of two, so that the integer network divides by a shift.
 LEAKY_SLOPE = 0.125
 
 
@@ -79,77 +79,101 @@ class ParameterEstimator(nn.Module):
         return parameters if self.mprm is None else self.mprm(parameters, c_global)
 
 
-class ExactEstimator:
-    """The integer twin of :class:`ParameterEstimator`: fixed-point parameters of the positions of one run at a time.
-
-    ``start`` takes c' and forgets y_hat; ``write`` records values of y_hat; ``read`` evaluates f from what is recorded.
+class IntegerEstimator:
+    """The integer network of :class:`ParameterEstimator`; an image is coded with the state that :meth:`begin` returns.
 
     Args:
         layers: ``window``, ``hidden``, ``preliminary``, and ``reduce0``, ``expand0``, ... of MPRM. The inputs of
             ``window`` are the whole window of c', then the known entries of the window of y_hat, each in (row, column,
             channel) order.
+
+    Attributes:
         M: channels of y.
+        hyper_weight, known_weight: the transposed weight of ``window`` for c', and for y_hat.
     """
 
-    def __init__(self, layers: Mapping[str, ExactLinear], M: int) -> None:
+    def __init__(self, layers: Mapping[str, IntegerLinear]) -> None:
         self.layers = dict(layers)
-        self.M = M
+        self.M = layers["window"].weight.shape[1] // (WINDOW * WINDOW + KNOWN_ENTRIES)
         self.blocks = [
             (layers[f"reduce{i}"], layers[f"expand{i}"])
             for i in range(ParameterRefinement.BLOCKS)
             if f"reduce{i}" in layers
         ]
-        self._hyper_weight, self._known_weight = layers["window"].split(WINDOW * WINDOW * M, KNOWN_ENTRIES * M)
+        sizes = (WINDOW * WINDOW * self.M, KNOWN_ENTRIES * self.M)
+        self.hyper_weight, self.known_weight = layers["window"].split(*sizes)
 
     @classmethod
-    def quantise(cls, estimator: ParameterEstimator) -> ExactEstimator:
+    def quantise(cls, estimator: ParameterEstimator) -> IntegerEstimator:
         """Quantise the weights of a float f."""
         M = estimator.from_known.in_channels
         hyper = estimator.from_hyper.weight.permute(0, 2, 3, 1).flatten(1)
         known = estimator.from_known.weight.permute(0, 2, 3, 1).flatten(1)[:, : KNOWN_ENTRIES * M]
-        layers = {"window": ExactLinear.quantise(torch.cat([hyper, known], 1), estimator.from_hyper.bias)}
-        floats: dict[str, nn.Module] = {"hidden": estimator.hidden, "preliminary": estimator.preliminary}
-        if estimator.mprm is not None:
-            for i, (reduce, expand) in enumerate(zip(estimator.mprm.reduce, estimator.mprm.expand, strict=True)):
-                floats |= {f"reduce{i}": reduce, f"expand{i}": expand}
-        layers |= {name: ExactLinear.of_layer(layer) for name, layer in floats.items()}
-        return cls(layers, M)
+        window = IntegerLinear.quantise(torch.cat([hyper, known], 1), estimator.from_hyper.bias)
+        others = {name: IntegerLinear.of_layer(layer) for name, layer in _pointwise_layers(estimator).items()}
+        return cls({"window": window, **others})
 
-    def start(self, c_prime: Tensor) -> None:
+    @torch.no_grad()
+    def restore(self, estimator: ParameterEstimator) -> None:
+        """Set the weights of a float f to what the integers stand for."""
+        weight, bias = self.layers["window"].floats()
+        hyper, known = weight.split([len(self.hyper_weight), len(self.known_weight)], 1)
+        estimator.from_hyper.weight.copy_(hyper.view(-1, WINDOW, WINDOW, self.M).permute(0, 3, 1, 2))
+        assert estimator.from_hyper.bias is not None
+        estimator.from_hyper.bias.copy_(bias)
+        whole = known.new_zeros(len(known), WINDOW * WINDOW, self.M)
+        whole[:, :KNOWN_ENTRIES] = known.view(-1, KNOWN_ENTRIES, self.M)
+        estimator.from_known.weight.copy_(whole.view(-1, ABOVE + 1, WINDOW, self.M).permute(0, 3, 1, 2))
+        for name, layer in _pointwise_layers(estimator).items():
+            self.layers[name].restore(layer)
+
+    def begin(self, c_prime: Tensor) -> EstimatorState:
         """Begin an image: c' (M, h, w), fixed point."""
+        return EstimatorState(self, c_prime)
+
+
+class EstimatorState:
+    """What f knows of one image: all of c', and y_hat as far as it has been written.
+
+    Args:
+        network: whose layers are evaluated.
+        c_prime: (M, h, w), fixed point.
+    """
+
+    def __init__(self, network: IntegerEstimator, c_prime: Tensor) -> None:
+        self.network = network
         _, height, width = c_prime.shape
         windows = pad_window(c_prime[None])[0].permute(1, 2, 0).contiguous()
-        row_stride = windows.stride(0)
-        window = (width, WINDOW, WINDOW * self.M)
         # Row by row, because all windows of a large image together would fill gigabytes.
-        rows = (windows.as_strided(window, (self.M, row_stride, 1), row * row_stride) for row in range(height))
-        self._from_hyper = torch.stack([row.flatten(1) @ self._hyper_weight for row in rows])
-        self._known = torch.zeros_like(windows)
+        rows = (
+            step.view(windows, 0, 0, (WINDOW, 1, 0), values=WINDOW * network.M) for step in grid_rows(height, width)
+        )
+        self.from_hyper = torch.stack([row.transpose(0, 1).flatten(1) @ network.hyper_weight for row in rows])
+        self.known = torch.zeros_like(windows)
 
-    def write(self, run: Run, y_hat: Tensor) -> None:
-        """Record y_hat (run.count, M), integers, at the positions of a run."""
-        self._view(self._known, run, ABOVE, LEFT, (run.count, self.M)).copy_(to_fixed(y_hat))
+    def write(self, step: ScanStep, y_hat: Tensor) -> None:
+        """Record y_hat (step.count, M), integers, at the positions of a step."""
+        step.view(self.known, ABOVE, LEFT).copy_(to_fixed(y_hat))
 
-    def read(self, run: Run, c_global: Tensor | None) -> Tensor:
-        """Parameters of a run: (run.count, parameters); c_global (run.count, 2M) fixed point, or None."""
-        above = self._view(self._known, run, 0, 0, (run.count, ABOVE, WINDOW * self.M))
-        left = self._view(self._known, run, ABOVE, 0, (run.count, KNOWN_IN_LAST_ROW * self.M))
-        total = torch.cat([above.flatten(1), left], 1) @ self._known_weight
-        total += self._view(self._from_hyper, run, 0, 0, (run.count, total.shape[1]))
-        hidden = leaky_relu_(self.layers["window"].finish_(total))
-        parameters = self.layers["preliminary"](leaky_relu_(self.layers["hidden"](hidden)))
-        for reduce, expand in self.blocks:
+    def read(self, step: ScanStep, c_global: Tensor | None) -> Tensor:
+        """Return the parameters of a step, (step.count, parameters); c_global (step.count, 2M) fixed point, or None."""
+        layers, M = self.network.layers, self.network.M
+        above = step.view(self.known, 0, 0, (ABOVE, 1, 0), values=WINDOW * M).transpose(0, 1)
+        left = step.view(self.known, ABOVE, 0, values=KNOWN_IN_LAST_ROW * M)
+        total = torch.cat([above.flatten(1), left], 1) @ self.network.known_weight
+        total += step.view(self.from_hyper, 0, 0)
+        hidden = leaky_relu_(layers["window"].finish_(total))
+        parameters = layers["preliminary"](leaky_relu_(layers["hidden"](hidden)))
+        for reduce, expand in self.network.blocks:
             inputs = parameters if c_global is None else torch.cat([parameters, c_global], 1)
             parameters = clamp_fixed_(parameters + expand(leaky_relu_(reduce(inputs))))
         return parameters
 
-    @staticmethod
-    def _view(buffer: Tensor, run: Run, drow: int, dcolumn: int, shape: tuple[int, ...]) -> Tensor:
-        """Entries of (rows, columns, C) at an offset from each position of a run.
 
-        A middle axis of ``shape`` runs down the rows.
-        """
-        row, column, _ = buffer.stride()
-        offset = (run.row + drow) * row + (run.column + dcolumn) * column
-        along_run = run.drow * row + run.dcolumn * column
-        return buffer.as_strided(shape, (along_run, row, 1) if len(shape) == 3 else (along_run, 1), offset)
+def _pointwise_layers(estimator: ParameterEstimator) -> dict[str, nn.Module]:
+    """Return the layers after the windows by the names of their integers."""
+    layers: dict[str, nn.Module] = {"hidden": estimator.hidden, "preliminary": estimator.preliminary}
+    if estimator.mprm is not None:
+        for i, (reduce, expand) in enumerate(zip(estimator.mprm.reduce, estimator.mprm.expand, strict=True)):
+            layers |= {f"reduce{i}": reduce, f"expand{i}": expand}
+    return layers

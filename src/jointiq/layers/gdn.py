@@ -16,9 +16,13 @@ STRIPE_PIXELS = 1 << 16
 class GDN(CompressAIGDN):
     """y = x / sqrt(beta + gamma x^2) at each position, or x * sqrt(...) if ``inverse``: (B, C, H, W), same shape.
 
-    Without gradients it overwrites its input, stripe by stripe, because three more maps of the half resolution of a 4K
-    image would be gigabytes.
+    Without gradients it works stripe by stripe, because three more maps of the half resolution of a 4K image would be
+    gigabytes; with ``inplace`` it then overwrites its input.
     """
+
+    def __init__(self, in_channels: int, inverse: bool = False, inplace: bool = False) -> None:
+        super().__init__(in_channels, inverse)
+        self.inplace = inplace
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled() and torch.is_autocast_enabled(x.device.type):
@@ -29,6 +33,7 @@ class GDN(CompressAIGDN):
         if torch.is_grad_enabled():
             y: Tensor = _Normalise.apply(x, beta, gamma, self.inverse)
             return y
+        x = x if self.inplace else x.clone()
         rows = max(1, STRIPE_PIXELS // x.shape[-1])
         for stripe in x.split(rows, dim=2):
             norm = F.conv2d(stripe.square(), gamma, beta)

@@ -8,7 +8,7 @@ depart from the letter of the paper: Eq. 5 prints the denominator 1 - sum(w), wh
 where that denominator comes near zero (one position holds all the weight) it is held at ``DENOMINATOR_MIN``.
 
 Three forms of the same sums: the naive definition (in the tests), the dense one (training patches: one weight matrix a
-channel) and the one in linear time (:mod:`jointiq.layers.causal_sums`), which the exact coder runs on integers.
+channel) and the one in linear time (:mod:`jointiq.layers.causal_sums`), which the integer network runs.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from jointiq.bitstream.scan import Run, Scan
+from jointiq.bitstream.scan import Scan, ScanStep
 from jointiq.bitstream.tables import EXP_BITS, EXP_ENTRIES, EXP_STEP_BITS, exp_table
 from jointiq.layers.causal_sums import CausalSums, pair_index, region_counts, tap_is_known
-from jointiq.layers.integer_layers import FRACTION_BITS, ExactLinear, clamp_fixed_, require_finite, to_fixed
+from jointiq.layers.integer_layers import FRACTION_BITS, IntegerLinear, clamp_fixed_, require_finite, to_fixed
 
 DENOMINATOR_MIN = 2.0**-10
 # Keeps the gradient of the square root finite where all known values are equal.
@@ -61,11 +61,12 @@ class GlobalContext(nn.Module):
             origin = y_bar.mean(dim=(2, 3), keepdim=True).detach()
             centred = y_bar - origin
             height, width = y_bar.shape[-2:]
-            sums = self._dense if torch.is_grad_enabled() or height * width <= DENSE_POSITIONS else self._linear
-            total, total_squares, first, second = sums(weights, centred)
-            mean = first / total
-            variance = (second / total - mean.square()).clamp(min=0)
-            denominator = (1 - total_squares / total.square()).clamp(min=DENOMINATOR_MIN)
+            needs_gradient = weights.requires_grad or centred.requires_grad
+            sums = self._dense if needs_gradient or height * width <= DENSE_POSITIONS else self._linear
+            weight_sum, weight_square_sum, value_sum, square_sum = sums(weights, centred)
+            mean = value_sum / weight_sum
+            variance = (square_sum / weight_sum - mean.square()).clamp(min=0)
+            denominator = (1 - weight_square_sum / weight_sum.square()).clamp(min=DENOMINATOR_MIN)
             deviation = torch.sqrt(variance / denominator + VARIANCE_EPS)
             active = self._known(height, width, y_bar.device).sum(-1).view(height, width) >= self.min_known
             return torch.cat([mean + origin, deviation], 1).float() * active
@@ -89,29 +90,30 @@ class GlobalContext(nn.Module):
         matrix = entries.index_select(1, index).view(channels, height * width, height * width)
         flat = values.flatten(2).permute(1, 2, 0)
         moments = torch.cat([flat, flat.square()], 2)
-        first, second = torch.bmm(matrix, moments).permute(2, 0, 1).unflatten(2, (height, width)).split(batch)
-        return *self._totals(weights.flatten(1), height, width), first, second
+        sums = torch.bmm(matrix, moments).permute(2, 0, 1).unflatten(2, (height, width))
+        value_sum, square_sum = sums.split(batch)
+        return *self._weight_sums(weights.flatten(1), height, width), value_sum, square_sum
 
     def _linear(self, weights: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The same sums in time linear in the number of positions, in float64; not differentiable."""
         _, _, height, width = values.shape
         weights = weights.double().flatten(1)
-        total, total_squares = self._totals(weights, height, width)
+        weight_sums = self._weight_sums(weights, height, width)
         moments = torch.cat([values, values.square()], 1).double().permute(0, 2, 3, 1)
         weights = weights.repeat(2, 1).T.contiguous()
         sums = torch.stack([CausalSums.of_grid(self.scan, self.K, weights, image) for image in moments])
-        first, second = sums.permute(0, 3, 1, 2).chunk(2, 1)
-        return total, total_squares, first, second
+        value_sum, square_sum = sums.permute(0, 3, 1, 2).chunk(2, 1)
+        return *weight_sums, value_sum, square_sum
 
-    def _totals(self, weights: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    def _weight_sums(self, weights: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Sums of w and w^2 over the positions known to each, (1, M, height, width), from weights (M, taps)."""
         counts = self._known(height, width, weights.device).to(weights.dtype)
-        total, total_squares = ((counts @ w.T).T.reshape(1, -1, height, width) for w in (weights, weights.square()))
+        sums, square_sums = ((counts @ w.T).T.reshape(1, -1, height, width) for w in (weights, weights.square()))
         # Where nothing is known the sum is zero and so is c'''; the 1 only keeps the division defined.
-        return torch.where(total > 0, total, torch.ones_like(total)), total_squares
+        return torch.where(sums > 0, sums, torch.ones_like(sums)), square_sums
 
 
-# Integers of the exact twin: weights of 16 bits, values y_bar of 15 bits (steps of 1/64, range +-256). The sum of
+# Integers of the integer network: weights of 16 bits, values y_bar of 15 bits (steps of 1/64, range +-256). The sum of
 # weight x value^2 over 2^18 positions (jointiq.bitstream.scan.MAX_POSITIONS) then stays below 2^62.
 # With K up to 16 the (2K - 1) K products of single values add up to less than 2^53, exact in float64.
 MAX_K = 16
@@ -123,8 +125,8 @@ _RATIO_BITS = 28
 _ROOT_BITS = 3
 
 
-class ExactGlobalContext:
-    """The integer twin of :class:`GlobalContext`: c''' of the positions of one run at a time.
+class IntegerGlobalContext:
+    """The integer network of :class:`GlobalContext`; an image is coded with the state that :meth:`begin` returns.
 
     Args:
         transform: the 1x1 layer.
@@ -133,16 +135,17 @@ class ExactGlobalContext:
         scan, K, min_known: as in :class:`GlobalContext`.
     """
 
-    def __init__(self, transform: ExactLinear, weights: Tensor, scan: Scan, K: int, min_known: int) -> None:
+    def __init__(self, transform: IntegerLinear, weights: Tensor, scan: Scan, K: int, min_known: int) -> None:
         self.transform = transform
         self.weights = weights
         self.scan, self.K, self.min_known = scan, K, min_known
-        self._moment_weights = weights.repeat(2, 1).T.contiguous()
+        self.moment_weights = weights.repeat(2, 1).T.contiguous()
+        self.float_weights = weights.T.double()
 
     @classmethod
-    def quantise(cls, module: GlobalContext) -> ExactGlobalContext:
+    def quantise(cls, module: GlobalContext) -> IntegerGlobalContext:
         """Quantise a float module; psi in steps of 1/256."""
-        transform = ExactLinear.of_layer(module.transform, VALUE_FRACTION_BITS)
+        transform = IntegerLinear.of_layer(module.transform, VALUE_FRACTION_BITS)
         require_finite(module.psi)
         known = tap_is_known(module.scan, module.K).flatten().to(module.psi.device)
         psi = torch.round(module.psi.detach().double() * (1 << EXP_STEP_BITS)).long().flatten(1)
@@ -151,39 +154,54 @@ class ExactGlobalContext:
         weights = (exp_table().to(psi.device)[drop] >> (EXP_BITS - CONTEXT_WEIGHT_BITS)).clamp_(min=1) * known
         return cls(transform, weights, module.scan, module.K, module.min_known)
 
-    def start(self, height: int, width: int) -> None:
+    @torch.no_grad()
+    def restore(self, module: GlobalContext) -> None:
+        """Set a float module to what the integers stand for."""
+        self.transform.restore(module.transform)
+        weights = self.weights.double().clamp(min=1) / (1 << CONTEXT_WEIGHT_BITS)
+        module.psi.copy_(weights.log().view_as(module.psi))
+
+    def begin(self, height: int, width: int) -> GlobalContextState:
         """Begin an image with a latent grid of (height, width)."""
-        weights = self._moment_weights
-        self.sums = CausalSums(self.scan, self.K, weights, height, width)
-        self._counts = region_counts(self.scan, self.K, height, width).to(weights.device).view(height, width, -1)
-        self._float_weights = self.weights.T.double()
-        self._float_squares = self._float_weights.square()
+        return GlobalContextState(self, height, width)
+
+
+class GlobalContextState:
+    """c''' of one image, from what has been written of its y_hat."""
+
+    def __init__(self, network: IntegerGlobalContext, height: int, width: int) -> None:
+        self.network = network
+        weights, K = network.moment_weights, network.K
+        self.sums = CausalSums(network.scan, K, weights, height, width)
+        self.counts = region_counts(network.scan, K, height, width).to(weights.device).view(height, width, -1)
+        self.float_squares = network.float_weights.square()
 
     def _moments(self, y_hat: Tensor) -> Tensor:
-        y_bar = self.transform(to_fixed(y_hat)).clamp_(-VALUE_MAX, VALUE_MAX)
+        y_bar = self.network.transform(to_fixed(y_hat)).clamp_(-VALUE_MAX, VALUE_MAX)
         return torch.cat([y_bar, y_bar.square()], -1)
 
-    def write(self, run: Run, y_hat: Tensor) -> None:
-        """Record y_hat (run.count, M), integers, of a step just coded."""
-        self.sums.write(run, self._moments(y_hat))
+    def write(self, step: ScanStep, y_hat: Tensor) -> None:
+        """Record y_hat (step.count, M), integers, of a step just coded."""
+        self.sums.write(step, self._moments(y_hat))
 
     def write_grid(self, y_hat: Tensor) -> None:
         """Record a whole y_hat (h, w, M): the encoder's side."""
         self.sums.write_grid(self._moments(y_hat.flatten(0, 1)).view(*y_hat.shape[:2], -1))
 
-    def read(self, run: Run) -> Tensor:
-        """c''' of a run: (run.count, 2M), fixed point in float64."""
-        counts = self._counts[run.index(self._counts.device)]
-        active = counts.sum(1) >= self.min_known
-        result = self.weights.new_zeros(run.count, 2 * self.weights.shape[0], dtype=torch.float64)
+    def read(self, step: ScanStep) -> Tensor:
+        """Return c''' of a step: (step.count, 2M), fixed point in float64."""
+        counts = self.counts[step.index(self.counts.device)]
+        active = counts.sum(1) >= self.network.min_known
+        result = counts.new_zeros(step.count, 2 * self.network.weights.shape[0], dtype=torch.float64)
         if not bool(active.any()):
             return result
         # Exact in float64: weights < 2^17, their squares < 2^33, at most 2^18 positions.
         counts = counts.double()
-        total = (counts @ self._float_weights).long()
-        total_squares = (counts @ self._float_squares).long()
-        first, second = self.sums.read(run).chunk(2, 1)
-        mean, deviation = weighted_moments(*(part[active] for part in (total, total_squares, first, second)))
+        weight_sum = (counts @ self.network.float_weights).long()
+        weight_square_sum = (counts @ self.float_squares).long()
+        value_sum, square_sum = self.sums.read(step).chunk(2, 1)
+        sums = (part[active] for part in (weight_sum, weight_square_sum, value_sum, square_sum))
+        mean, deviation = weighted_moments(*sums)
         shift = VALUE_FRACTION_BITS + _MEAN_BITS - FRACTION_BITS
         mean = (mean + (1 << (shift - 1))) >> shift
         deviation = deviation << (FRACTION_BITS - VALUE_FRACTION_BITS - _ROOT_BITS)
@@ -191,19 +209,21 @@ class ExactGlobalContext:
         return result
 
 
-def weighted_moments(total: Tensor, total_squares: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+def weighted_moments(
+    weight_sum: Tensor, weight_square_sum: Tensor, value_sum: Tensor, square_sum: Tensor
+) -> tuple[Tensor, Tensor]:
     """Weighted mean (12 fractional bits below the values) and standard deviation (3 bits below), int64, rounded down.
 
-    From the sums of w, w^2, w v and w v^2. Bounds with 2^18 positions: w <= 2^16, total <= 2^34, first < 2^48,
-    second < 2^62, total_squares <= 2^50; no intermediate reaches 2^63.
+    From the sums of w, w^2, w v and w v^2. Bounds with 2^18 positions: w <= 2^16, weight_sum <= 2^34, value_sum < 2^48,
+    square_sum < 2^62, weight_square_sum <= 2^50; no intermediate reaches 2^63.
     """
-    mean = (first << _MEAN_BITS) // total
-    whole, rest = second // total, second % total
-    mean_square = (whole << (2 * _MEAN_BITS)) + (rest << (2 * _MEAN_BITS)) // total
+    mean = (value_sum << _MEAN_BITS) // weight_sum
+    whole, rest = square_sum // weight_sum, square_sum % weight_sum
+    mean_square = (whole << (2 * _MEAN_BITS)) + (rest << (2 * _MEAN_BITS)) // weight_sum
     variance = (mean_square - mean * mean).clamp_(min=0)
     # sum(w^2) / sum(w)^2 in 28 bits, by two divisions.
-    whole, rest = total_squares // total, total_squares % total
-    share = ((whole << _RATIO_BITS) + (rest << _RATIO_BITS) // total) // total
+    whole, rest = weight_square_sum // weight_sum, weight_square_sum % weight_sum
+    share = ((whole << _RATIO_BITS) + (rest << _RATIO_BITS) // weight_sum) // weight_sum
     denominator = ((1 << _RATIO_BITS) - share).clamp_(min=int(DENOMINATOR_MIN * (1 << _RATIO_BITS)))
     # variance has 24 fractional bits; the quotient gets 6, twice those of its root.
     up = _RATIO_BITS + 2 * _ROOT_BITS - _MEAN_BITS

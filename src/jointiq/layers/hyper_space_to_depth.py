@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from jointiq.layers.integer_layers import ExactLinear, exact_conv, to_fixed
+from jointiq.layers.integer_layers import IntegerLinear, integer_conv, to_fixed
 from jointiq.layers.padding import Size, crop, pad_to_even
 
 #: Entries of a 2x2 block, which space-to-depth turns into channels.
@@ -64,24 +64,24 @@ class DepthToSpaceSynthesis(nn.Module):
         return self.conv(crop(F.pixel_shuffle(features, 2), size))
 
 
-class ExactDepthToSpaceSynthesis:
-    """The integer twin of :class:`DepthToSpaceSynthesis`: (inputs, ...) integers -> (outputs, *size), fixed point.
+class IntegerDepthToSpaceSynthesis:
+    """The integer network of :class:`DepthToSpaceSynthesis`: (inputs, ...) integers -> (outputs, *size), fixed point.
 
     Args:
         layers: ``pointwise0`` to ``pointwise2`` and ``conv``.
     """
 
-    def __init__(self, layers: Mapping[str, ExactLinear]) -> None:
+    def __init__(self, layers: Mapping[str, IntegerLinear]) -> None:
         self.layers = dict(layers)
 
     @classmethod
-    def quantise(cls, synthesis: DepthToSpaceSynthesis) -> ExactDepthToSpaceSynthesis:
+    def quantise(cls, synthesis: DepthToSpaceSynthesis) -> IntegerDepthToSpaceSynthesis:
         """Quantise the weights of a float synthesis."""
-        layers = {f"pointwise{i}": ExactLinear.of_layer(layer) for i, layer in enumerate(synthesis.pointwise)}
-        return cls(layers | {"conv": ExactLinear.of_layer(synthesis.conv)})
+        layers = {f"pointwise{i}": IntegerLinear.of_layer(layer) for i, layer in enumerate(synthesis.pointwise)}
+        return cls(layers | {"conv": IntegerLinear.of_layer(synthesis.conv)})
 
     def __call__(self, latent: Tensor, size: Size) -> Tensor:
         features = self.layers["pointwise0"](to_fixed(latent.permute(1, 2, 0)))
         for name in ("pointwise1", "pointwise2"):
             features = self.layers[name](features).clamp_(min=0)
-        return exact_conv(self.layers["conv"], crop(F.pixel_shuffle(features.permute(2, 0, 1), 2), size), 3)
+        return integer_conv(self.layers["conv"], crop(F.pixel_shuffle(features.permute(2, 0, 1), 2), size), 3)

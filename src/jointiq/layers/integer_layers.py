@@ -1,4 +1,4 @@
-"""Exact layers: integers carried in float64, with results that no device, thread count or batch shape can change.
+"""Integer layers: integers carried in float64, with results that no device, thread count or batch shape can change.
 
     activation  a = round(x * 2^12), |a| < 2^23            (range +-2048, step 1/4096)
     weight      w = round(x * 2^k),  |w| <= 2^13, one k per output channel
@@ -55,7 +55,7 @@ def require_finite(*weights: Tensor) -> None:
         raise ModelError("weights of the entropy model are not finite; the training diverged or the file is damaged")
 
 
-class ExactLinear:
+class IntegerLinear:
     """A fully connected layer on integers: (rows, inputs) -> (rows, outputs), float64 holding integers.
 
     Attributes:
@@ -81,7 +81,7 @@ class ExactLinear:
         self._scaled_bias = self.bias * self._scale + 0.5
 
     @classmethod
-    def quantise(cls, weight: Tensor, bias: Tensor | None, fraction_bits: int = FRACTION_BITS) -> ExactLinear:
+    def quantise(cls, weight: Tensor, bias: Tensor | None, fraction_bits: int = FRACTION_BITS) -> IntegerLinear:
         """Quantise a float layer: weight (outputs, inputs), bias (outputs,) or None.
 
         Each output channel takes the largest k that keeps its weights within 13 bits and its sums exact.
@@ -101,13 +101,29 @@ class ExactLinear:
             shift = shift - too_large.to(shift.dtype)
 
     @classmethod
-    def of_layer(cls, layer: nn.Module, fraction_bits: int = FRACTION_BITS) -> ExactLinear:
+    def of_layer(cls, layer: nn.Module, fraction_bits: int = FRACTION_BITS) -> IntegerLinear:
         """Quantise a convolution or transposed convolution, its kernel flattened in (input, row, column) order."""
         weight, bias = layer.weight, layer.bias
         assert isinstance(weight, Tensor) and isinstance(bias, Tensor)
         if isinstance(layer, nn.ConvTranspose2d):
             weight = weight.transpose(0, 1)
         return cls.quantise(weight.flatten(1), bias, fraction_bits)
+
+    def floats(self) -> tuple[Tensor, Tensor]:
+        """Return what the integers stand for: weight (outputs, inputs) and bias (outputs,), float64."""
+        scale = torch.ldexp(torch.ones_like(self.bias), -self.shift)
+        return self.weight * scale[:, None], self.bias * scale / ONE
+
+    @torch.no_grad()
+    def restore(self, layer: nn.Module) -> None:
+        """Set a convolution, or a transposed one, to what the integers stand for."""
+        weight, bias = self.floats()
+        target = layer.weight
+        assert isinstance(target, Tensor) and isinstance(layer.bias, Tensor)
+        if isinstance(layer, nn.ConvTranspose2d):
+            target = target.transpose(0, 1)
+        target.copy_(weight.view(target.shape))
+        layer.bias.copy_(bias)
 
     def accumulate(self, a: Tensor) -> Tensor:
         """Sum of products before bias and scale; may be added to the sums of other inputs of the same layer."""
@@ -125,7 +141,7 @@ class ExactLinear:
         return [part.contiguous() for part in self._columns.split(sizes)]
 
 
-def exact_conv(layer: ExactLinear, a: Tensor, kernel: int) -> Tensor:
+def integer_conv(layer: IntegerLinear, a: Tensor, kernel: int) -> Tensor:
     """Convolution of stride 1 with an odd ``kernel``, zeros outside: (C, H, W) -> (out, H, W)."""
     _, height, width = a.shape
     half = kernel // 2
@@ -136,7 +152,7 @@ def exact_conv(layer: ExactLinear, a: Tensor, kernel: int) -> Tensor:
     return torch.cat([layer(F.unfold(strip, kernel)[0].T) for strip in strips]).T.reshape(-1, height, width)
 
 
-def exact_deconv(layer: ExactLinear, a: Tensor, kernel: int) -> Tensor:
+def integer_deconv(layer: IntegerLinear, a: Tensor, kernel: int) -> Tensor:
     """Transposed convolution of stride 2, padding kernel // 2, output padding 1: (C, H, W) -> (out, 2H, 2W).
 
     Written as the stride-1 convolution of the zero-stuffed input, one of four kernel phases for each output parity, so

@@ -20,9 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from jointiq.layers.integer_layers import STRIP_POSITIONS, ExactLinear, leaky_relu_
+from jointiq.layers.integer_layers import STRIP_POSITIONS, IntegerLinear, leaky_relu_
 
-#: A power of two, so that the exact path divides by a shift (the authors have 0.2).
+#: A power of two, so that the integer network divides by a shift (the authors have 0.2).
 LEAKY_SLOPE = 0.125
 LAYERS = 3
 #: Kernel rows (or columns) inside the patch, for each of the three cases.
@@ -90,21 +90,27 @@ def _case(offset: int) -> int:
     return {-2: 0, 2: 2}.get(offset, 1)
 
 
-class ExactNeighbourhoodPredictor:
-    """The integer twin of :class:`NeighbourhoodPredictor`.
+class IntegerNeighbourhoodPredictor:
+    """The integer network of :class:`NeighbourhoodPredictor`.
 
     Args:
         layers: ``conv0`` to ``conv2`` and ``linear``.
     """
 
-    def __init__(self, layers: Mapping[str, ExactLinear]) -> None:
+    def __init__(self, layers: Mapping[str, IntegerLinear]) -> None:
         self.layers = dict(layers)
 
     @classmethod
-    def quantise(cls, predictor: NeighbourhoodPredictor) -> ExactNeighbourhoodPredictor:
+    def quantise(cls, predictor: NeighbourhoodPredictor) -> IntegerNeighbourhoodPredictor:
         """Quantise the weights of a float predictor."""
-        layers = {f"conv{i}": ExactLinear.of_layer(layer) for i, layer in enumerate(predictor.convs)}
-        return cls(layers | {"linear": ExactLinear.of_layer(predictor.linear)})
+        layers = {f"conv{i}": IntegerLinear.of_layer(layer) for i, layer in enumerate(predictor.convs)}
+        return cls(layers | {"linear": IntegerLinear.of_layer(predictor.linear)})
+
+    def restore(self, predictor: NeighbourhoodPredictor) -> None:
+        """Set the weights of a float predictor to what the integers stand for."""
+        for index, layer in enumerate(predictor.convs):
+            self.layers[f"conv{index}"].restore(layer)
+        self.layers["linear"].restore(predictor.linear)
 
     def rows(self, features: Tensor) -> Iterator[Tensor]:
         """Parameters (w, 2C) of one row of positions after the other, from features (C, h, w), all fixed point."""

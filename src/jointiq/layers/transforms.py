@@ -9,17 +9,17 @@ Synthesis transforms take the size they must return, because an odd side was pad
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from compressai.models.utils import conv, deconv
 from torch import Tensor, nn
 
 from jointiq.bitstream.tables import EXP_BITS, EXP_ENTRIES, EXP_STEP_BITS, exp_table
 from jointiq.layers.gdn import GDN
-from jointiq.layers.integer_layers import FRACTION_BITS, ExactLinear, exact_conv, exact_deconv, to_fixed
+from jointiq.layers.integer_layers import FRACTION_BITS, IntegerLinear, integer_conv, integer_deconv, to_fixed
 from jointiq.layers.padding import Size, crop, pad_to_even, pyramid
 
-# exp(7) = 1096.6 still fits the fixed-point activations of the exact path.
+# exp(7) = 1096.6 still fits the fixed-point activations of the integer network.
 EXP_INPUT_MAX = 7
 EXP_OF_INPUT_MAX = 1096.625
 
@@ -34,7 +34,7 @@ class AnalysisTransform(nn.Module):
     def __init__(self, N: int, M: int) -> None:
         super().__init__()
         self.convs = nn.ModuleList([conv(3, N), conv(N, N), conv(N, N), conv(N, M)])
-        self.gdns = nn.ModuleList([GDN(N), GDN(N), GDN(N), nn.Identity()])
+        self.gdns = nn.ModuleList([*(GDN(N, inplace=True) for _ in range(3)), nn.Identity()])
 
     def forward(self, x: Tensor) -> Tensor:
         for index, (convolution, gdn) in enumerate(zip(self.convs, self.gdns, strict=True)):
@@ -51,7 +51,7 @@ class SynthesisTransform(nn.Module):
     def __init__(self, N: int, M: int) -> None:
         super().__init__()
         self.deconvs = nn.ModuleList([deconv(M, N), deconv(N, N), deconv(N, N), deconv(N, 3)])
-        self.igdns = nn.ModuleList([*(GDN(N, inverse=True) for _ in range(3)), nn.Identity()])
+        self.igdns = nn.ModuleList([*(GDN(N, inverse=True, inplace=True) for _ in range(3)), nn.Identity()])
 
     def forward(self, y_hat: Tensor, size: Size) -> Tensor:
         x, sizes = y_hat, pyramid(size, len(self.deconvs))
@@ -102,33 +102,39 @@ def bounded_exp(c: Tensor) -> Tensor:
     return c.clamp(max=EXP_INPUT_MAX).exp()
 
 
-class ExactHyperSynthesis:
-    """The integer twin of :class:`HyperSynthesis`: z_hat (N, h, w) integers -> c' (M, *size), fixed point in
+class IntegerHyperSynthesis:
+    """The integer network of :class:`HyperSynthesis`: z_hat (N, h, w) integers -> c' (M, *size), fixed point in
     float64.
     """
 
-    def __init__(self, layers: Sequence[ExactLinear], exp: bool) -> None:
-        *self.deconvs, self.conv = layers
+    def __init__(self, layers: Mapping[str, IntegerLinear], exp: bool) -> None:
+        self.deconvs, self.conv = [layers["deconv0"], layers["deconv1"]], layers["conv"]
         self.exp = exp
 
     @classmethod
-    def quantise(cls, h_s: HyperSynthesis) -> ExactHyperSynthesis:
+    def quantise(cls, h_s: HyperSynthesis) -> IntegerHyperSynthesis:
         """Quantise the weights of a float h_s."""
-        return cls([ExactLinear.of_layer(layer) for layer in (*h_s.deconvs, h_s.conv)], h_s.exp)
+        layers = {f"deconv{i}": IntegerLinear.of_layer(layer) for i, layer in enumerate(h_s.deconvs)}
+        return cls({**layers, "conv": IntegerLinear.of_layer(h_s.conv)}, h_s.exp)
 
-    def layers(self) -> dict[str, ExactLinear]:
+    def layers(self) -> dict[str, IntegerLinear]:
         """The layers by name, for storage."""
         return {**{f"deconv{i}": layer for i, layer in enumerate(self.deconvs)}, "conv": self.conv}
+
+    def restore(self, h_s: HyperSynthesis) -> None:
+        """Set the weights of a float h_s to what the integers stand for."""
+        for integers, layer in zip((*self.deconvs, self.conv), (*h_s.deconvs, h_s.conv), strict=True):
+            integers.restore(layer)
 
     def __call__(self, z_hat: Tensor, size: Size) -> Tensor:
         c = to_fixed(z_hat)
         for deconvolution, target in zip(self.deconvs, pyramid(size, 2)[-2::-1], strict=True):
-            c = crop(exact_deconv(deconvolution, c, 5), target).clamp_(min=0)
-        c = exact_conv(self.conv, c, 3)
-        return exact_exp(c) if self.exp else c
+            c = crop(integer_deconv(deconvolution, c, 5), target).clamp_(min=0)
+        c = integer_conv(self.conv, c, 3)
+        return integer_exp(c) if self.exp else c
 
 
-def exact_exp(a: Tensor) -> Tensor:
+def integer_exp(a: Tensor) -> Tensor:
     """exp of fixed-point activations up to 7, by the exponential table: exp(7) * exp(-(7 - a)), a in steps of 1/256."""
     steps = (
         EXP_INPUT_MAX * (1 << EXP_STEP_BITS) - a.mul(2.0 ** (EXP_STEP_BITS - FRACTION_BITS)).add_(0.5).floor_()

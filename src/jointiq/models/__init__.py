@@ -1,7 +1,7 @@
 """One file per published system, each a :class:`jointiq.models.base.LearnedCodec` (a CompressAI ``CompressionModel``).
 
 To add one: put a file into this folder whose class derives from ``LearnedCodec`` and carries CompressAI's
-``@register_model("name")``, and a YAML file with ``name: name`` and the constructor's arguments into ``conf/model``.
+``@register_model("name")``, and a YAML file with ``name: name`` and values for its settings into ``conf/model``.
 """
 
 from __future__ import annotations
@@ -36,18 +36,16 @@ def model_classes() -> dict[str, type[LearnedCodec]]:
 
 
 def build_model(config: Mapping[str, Any]) -> LearnedCodec:
-    """Build the model that ``config`` describes: its registered ``name`` plus the arguments of its constructor.
+    """Build the model that ``config`` describes: its registered ``name``, its settings and those of its
+    parts.
 
     Only models of this folder can be built, whatever the configuration says: it may come from a received file.
 
     Raises:
-        ConfigError: unknown name, unknown key, or a value that the model does not allow.
+        ConfigError: unknown name, unknown or missing key, or a value that is not allowed.
     """
     arguments = dict(config)
     name = arguments.pop("name", None)
     if not isinstance(name, str) or name not in model_classes():
         raise ConfigError("model.name", name, sorted(model_classes()))
-    try:
-        return model_classes()[name](**arguments)
-    except TypeError as error:
-        raise ConfigError("model", arguments, f"the arguments of {name} ({error})") from error
+    return model_classes()[name](**arguments)

@@ -10,24 +10,29 @@ from __future__ import annotations
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 import torch
 from compressai.models import CompressionModel
+from compressai.registry import MODELS
 from torch import Tensor, nn
 
 from jointiq.bitstream.container import pack_varint, unpack_varint
+from jointiq.entropy_models.base import EntropyModel, Latents
+from jointiq.entropy_models.integer.recorder import Recorder
 from jointiq.errors import BitstreamError, ConfigError, DataError
 from jointiq.layers.padding import Size
+from jointiq.parts import Settings
 
 # Only for the `likelihoods` that are returned; the loss reads the unfloored logarithms.
 LIKELIHOOD_FLOOR = 1e-9
 
-Latents = dict[str, Tensor]
-#: What the enhancer is to see of x_mid, where that is not all of it.
-Cut = Callable[[Tensor], Tensor]
+#: Where weights of the entropy model are in a state dict; files from before it was a module leave this out, exports do.
+ENTROPY_MODEL = "entropy_model."
+#: The configuration in a state dict.
+CONFIG = "_extra_state"
 
 
 @dataclass(frozen=True)
@@ -38,16 +43,26 @@ class CodedLatents:
         side: the side information, all of it.
         y: the rest.
         symbols: the coded integers by name, int64 (C, h, w) on the CPU.
-        estimate: bits by latent, by the float likelihoods of the training. To be called only if wanted.
-        bits: bits by latent with an ideal coder, by the coder's own probabilities; empty where those cannot be seen.
-            To be called only if wanted.
+        model: that coded them.
+        latents: what the networks read in their place, by name, (C, h, w).
+        decisions: the coded decisions by name; none where the coder does not show its probabilities.
     """
 
     side: bytes
     y: bytes
     symbols: Latents
-    estimate: Callable[[], dict[str, float]]
-    bits: Callable[[], dict[str, float]]
+    model: LearnedCodec
+    latents: Latents
+    decisions: Mapping[str, Recorder] = field(default_factory=dict)
+
+    def estimate(self) -> dict[str, float]:
+        """Return the bits by latent that the float likelihoods of the training expect."""
+        floats = {name: latent[None].to(self.model.device, torch.float32) for name, latent in self.latents.items()}
+        return {name: float(bits(value)) for name, value in self.model.log_likelihoods(floats).items()}
+
+    def bits(self) -> dict[str, float]:
+        """Return the bits by latent with an ideal coder, by the coder's own probabilities; empty without decisions."""
+        return {name: recorder.bits() for name, recorder in self.decisions.items()}
 
 
 @dataclass(frozen=True)
@@ -67,72 +82,95 @@ class DecodedLatents:
 class LearnedCodec(CompressionModel, ABC):
     """An image codec with trained networks, under the contract of CompressAI (``forward``, ``compress``, ...).
 
+    Subclasses carry CompressAI's ``@register_model("name")`` and take their settings, and the ``enhancer``'s
+    configuration, as keyword arguments.
+
     Attributes:
-        config: ``name`` and the arguments of the constructor, as JSON could hold them.
+        settings: of the model itself, checked.
+        config: ``name`` and all that the constructor needs to make the model again, as JSON can hold it.
+        entropy_model: what gives latents their likelihoods, and codes them; None where it is CompressAI's.
         enhancer: the quality-enhancement network, or None.
         cached_fingerprint: see :mod:`jointiq.coding.fingerprint`.
     """
 
-    #: Side information, in the order in which a decoder reads it.
-    SIDE: tuple[str, ...] = ("z",)
-    #: Weights that a file of the model holds as floats (an export).
-    FLOAT_PARTS: ClassVar[tuple[str, ...]] = ("g_a.", "g_s.", "h_a.", "enhancer.")
-    #: Those of them that a decoder reads, and that make the model's identity.
-    DECODER_PARTS: ClassVar[tuple[str, ...]] = ("g_s.", "enhancer.")
-    #: Settings that differ between the stages of a training: ``init_from=`` takes what the parts of both share.
-    STAGED: ClassVar[tuple[str, ...]] = ()
-    #: Settings that change how the entropy model works, but no tensor's shape.
-    SHAPELESS: ClassVar[tuple[str, ...]] = ()
+    #: What the model can be set to.
+    SETTINGS: ClassVar[type[Settings]] = Settings
+    #: The networks that a decoder reads as floats, and that make the model's identity beside the integers.
+    DECODER: ClassVar[tuple[str, ...]] = ("g_s", "enhancer")
     #: Whether images are padded on both sides of a direction, half and half, and not at its end.
     PADS_BOTH_SIDES: ClassVar[bool] = False
 
+    settings: Settings
     config: dict[str, Any]
+    entropy_model: EntropyModel | None
     enhancer: nn.Module | None
     cached_fingerprint: bytes | None
+
+    @classmethod
+    def registered_name(cls) -> str:
+        """Return the name that the class, or the nearest it derives from, is registered by."""
+        names = {model: name for name, model in MODELS.items()}
+        return next(names[base] for base in cls.__mro__ if base in names)
 
     # ---- networks
 
     @abstractmethod
-    def forward(self, x: Tensor, cut: Cut | None = None) -> dict[str, Any]:
-        """Reconstruct and estimate the rate.
+    def compression(self, x: Tensor) -> dict[str, Any]:
+        """Run the compression network I: all but the enhancer.
 
         Args:
             x: (B, 3, H, W) in [0, 1], any size from 1x1 up.
-            cut: what the enhancer is to see of x_mid (a training on crops); None: all.
 
         Returns:
-            ``x_hat``, ``x_mid``: output of the enhancer and of g_s, (B, 3, H, W), [0, 1] scale, not clamped; x_hat of
-            the cut. ``likelihoods``, ``log_likelihoods``: of each latent, by name; the first floored at 1e-9, the
-            second not, in nats. Noisy latents in training mode, rounded ones otherwise. ``auxiliary``, only from
-            models that need it in training: a further loss, scalar, in nats a pixel, which counts as the rate does.
+            ``x_mid``: output of g_s, (B, 3, H, W), float32, [0, 1] scale, not clamped. ``likelihoods``,
+            ``log_likelihoods``: of each latent, by name; the first floored at 1e-9, the second not, in nats. Noisy
+            latents in training mode, rounded ones otherwise. ``auxiliary``, only from models that need it in training:
+            a further loss, scalar, in nats a pixel, which counts as the rate does.
         """
+
+    def enhance(self, x_mid: Tensor) -> Tensor:
+        """Run the enhancer Q, if there is one: images (B, 3, H, W) in [0, 1] scale to the same shape, not clamped.
+
+        I's output, or parts of it (a training on crops).
+        """
+        return x_mid if self.enhancer is None else (self.enhancer(2 * x_mid - 1) + 1) / 2
+
+    def forward(self, x: Tensor) -> dict[str, Any]:
+        """Reconstruct and estimate the rate: what :meth:`compression` returns, and ``x_hat``, its x_mid enhanced."""
+        compressed = self.compression(x)
+        return {"x_hat": self.enhance(compressed["x_mid"]), **compressed}
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile in place, with the arguments of ``torch.compile``, what a training step calls."""
+        for name in ("compression", "enhance"):
+            # An attribute of the object stands before the method of its class.
+            setattr(self, name, torch.compile(getattr(self, name), *args, **kwargs))
 
     @abstractmethod
     def analyse(self, x: Tensor) -> Latents:
-        """Latents of images in [0, 1], (B, C, h, w) each, float32, not rounded."""
+        """Return the latents of images in [0, 1], (B, C, h, w) each, float32, not rounded."""
 
     @abstractmethod
-    def reconstruct(self, y_hat: Tensor, size: Size, cut: Cut | None = None) -> tuple[Tensor, Tensor]:
-        """x_hat (of the ``cut`` of x_mid, where one is given) and x_mid, (B, 3, *size) in [0, 1] scale, not clamped."""
+    def synthesise(self, latents: Latents, size: Size) -> Tensor:
+        """Return x_mid, (B, 3, *size) in [0, 1] scale, from all latents, as a decoder has them."""
 
-    def reconstruct_from(self, latents: Latents, size: Size, cut: Cut | None = None) -> tuple[Tensor, Tensor]:
-        """As :meth:`reconstruct`, from all rounded latents, which a decoder has: for pictures that side information
-        takes part in.
-        """
-        return self.reconstruct(latents["y"], size, cut)
+    def reconstruct_from(self, latents: Latents, size: Size) -> tuple[Tensor, Tensor]:
+        """Return x_hat and x_mid, (B, 3, *size) in [0, 1] scale, not clamped, from all latents."""
+        x_mid = self.synthesise(latents, size)
+        return self.enhance(x_mid), x_mid
 
-    def enhanced(self, mid: Tensor, cut: Cut | None) -> tuple[Tensor, Tensor]:
-        """What :meth:`reconstruct` returns, from g_s's output ``mid``, (B, 3, H, W), about [-1, 1]."""
-        seen = mid if cut is None else cut(mid)
-        out = seen if self.enhancer is None else self.enhancer(seen)
-        return (out + 1) / 2, (mid + 1) / 2
+    def reconstruct(self, y_hat: Tensor, size: Size) -> tuple[Tensor, Tensor]:
+        """Return x_hat and x_mid from y_hat alone."""
+        return self.reconstruct_from({"y": y_hat}, size)
 
     @abstractmethod
     def log_likelihoods(self, latents: Latents) -> Latents:
-        """Float log-likelihoods, in nats, of the latents of :meth:`latents`: what a file's size is held against."""
+        """Return float log-likelihoods, in nats, of the latents of :meth:`latents`: what a file's size is held
+        against.
+        """
 
     def latents(self, x: Tensor) -> Latents:
-        """The latents of images in [0, 1] as everything but the coder reads them: quantised, (B, C, h, w) floats.
+        """Return the latents of images in [0, 1] as everything but the coder reads them: quantised floats.
 
         Raises:
             DataError: they are not finite.
@@ -140,6 +178,11 @@ class LearnedCodec(CompressionModel, ABC):
         return {name: torch.round(latent) for name, latent in require_finite(self.analyse(x)).items()}
 
     # ---- coding
+
+    @property
+    @abstractmethod
+    def side(self) -> tuple[str, ...]:
+        """Names of the side information, in the order in which a decoder reads it."""
 
     @property
     @abstractmethod
@@ -214,11 +257,28 @@ class LearnedCodec(CompressionModel, ABC):
     # ---- identity and files
 
     def exact_tensors(self) -> dict[str, Tensor]:
-        """Integers that define the entropy model, by name; empty where the coder works on floats."""
+        """Return the integers that define the entropy model, by name; empty where the coder works on floats."""
         return {}
 
     def restore_exact(self, tensors: dict[str, Tensor]) -> None:
-        """Take over the integers of :meth:`exact_tensors`, and set the float twin to what they stand for."""
+        """Take over the integers of :meth:`exact_tensors`, and set the float weights to what they stand for."""
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return all weights and buffers by the names that files have for them: as in a state dict, but that those of
+        the entropy model begin without its name.
+        """
+        return {name.removeprefix(ENTROPY_MODEL): value for name, value in self.state_dict().items()}
+
+    def is_float(self, name: str) -> bool:
+        """Tell whether a file of the model has to hold the weight ``name`` of :meth:`weights`: no integers do."""
+        part, model = name.partition(".")[0], self.entropy_model
+        if name == CONFIG or model is None:
+            return name != CONFIG
+        return part in model.FLOAT or part not in dict(model.named_children())
+
+    def is_decoder(self, name: str) -> bool:
+        """Tell whether a decoder reads the weight ``name`` of :meth:`weights` as floats."""
+        return name.partition(".")[0] in self.DECODER
 
     @property
     def device(self) -> torch.device:
@@ -233,43 +293,62 @@ class LearnedCodec(CompressionModel, ABC):
         self.cached_fingerprint = None
 
     def train(self, mode: bool = True) -> Self:
-        """As in ``nn.Module``; weights about to change invalidate what was derived from them."""
+        """Switch as ``nn.Module`` does; weights about to change invalidate what was derived from them."""
         if mode:
             self.forget()
         return super().train(mode)
 
     def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True) -> Any:
-        """As in ``nn.Module``."""
         self.forget()
         return super().load_state_dict(state_dict, strict=strict)
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # Reached by every way to load weights, also through a parent module. Files from before the entropy model was a
+        # module of its own have its weights under the names of today without its name in front.
+        if self.entropy_model is not None:
+            for name in self.entropy_model.state_dict():
+                if prefix + name in state_dict:
+                    state_dict[f"{prefix}{ENTROPY_MODEL}{name}"] = state_dict.pop(prefix + name)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def get_extra_state(self) -> Tensor:
-        """The configuration as bytes of JSON, so that a state dict says what it is the state of."""
+        """Return the configuration as bytes of JSON, so that a state dict says what it is the state of."""
         return torch.frombuffer(bytearray(json.dumps(self.config).encode()), dtype=torch.uint8)
+
+    def trunk_settings(self) -> list[str]:
+        """Return the settings that say what all but the entropy model and the enhancer is."""
+        return list(self.settings.as_dict())
+
+    def staged(self) -> list[str]:
+        """Return the settings that differ between the stages of one training."""
+        return self.settings.names("staged")
+
+    def shapeless(self) -> list[str]:
+        """Return the settings that change how the model works, but no weight's shape."""
+        return self.settings.names("shapeless")
 
     def set_extra_state(self, state: Tensor) -> None:
         """Refuse a state whose entropy model works differently although its tensors have the same shapes."""
         # Also reached when weights are loaded through a parent module, which passes load_state_dict by.
         self.forget()
         stored = json.loads(bytes(state.tolist()))
-        for key in self.SHAPELESS:
-            if stored[key] != self.config[key]:
-                raise ConfigError(f"model.{key}", self.config[key], f"{stored[key]!r}, as in the checkpoint")
+        for key in self.shapeless():
+            if stored.get(key) != self.config.get(key):
+                raise ConfigError(f"model.{key}", self.config.get(key), f"{stored.get(key)!r}, as in the checkpoint")
 
     @classmethod
     def from_state_dict(cls, state_dict: Mapping[str, Tensor]) -> Self:
-        """The model that a state dict belongs to, with its weights (the contract of CompressAI)."""
-        config = json.loads(bytes(state_dict["_extra_state"].tolist()))
+        """Return the model that a state dict belongs to, with its weights (the contract of CompressAI)."""
+        config = json.loads(bytes(state_dict[CONFIG].tolist()))
         del config["name"]
         model = cls(**config)
         model.load_state_dict(state_dict)
         return model
 
 
-def output(x_hat: Tensor, x_mid: Tensor, log_likelihoods: Latents) -> dict[str, Any]:
-    """What :meth:`LearnedCodec.forward` returns."""
+def compressed(x_mid: Tensor, log_likelihoods: Latents) -> dict[str, Any]:
+    """Return what :meth:`LearnedCodec.compression` does."""
     return {
-        "x_hat": x_hat,
         "x_mid": x_mid,
         "likelihoods": {key: value.exp().clamp(min=LIKELIHOOD_FLOOR) for key, value in log_likelihoods.items()},
         "log_likelihoods": log_likelihoods,

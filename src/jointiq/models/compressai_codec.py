@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
@@ -39,10 +40,12 @@ from torch import Tensor, nn
 
 from jointiq.bitstream.scan import PARALLEL, SCANS
 from jointiq.enhancers import build_enhancer
+from jointiq.entropy_models.base import Latents
 from jointiq.entropy_models.integer.compressai_symbols import decoded, encoded
 from jointiq.errors import BitstreamError, ConfigError, ModelError
 from jointiq.layers.padding import Size
-from jointiq.models.base import CodedLatents, Cut, DecodedLatents, Latents, LearnedCodec, bits, output, require_finite
+from jointiq.models.base import CodedLatents, DecodedLatents, LearnedCodec, compressed, require_finite
+from jointiq.parts import Settings, at_least, one_of
 
 #: Image models of CompressAI's zoo, by the names they have there: those that its `eval_model` loads, of a fixed rate.
 ARCHITECTURES: dict[str, type[Any]] = {
@@ -67,48 +70,63 @@ class _AllDecoded(Exception):
     """Ends CompressAI's decoder where it has all latents and turns to g_s."""
 
 
+@dataclass(frozen=True)
+class CompressAISettings(Settings):
+    """Settings of :class:`CompressAICodec`.
+
+    Attributes:
+        arch: which model, by its name in the zoo (:data:`ARCHITECTURES`).
+        N, M: channels of the transforms and of y. In the cheng2020 models, M = N. CompressAI's coder crashes on a lone
+            symbol, which is what one channel of a small image is.
+    """
+
+    arch: str = one_of(ARCHITECTURES, shapeless=True)
+    N: int = at_least(2)
+    M: int = at_least(2)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.is_square and self.M != self.N:
+            raise ConfigError("model.M", self.M, f"{self.N}, as model.N, with model.arch={self.arch}")
+
+    @property
+    def is_square(self) -> bool:
+        """Whether M is N."""
+        return issubclass(ARCHITECTURES[self.arch], Cheng2020Anchor)
+
+
 @register_model("compressai")
 class CompressAICodec(LearnedCodec):
     """A model of CompressAI's zoo, with or without a quality-enhancement network behind it.
 
     Args:
-        arch: which, by its name in the zoo (:data:`ARCHITECTURES`).
-        N, M: channels of the transforms and of y. In the cheng2020 models, M = N.
         enhancer: config of Q (see :func:`jointiq.enhancers.build_enhancer`); None leaves Q out.
+        values: the settings.
 
     Raises:
-        ConfigError: a value that is not allowed.
+        ConfigError: an unknown or missing key, or a value that is not allowed.
 
     Attributes:
         net: CompressAI's model. It always runs in float32, also under autocast, which its entropy models do not stand.
     """
 
-    FLOAT_PARTS = ("net.", "enhancer.")
-    DECODER_PARTS = ("net.", "enhancer.")
-    SHAPELESS = ("arch",)
+    SETTINGS = CompressAISettings
+    DECODER = ("net", "enhancer")
     PADS_BOTH_SIDES = True
 
-    def __init__(self, arch: str, N: int, M: int, enhancer: Mapping[str, Any] | None = None) -> None:
+    settings: CompressAISettings
+
+    def __init__(self, enhancer: Mapping[str, Any] | None = None, **values: Any) -> None:
         super().__init__()
-        if arch not in ARCHITECTURES:
-            raise ConfigError("model.arch", arch, ARCHITECTURES)
-        for key, value in (("N", N), ("M", M)):
-            # CompressAI's coder crashes on a lone symbol, which is what one channel of a small image is.
-            if not isinstance(value, int) or value < 2:
-                raise ConfigError(f"model.{key}", value, "a whole number from 2 up")
-        network = ARCHITECTURES[arch]
-        square = issubclass(network, Cheng2020Anchor)
-        if square and M != N:
-            raise ConfigError("model.M", M, f"{N}, as model.N, with model.arch={arch}")
+        self.settings = self.SETTINGS.of(values, self.registered_name())
         self.config = {
-            "name": "compressai",
-            "arch": arch,
-            "N": N,
-            "M": M,
+            "name": self.registered_name(),
+            **self.settings.as_dict(),
             "enhancer": None if enhancer is None else dict(enhancer),
         }
-        self.net: Any = network(N) if square else network(N, M)
-        self.SIDE = ("z",) if isinstance(self.net, ScaleHyperprior) else ()
+        network, N, M = ARCHITECTURES[self.settings.arch], self.settings.N, self.settings.M
+        self.net: Any = network(N) if self.settings.is_square else network(N, M)
+        self.entropy_model = None
         for model in self._coders().values():
             model.register_load_state_dict_pre_hook(_fit_tables)
         self.enhancer = build_enhancer(enhancer)
@@ -124,50 +142,46 @@ class CompressAICodec(LearnedCodec):
         state = load_state_dict(dict(state_dict))
         arch = _architecture(state)
         net = ARCHITECTURES[arch].from_state_dict(state)
-        model = cls(arch, net.N, net.M)
+        model = cls(arch=arch, N=net.N, M=net.M)
         model.net.load_state_dict(state)
         return model
 
     # ---- networks
 
-    def forward(self, x: Tensor, cut: Cut | None = None) -> dict[str, Any]:
-        """As in :class:`LearnedCodec`; CompressAI floors the likelihoods at 1e-9 itself."""
+    @property
+    def side(self) -> tuple[str, ...]:
+        return ("z",) if isinstance(self.net, ScaleHyperprior) else ()
+
+    def compression(self, x: Tensor) -> dict[str, Any]:
+        """Run CompressAI's model, which floors the likelihoods at 1e-9 itself."""
         with torch.autocast(x.device.type, enabled=False):
             out = self.net(_padded(x.float()))
         x_mid = _cropped(out["x_hat"], (x.shape[-2], x.shape[-1]))
-        log_likelihoods = {name: out["likelihoods"][name].log() for name in (*self.SIDE, "y")}
-        return output(self._enhanced(x_mid, cut), x_mid, log_likelihoods)
+        return compressed(x_mid, {name: out["likelihoods"][name].log() for name in (*self.side, "y")})
 
     def analyse(self, x: Tensor) -> Latents:
-        """As in :class:`LearnedCodec`, of the padded images."""
+        """Return the latents of the padded images."""
         y = self.net.g_a(_padded(x))
-        if not self.SIDE:
+        if not self.side:
             return {"y": y}
         return {"z": self.net.h_a(y if self._has_means else y.abs()), "y": y}
 
     def latents(self, x: Tensor) -> Latents:
-        """As in :class:`LearnedCodec`, rounded as ``forward`` does outside of training."""
+        """Return the latents rounded as ``forward`` does outside of training."""
         latents = require_finite(self.analyse(x))
-        if not self.SIDE:
+        if not self.side:
             return {"y": self.net.entropy_bottleneck(latents["y"], training=False)[0]}
         z_hat, _ = self.net.entropy_bottleneck(latents["z"], training=False)
         means = None if self._is_autoregressive or not self._has_means else self.net.h_s(z_hat).chunk(2, 1)[1]
         return {"z": z_hat, "y": self.net.gaussian_conditional.quantize(latents["y"], "dequantize", means)}
 
-    def reconstruct(self, y_hat: Tensor, size: Size, cut: Cut | None = None) -> tuple[Tensor, Tensor]:
-        """As in :class:`LearnedCodec`."""
-        with torch.autocast(y_hat.device.type, enabled=False):
-            x_mid = _cropped(self.net.g_s(y_hat.float()), size)
-        return self._enhanced(x_mid, cut), x_mid
-
-    def _enhanced(self, x_mid: Tensor, cut: Cut | None) -> Tensor:
-        seen = x_mid if cut is None else cut(x_mid)
-        return seen if self.enhancer is None else (self.enhancer(2 * seen - 1) + 1) / 2
+    def synthesise(self, latents: Latents, size: Size) -> Tensor:
+        with torch.autocast(latents["y"].device.type, enabled=False):
+            return _cropped(self.net.g_s(latents["y"].float()), size)
 
     def log_likelihoods(self, latents: Latents) -> Latents:
-        """As in :class:`LearnedCodec`."""
         y_hat, net = latents["y"], self.net
-        if not self.SIDE:
+        if not self.side:
             return {"y": net.entropy_bottleneck(y_hat, training=False)[1].log()}
         z_hat = latents["z"]
         parameters = net.h_s(z_hat)
@@ -194,18 +208,16 @@ class CompressAICodec(LearnedCodec):
 
     def _coders(self) -> dict[str, EntropyModel]:
         """What codes each latent, in the order of a decoder."""
-        if not self.SIDE:
+        if not self.side:
             return {"y": self.net.entropy_bottleneck}
         return {"z": self.net.entropy_bottleneck, "y": self.net.gaussian_conditional}
 
     @property
     def scan_code(self) -> int:
-        """As in :class:`LearnedCodec`."""
         return SCANS["raster"].code if self._is_autoregressive else PARALLEL
 
     def latent_shape(self, size: Size) -> Size:
-        """As in :class:`LearnedCodec`."""
-        return self._sizes(size)[(*self.SIDE, "y")[0]]
+        return self._sizes(size)[(*self.side, "y")[0]]
 
     def _sizes(self, size: Size) -> dict[str, Size]:
         """Height and width of each latent."""
@@ -213,30 +225,25 @@ class CompressAICodec(LearnedCodec):
         return {"z": (height, width), "y": (height * MULTIPLE // Y_STEP, width * MULTIPLE // Y_STEP)}
 
     def encode(self, x: Tensor) -> CodedLatents:
-        """As in :class:`LearnedCodec`, by CompressAI's coder, which does not show its probabilities."""
+        """Code by CompressAI's coder, which does not show its probabilities."""
         self.update()
         with contextlib.ExitStack() as stack:
             passed = {name: stack.enter_context(encoded(model)) for name, model in self._coders().items()}
             y, *side = (strings[0] for strings in self.net.compress(_padded(x))["strings"])
         sizes = self._sizes((x.shape[-2], x.shape[-1]))
-
-        def estimate() -> dict[str, float]:
-            latents = {name: one.latents(sizes[name])[None] for name, one in passed.items()}
-            return {name: float(bits(value)) for name, value in self.log_likelihoods(latents).items()}
-
         symbols = {name: one.symbols(sizes[name]).cpu() for name, one in passed.items()}
-        return CodedLatents(b"".join(side), y, symbols, estimate, dict)
+        latents = {name: one.latents(sizes[name]) for name, one in passed.items()}
+        return CodedLatents(b"".join(side), y, symbols, self, latents)
 
     def decode(self, side: bytes, y: bytes, size: Size) -> DecodedLatents:
-        """As in :class:`LearnedCodec`."""
         self.update()
-        if side and not self.SIDE:
+        if side and not self.side:
             raise BitstreamError("the file holds side information that its model does not have")
         sizes = self._sizes(size)
-        channels = {"z": self.config["N"], "y": self.config["M"]}
+        channels = {"z": self.settings.N, "y": self.settings.M}
         strings = [
             [_with_margin(data, channels[name] * sizes[name][0] * sizes[name][1])]
-            for name, data in {"y": y, **dict.fromkeys(self.SIDE, side)}.items()
+            for name, data in {"y": y, **dict.fromkeys(self.side, side)}.items()
         ]
         with contextlib.ExitStack() as stack:
             passed = {name: stack.enter_context(decoded(model)) for name, model in self._coders().items()}

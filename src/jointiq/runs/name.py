@@ -26,6 +26,13 @@ _NOT_HASHED = (
 _NOT_HASHED_TRAINER = ("accelerator", "devices", "strategy", "num_nodes")
 _NOT_HASHED_OPTIM = ("compile",)
 _NOT_HASHED_DATA = ("num_workers", "preload_mb", "at_paper_scale")
+# The entropy model that a model had before there was a choice: runs of today find the folders of earlier versions.
+_FIRST_ENTROPY_MODELS = {
+    "balle2017": "factorized",
+    "coarse_to_fine": "coarse_to_fine",
+    "jointiq": "context",
+    "lee2019_hybrid": "hybrid",
+}
 
 
 def run_key(cfg: DictConfig) -> str:
@@ -41,6 +48,9 @@ def run_key(cfg: DictConfig) -> str:
     # Adam was the only optimizer once, and its runs keep their names.
     if parts["optim"].get("_target_") == "torch.optim.Adam":
         del parts["optim"]["_target_"]
+    model = parts["model"]
+    if model.get("entropy_model") == _FIRST_ENTROPY_MODELS.get(model["name"]):
+        model.pop("entropy_model", None)
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:8]
     return f"lmbda{cfg.lmbda:g}_seed{cfg.seed}_{digest}"
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from jointiq.entropy_models.integer.coarse_to_fine import ExactCoarseToFine
+from jointiq.entropy_models.integer.coarse_to_fine import IntegerCoarseToFine
 from jointiq.errors import BitstreamError
 from jointiq.layers import integer_layers as fixed_point
 from jointiq.layers import neighbourhood
@@ -22,7 +22,7 @@ def test_round_trip(size, phase):
     with torch.inference_mode():
         latents = {name: value[0].long() for name, value in model.latents(torch.rand(1, 3, *size)).items()}
     decoded = model.exact.decode(segments(model.exact, latents), size)
-    assert list(decoded) == [*model.SIDE, "y"]
+    assert list(decoded) == [*model.side, "y"]
     for name, latent in latents.items():
         assert decoded[name].dtype == torch.int64 and torch.equal(decoded[name], latent)
 
@@ -64,7 +64,7 @@ def test_threads_strips_and_devices_do_not_change_the_bytes(device, monkeypatch)
 def test_integers_make_the_same_model_again():
     model = make_busy()
     latents = busy_latents(model)
-    again = ExactCoarseToFine(model.exact.tensors())
+    again = IntegerCoarseToFine(model.exact.tensors())
     assert again.tensors().keys() == model.exact.tensors().keys()
     assert segments(again, latents) == segments(model.exact, latents)
 

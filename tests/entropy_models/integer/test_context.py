@@ -11,7 +11,7 @@ import torch
 from jointiq.bitstream.container import Container
 from jointiq.coding.export import write_export
 from jointiq.coding.image_codec import encode_image
-from jointiq.entropy_models.integer.context import ExactEntropyModel
+from jointiq.entropy_models.integer.context import IntegerContextModel
 from jointiq.entropy_models.integer.recorder import LATENT_MAX
 from jointiq.errors import BitstreamError, UserError
 from jointiq.models.base import bits
@@ -95,14 +95,20 @@ def test_every_part_has_a_say_in_the_bits(living, latents):
     other[0, 0, 0] += 1
     assert model.exact.encode_y(y_hat, other) != before
     assert not changed_bits(living(), y_hat, z_hat, lambda model: None)
-    assert changed_bits(living(), y_hat, z_hat, lambda model: model.global_context.psi[:, 0, 6].add_(1))
-    assert changed_bits(living(), y_hat, z_hat, lambda model: model.estimator.hidden.weight[0, 0].add_(0.3))
-    assert changed_bits(living(), y_hat, z_hat, lambda model: model.h_s.deconvs[0].weight[0, 0, 2, 2].add_(0.3))
-    assert changed_bits(living(), y_hat, z_hat, lambda model: model.estimator.mprm.expand[1].bias[0].add_(0.3))
+    assert changed_bits(living(), y_hat, z_hat, lambda model: model.entropy_model.global_context.psi[:, 0, 6].add_(1))
+    assert changed_bits(
+        living(), y_hat, z_hat, lambda model: model.entropy_model.estimator.hidden.weight[0, 0].add_(0.3)
+    )
+    assert changed_bits(
+        living(), y_hat, z_hat, lambda model: model.entropy_model.h_s.deconvs[0].weight[0, 0, 2, 2].add_(0.3)
+    )
+    assert changed_bits(
+        living(), y_hat, z_hat, lambda model: model.entropy_model.estimator.mprm.expand[1].bias[0].add_(0.3)
+    )
     model = living()
     z = model.exact.encode_z(z_hat)
     with torch.no_grad():
-        model.z_prior.log_sigma[0] += 0.5
+        model.entropy_model.z_prior.log_sigma[0] += 0.5
     model.update(force=True)
     assert model.exact.encode_z(z_hat) != z
 
@@ -147,7 +153,7 @@ def test_batches_are_coded_image_by_image(living, latents):
 def test_stored_integers_give_the_same_model(living, latents):
     model = living()
     stored = {name: tensor.clone() for name, tensor in model.exact.tensors().items()}
-    again = ExactEntropyModel(model.config, stored)
+    again = IntegerContextModel(stored, *(model.config[key] for key in ("G", "scan", "hyper_exp", "K", "min_known")))
     y_hat, z_hat = latents(model)
     assert code(again, y_hat, z_hat) == code(model.exact, y_hat, z_hat)
     assert {tensor.dtype for tensor in stored.values()} == {torch.int16, torch.int64, torch.uint8, torch.int32}

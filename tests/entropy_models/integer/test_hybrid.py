@@ -9,7 +9,7 @@ import torch
 
 from jointiq.bitstream.rans import DecisionDecoder
 from jointiq.coding.image_codec import decode_image, encode_image, same_latents
-from jointiq.entropy_models.integer.hybrid import ExactHybridModel
+from jointiq.entropy_models.integer.hybrid import IntegerHybridModel
 from jointiq.entropy_models.integer.recorder import LATENT_MAX
 from jointiq.errors import BitstreamError
 from jointiq.models.base import bits
@@ -104,15 +104,15 @@ def test_every_part_has_a_say_in_the_bits(latents) -> None:
         model.update(force=True)
         return model.exact.encode_y(y_hat, z_hat) != before
 
-    assert changes(lambda model: model.h_s.conv.bias[0].add_(0.3))
-    assert changes(lambda model: model.h_s.conv.bias[-1].add_(0.3))
-    assert changes(lambda model: model.estimator.hidden.weight[0, 0].add_(0.3))
+    assert changes(lambda model: model.entropy_model.h_s.conv.bias[0].add_(0.3))
+    assert changes(lambda model: model.entropy_model.h_s.conv.bias[-1].add_(0.3))
+    assert changes(lambda model: model.entropy_model.estimator.hidden.weight[0, 0].add_(0.3))
 
 
 def test_stored_integers_and_devices_give_the_same_model(latents) -> None:
     model = living_hybrid()
     y_hat, z_hat = latents(model)
-    again = ExactHybridModel(model.config, model.exact.tensors()).to("cpu")
+    again = IntegerHybridModel(model.exact.tensors(), model.config["G"], model.config["scan"]).to("cpu")
     assert again.encode_y(y_hat, z_hat) == model.exact.encode_y(y_hat, z_hat)
 
 

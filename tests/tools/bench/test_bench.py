@@ -98,7 +98,7 @@ def test_predictions_fit_and_scatter(latents):
     model = drive.driven_jointiq(codec.model_config(), scale)
     seen = drive.make_latents(drive.CALIBRATION_SIZE, CHANNELS, CHANNELS, scale)
     with torch.no_grad():
-        parameters = model.mixture_parameters(seen.y, seen.z)[0].unflatten(0, (3, 3, CHANNELS)).flatten(3)
+        parameters = model.entropy_model.mixture_parameters(seen.y, seen.z)[0].unflatten(0, (3, 3, CHANNELS)).flatten(3)
     wanted = drive.fitting_mixture(3, CHANNELS, scale)
     assert torch.allclose(parameters[:2].mean(-1), wanted[:2], atol=1e-4)
     assert torch.allclose(parameters[2].mean(-1), wanted[2], atol=1e-2)
@@ -121,7 +121,7 @@ def test_encoding_runs_the_transforms_it_replaces(latents):
     model = drive.driven_jointiq(codec.model_config(), scale)
     calls = []
     model.g_a.register_forward_pre_hook(lambda *_: calls.append("g_a"))
-    model.h_a.register_forward_pre_hook(lambda *_: calls.append("h_a"))
+    model.entropy_model.h_a.register_forward_pre_hook(lambda *_: calls.append("h_a"))
     contenders.JointIQContender(model, codec.photograph(SIZE), given).encode()
     assert calls == ["g_a", "h_a"]
 

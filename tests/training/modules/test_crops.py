@@ -18,6 +18,12 @@ CONFIG: dict[str, Any] = {
 }  # fmt: skip
 
 
+def cropped(net: Any, x: torch.Tensor, crops: Crops) -> dict[str, Any]:
+    """I on the whole patches, Q on their crops."""
+    output = net.compression(x)
+    return {**output, "x_hat": net.enhance(crops.pixels(output["x_mid"]))}
+
+
 def test_places_are_on_the_grid_and_all_of_them_occur() -> None:
     torch.manual_seed(0)
     crops = Crops.random(2000, (256, 160), 96)
@@ -30,7 +36,7 @@ def test_places_are_on_the_grid_and_all_of_them_occur() -> None:
 def test_pixels_and_latents_are_the_same_places() -> None:
     y = torch.arange(2 * 16 * 16.0).view(2, 1, 16, 16)
     x = y.repeat_interleave(16, 2).repeat_interleave(16, 3)
-    crops = Crops(((3, 10), (0, 7)), 6)
+    crops = Crops((256, 256), ((3, 10), (0, 7)), 6)
     assert crops.pixels(x).shape == (2, 1, 96, 96)
     assert torch.equal(crops.pixels(x)[..., ::16, ::16], crops.latents(y))
     assert torch.equal(crops.latents(y)[0], y[0, :, 3:9, 10:16])
@@ -44,9 +50,9 @@ def test_loss_and_gradient_against_a_hand_computation(distortion: str) -> None:
     with torch.no_grad():
         net.g_a.convs[-1].weight.mul_(40)
     x = torch.rand(2, 3, 128, 128)
-    crops = Crops(((1, 2), (5, 0)), 3)
+    crops = Crops((128, 128), ((1, 2), (5, 0)), 3)
     lmbda = 0.3
-    terms = RateDistortionLoss(lmbda, distortion)(net(x, cut=crops.pixels), x, crops)
+    terms = RateDistortionLoss(lmbda, distortion)(cropped(net, x, crops), crops.pixels(x), crops)
     weights = list(net.parameters())
     gradient = torch.autograd.grad(terms.loss, weights)
 
@@ -77,5 +83,5 @@ def test_a_crop_of_everything_is_no_crop() -> None:
     net = build_model(CONFIG).eval()
     x = torch.rand(1, 3, 64, 64)
     loss = RateDistortionLoss(0.1)
-    crops = Crops(((0, 0),), 4)
-    torch.testing.assert_close(loss(net(x, cut=crops.pixels), x, crops).loss, loss(net(x), x).loss)
+    crops = Crops((64, 64), ((0, 0),), 4)
+    torch.testing.assert_close(loss(cropped(net, x, crops), crops.pixels(x), crops).loss, loss(net(x), x).loss)

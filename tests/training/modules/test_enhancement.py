@@ -29,7 +29,7 @@ def test_a_step_changes_the_enhancer_alone() -> None:
     trained = module()
     before = {name: value.clone() for name, value in trained.net.state_dict().items()}
     optimizer = trained.configure_optimizers()["optimizer"]
-    loss, _, values = trained.training_loss(torch.rand(2, 3, 64, 64), None)
+    loss, _, values = trained.training_loss(torch.rand(2, 3, 64, 64), torch.rand(2, 3, 64, 64), None)
     loss.backward()
     optimizer.step()
     changed = {name.split(".")[0] for name, value in trained.net.state_dict().items() if not value.equal(before[name])}
@@ -41,7 +41,7 @@ def test_a_step_changes_the_enhancer_alone() -> None:
 def test_the_loss_is_the_distortion_of_what_a_decoder_sees() -> None:
     trained = module()
     x = torch.rand(2, 3, 64, 96)
-    loss, x_hat, _ = trained.training_loss(x, None)
+    loss, x_hat, _ = trained.training_loss(x, x, None)
     decoded = trained.net(x)["x_hat"]  # evaluation mode: rounded latents, no noise
     torch.testing.assert_close(x_hat, decoded)
     torch.testing.assert_close(loss, 0.9 / 1000 * ((decoded - x) * 255).square().mean())
@@ -49,9 +49,9 @@ def test_the_loss_is_the_distortion_of_what_a_decoder_sees() -> None:
 
 def test_crops_are_cut_before_the_enhancer() -> None:
     trained = module(crop=32)
-    x, crops = torch.rand(2, 3, 64, 64), Crops(((0, 2), (1, 1)), 2)
-    _, x_hat, _ = trained.training_loss(x, crops)
-    torch.testing.assert_close(x_hat, trained.net(x, cut=crops.pixels)["x_hat"])
+    x, crops = torch.rand(2, 3, 64, 64), Crops((64, 64), ((0, 2), (1, 1)), 2)
+    _, x_hat, _ = trained.training_loss(x, crops.pixels(x), crops)
+    torch.testing.assert_close(x_hat, trained.net.enhance(crops.pixels(trained.net.compression(x)["x_mid"])))
     assert x_hat.shape == (2, 3, 32, 32)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
-from torch import Tensor, nn
+from torch import Tensor
 
 from jointiq.coding.image_codec import decode_image, encode_image
 from jointiq.coding.load import load_model
@@ -42,10 +42,12 @@ def test_a_step_changes_all_of_the_entropy_model_and_nothing_else() -> None:
     trained = module(enhancer={"name": "grdn", "grdbs": 1, "rdbs": 1, "convs": 1, "kernels": 4})
     before = {name: value.clone() for name, value in trained.net.state_dict().items()}
     optimizer = trained.configure_optimizers()["optimizer"]
-    log_likelihoods, _ = trained.net.entropy_forward(3 * torch.randn(2, 4, 16, 16))
+    log_likelihoods, _ = trained.net.entropy_model(3 * torch.randn(2, 4, 16, 16))
     trained.criterion.rate_terms(log_likelihoods, (256, 256)).loss.backward()
     optimizer.step()
-    changed = {name.split(".")[0] for name, value in trained.net.state_dict().items() if not value.equal(before[name])}
+    names = {name for name, value in trained.net.state_dict().items() if not value.equal(before[name])}
+    assert all(name.startswith("entropy_model.") for name in names)
+    changed = {name.split(".")[1] for name in names}
     assert changed == {"h_a", "h_s", "z_prior", "global_context", "estimator"}
     held = sum(parameter.numel() for group in optimizer.param_groups for parameter in group["params"])
     trunk = sum(p.numel() for name in TRUNK for p in getattr(trained.net, name).parameters())
@@ -61,7 +63,7 @@ def test_the_loss_is_the_rate_that_joint_training_sees(hyper_abs: bool) -> None:
     output = trained.net(x)
     whole = trained.criterion(output, x)
     torch.manual_seed(3)
-    rate = trained.criterion.rate_terms(trained.net.entropy_forward(y)[0], (128, 160))
+    rate = trained.criterion.rate_terms(trained.net.entropy_model(y)[0], (128, 160))
     torch.testing.assert_close(rate.loss, whole.loss - trained.criterion.distortion_term(output["x_hat"], x))
     torch.testing.assert_close(rate.bpp, whole.bpp)
     assert float(rate.bpp) > 0
@@ -75,11 +77,9 @@ def test_only_images_are_scaled() -> None:
 
 
 def test_a_model_of_another_kind_is_refused() -> None:
-    class Plain(nn.Module):
-        config = {"name": "plain"}
-
-    with pytest.raises(ConfigError, match="model.name='plain' .*stage=entropy"):
-        EntropyModule(Plain(), RateDistortionLoss(0.1), constant(), lr=1e-2)
+    net = build_model({"name": "compressai", "arch": "bmshj2018-hyperprior", "N": 4, "M": 4})
+    with pytest.raises(ConfigError, match="model.name='compressai' .*stage=entropy"):
+        EntropyModule(net, RateDistortionLoss(0.1), constant(), lr=1e-2)
 
 
 def test_the_stage_brings_its_sizes_and_the_command_line_wins() -> None:

@@ -31,19 +31,26 @@ def source(tmp_path: Path) -> Path:
 
 
 def equal_parts(net: Any, path: Path) -> set[str]:
-    saved = torch.load(path, weights_only=True)["state_dict"]
-    mine = {name: value for name, value in net.state_dict().items() if name != "_extra_state"}
+    saved = load_model(path).weights()
+    mine = net.weights()
     different = {
-        name.split(".")[0] for name, value in mine.items() if not value.equal(saved.get(f"net.{name}", value + 1))
+        name.split(".")[0]
+        for name, value in mine.items()
+        if name != "_extra_state" and not value.equal(saved.get(name, value + 1))
     }
-    return {name.split(".")[0] for name in mine} - different
+    return all_parts(net) - different
+
+
+def all_parts(net: Any) -> set[str]:
+    """The networks of a model, and those of its entropy model."""
+    return {name.split(".")[0] for name in net.weights() if name != "_extra_state"}
 
 
 def test_the_same_model_is_taken_whole(source: Path) -> None:
     net = build_model(CONFIG)
-    assert equal_parts(net, source) != set(dict(net.named_children()))
+    assert equal_parts(net, source) != all_parts(net)
     assert initialise(net, str(source)) == f"{source}: all weights taken"
-    assert equal_parts(net, source) == set(dict(net.named_children()))
+    assert equal_parts(net, source) == all_parts(net)
 
 
 def test_another_enhancer_starts_anew(source: Path) -> None:
@@ -53,7 +60,7 @@ def test_another_enhancer_starts_anew(source: Path) -> None:
     line = initialise(net, str(source))
     assert "weights of the compression network taken; the enhancer grdn" in line
     assert "kernels=6 starts anew" in line and "kernels=4 there" in line
-    assert equal_parts(net, source) == set(dict(net.named_children())) - {"enhancer"}
+    assert equal_parts(net, source) == all_parts(net) - {"enhancer"}
     assert all(map(torch.equal, before, net.enhancer.parameters()))
     assert net.config["enhancer"]["kernels"] == 6
     assert bytes(net.state_dict()["_extra_state"].tolist()).count(b'"kernels": 6') == 1
@@ -107,23 +114,23 @@ def test_the_trunks_have_to_be_alike(source: Path, key: str, value: Any, differe
 def test_what_entropy_models_share_is_taken_whatever_their_mixture_and_contexts_are(source: Path) -> None:
     torch.manual_seed(5)
     net = build_model({**CONFIG, "G": 1, "scan": "wavefront", "global_context": False, "mprm": False})
-    output = net.estimator.preliminary.weight.clone()
+    output = net.entropy_model.estimator.preliminary.weight.clone()
     line = initialise(net, str(source), "shared")
     assert "h_a, h_s, z_prior, estimator.from_hyper, estimator.from_known, estimator.hidden taken" in line
     assert equal_parts(net, source) == {"g_a", "g_s", "enhancer", "h_a", "h_s", "z_prior"}
     saved = torch.load(source, weights_only=True)["state_dict"]
     for name in ("from_hyper", "from_known", "hidden"):
-        assert net.state_dict()[f"estimator.{name}.weight"].equal(saved[f"net.estimator.{name}.weight"])
-    assert net.estimator.preliminary.weight.equal(output)
+        assert net.weights()[f"estimator.{name}.weight"].equal(saved[f"net.entropy_model.estimator.{name}.weight"])
+    assert net.entropy_model.estimator.preliminary.weight.equal(output)
 
 
 def test_no_variant_has_a_head_start(source: Path) -> None:
     torch.manual_seed(5)
     net = build_model(CONFIG)
-    before = {name: value.clone() for name, value in net.estimator.state_dict().items()}
+    before = {name: value.clone() for name, value in net.entropy_model.estimator.state_dict().items()}
     initialise(net, str(source), "shared")
     anew = [name for name in before if name.startswith(("preliminary", "mprm"))]
-    assert anew and all(net.estimator.state_dict()[name].equal(before[name]) for name in anew)
+    assert anew and all(net.entropy_model.estimator.state_dict()[name].equal(before[name]) for name in anew)
 
 
 @pytest.mark.parametrize("key", ["hyper_abs", "hyper_exp"])

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from jointiq.bitstream.scan import SCANS, Scan
 from jointiq.coding.load import load_model
 from jointiq.console import Table, number
+from jointiq.entropy_models.context import ContextEntropyModel
 from jointiq.evaluation.context_weights import effective_positions, weight_maps
 from jointiq.evaluation.plots.rd_plot import new_figure, save
 from jointiq.layers.causal_sums import pair_index
 from jointiq.layers.context import ABOVE, LEFT, WindowLinear
-from jointiq.models.jointiq import JointIQNet
 from jointiq.studies.context import Context, Findings, Ours, steps_text
 
 OPTIONS = {"run", "K"}
@@ -43,9 +43,10 @@ def analyse(context: Context, options: Mapping[str, Any]) -> Findings:
     name = str(options.get("run"))
     for one in context.of(name)[:1]:
         model = load_model(one.checkpoint)
-        if not isinstance(model, JointIQNet) or model.global_context is None:
+        context_model = model.entropy_model
+        if not isinstance(context_model, ContextEntropyModel) or context_model.global_context is None:
             continue
-        maps = weight_maps(model.global_context)
+        maps = weight_maps(context_model.global_context)
         spread = effective_positions(maps)
         findings.figures.append((_psi(context, maps, spread), _PSI))
         order = np.quantile(spread, [0, 0.25, 0.5, 0.75, 1])

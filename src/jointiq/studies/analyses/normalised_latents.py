@@ -15,12 +15,12 @@ from jointiq.coding.image_codec import to_tensor
 from jointiq.coding.load import load_model
 from jointiq.console import Table, number
 from jointiq.data.images import read_image
+from jointiq.entropy_models.context import ContextEntropyModel
 from jointiq.entropy_models.gaussian_mixture import split_parameters
 from jointiq.errors import DataError
 from jointiq.evaluation.plots.rd_plot import new_figure, save
 from jointiq.models.base import LearnedCodec
 from jointiq.models.compressai_codec import CompressAICodec
-from jointiq.models.jointiq import JointIQNet
 from jointiq.studies.context import Context, Findings, Ours, steps_text
 
 OPTIONS = {"lmbda"}
@@ -96,8 +96,9 @@ def normalise(model: LearnedCodec, x: Tensor) -> tuple[NDArray[np.floating], NDA
     """
     latents = model.latents(x)
     y_hat, z_hat = latents["y"], latents.get("z")
-    if isinstance(model, JointIQNet) and model.G == 1 and z_hat is not None:
-        _, means, log_sigmas = split_parameters(model.mixture_parameters(y_hat, z_hat), 1)
+    entropy_model = model.entropy_model
+    if isinstance(entropy_model, ContextEntropyModel) and entropy_model.G == 1 and z_hat is not None:
+        _, means, log_sigmas = split_parameters(entropy_model.mixture_parameters(y_hat, z_hat), 1)
         mean, sigma = means[:, 0], log_sigmas[:, 0].exp()
     elif isinstance(model, CompressAICodec) and model.config["arch"] == "bmshj2018-hyperprior":
         mean, sigma = torch.zeros_like(y_hat), model.net.h_s(z_hat).clamp(min=0.11)

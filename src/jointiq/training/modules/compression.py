@@ -14,12 +14,12 @@ from typing import Any
 import hydra
 import lightning
 import torch
-from compressai.models import CompressionModel
 from lightning.pytorch.callbacks import Timer
 from torch import Tensor, nn
 
 from jointiq.errors import ConfigError, UserError
 from jointiq.evaluation.metrics import batch_psnr
+from jointiq.models.base import LearnedCodec
 from jointiq.training.modules.crops import Crops
 from jointiq.training.modules.losses import RateDistortionLoss
 from jointiq.training.modules.metrics import MeanOverImages, MsSsim, Psnr
@@ -86,7 +86,7 @@ class CompressionModule(lightning.LightningModule):
 
     def __init__(
         self,
-        net: CompressionModel,
+        net: LearnedCodec,
         criterion: RateDistortionLoss,
         schedule: Schedule,
         lr: float,
@@ -123,8 +123,8 @@ class CompressionModule(lightning.LightningModule):
         """Loss of a batch of patches, (B, 3, H, W) in [0, 1]."""
         size = (batch.shape[-2], batch.shape[-1])
         crops = None if self.crop is None else Crops.random(len(batch), size, self.crop)
-        loss, x_hat, parts = self.training_loss(batch, crops)
         target = batch if crops is None else crops.pixels(batch)
+        loss, x_hat, parts = self.training_loss(batch, target, crops)
         self.log_step({**parts, "psnr": batch_psnr(target, x_hat.detach().float()).mean()}, batch.shape[0])
         return loss
 
@@ -133,11 +133,21 @@ class CompressionModule(lightning.LightningModule):
         self.log_dict({f"train/{key}": value for key, value in values.items()}, batch_size=images, sync_dist=True)
         self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=images)
 
-    def training_loss(self, batch: Tensor, crops: Crops | None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Loss (scalar, with its gradient), final output (of the crops, where there are any), and values to log."""
-        output = self.net(batch) if crops is None else self.net(batch, cut=crops.pixels)
+    def training_loss(
+        self, batch: Tensor, target: Tensor, crops: Crops | None
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Return loss (scalar, with its gradient), final output and values to log.
+
+        Args:
+            batch: patches, whole.
+            target: what the final output is to be: the patches, or their crops.
+            crops: what the enhancer sees of each patch; None: all.
+        """
+        output = self.net.compression(batch)
+        x_mid = output["x_mid"] if crops is None else crops.pixels(output["x_mid"])
+        output["x_hat"] = self.net.enhance(x_mid)
         with torch.autocast(self.device.type, enabled=False):
-            terms = self.criterion(output, batch, crops)
+            terms = self.criterion(output, target, crops)
             values = {"loss": terms.loss.detach(), "bpp": terms.bpp, "bpp_y": terms.bpp_y, "bpp_z": terms.bpp_z}
             loss = terms.loss
             if self.has_quantiles:
@@ -234,7 +244,7 @@ class EnhancementModule(CompressionModule):
         ConfigError: the network has no enhancer.
     """
 
-    def __init__(self, net: CompressionModel, *args: Any, **options: Any) -> None:
+    def __init__(self, net: LearnedCodec, *args: Any, **options: Any) -> None:
         super().__init__(net, *args, **options)
         if self.net.enhancer is None:
             raise ConfigError("enhancer.name", None, "an enhancer, because this stage trains nothing else")
@@ -243,20 +253,22 @@ class EnhancementModule(CompressionModule):
         self.train()
 
     def train(self, mode: bool = True) -> EnhancementModule:
-        """As in ``nn.Module``, but for the frozen part."""
+        """Switch all but the frozen part."""
         super().train(mode)
         self.net.eval()
+        assert self.net.enhancer is not None
         self.net.enhancer.train(mode)
         return self
 
-    def training_loss(self, batch: Tensor, crops: Crops | None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """As in :class:`CompressionModule`, without rates: they do not change."""
+    def training_loss(
+        self, batch: Tensor, target: Tensor, crops: Crops | None
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Return the same without rates: they do not change."""
         with torch.no_grad():
-            latents = self.net.latents(batch)
-        size = (batch.shape[-2], batch.shape[-1])
-        x_hat, _ = self.net.reconstruct_from(latents, size, None if crops is None else crops.pixels)
+            x_mid = self.net.synthesise(self.net.latents(batch), (batch.shape[-2], batch.shape[-1]))
+        x_hat = self.net.enhance(x_mid if crops is None else crops.pixels(x_mid))
         with torch.autocast(self.device.type, enabled=False):
-            loss = self.criterion.distortion_term(x_hat, batch if crops is None else crops.pixels(batch))
+            loss = self.criterion.distortion_term(x_hat, target)
         return loss, x_hat, {"loss": loss.detach()}
 
 

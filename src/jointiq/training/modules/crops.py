@@ -15,10 +15,12 @@ class Crops:
     """One square of each image of a batch, on the grid of y.
 
     Attributes:
+        size: height and width of the whole images, in pixels.
         corners: top and left of each square, in positions of y.
         side: of the squares, in positions of y.
     """
 
+    size: tuple[int, int]
     corners: tuple[tuple[int, int], ...]
     side: int
 
@@ -32,7 +34,7 @@ class Crops:
             side: of the squares in pixels, a multiple of 16 that both sides of the images hold.
         """
         rows, columns = (torch.randint((length - side) // LATENT + 1, (images,)).tolist() for length in size)
-        return cls(tuple(zip(rows, columns, strict=True)), side // LATENT)
+        return cls(size, tuple(zip(rows, columns, strict=True)), side // LATENT)
 
     def pixels(self, x: Tensor) -> Tensor:
         """The squares of images (B, C, H, W)."""

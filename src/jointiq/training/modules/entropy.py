@@ -8,19 +8,16 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from compressai.models import CompressionModel
 from torch import Tensor
 
 from jointiq.data import LATENT
 from jointiq.errors import ConfigError
+from jointiq.models.base import LearnedCodec
 from jointiq.training.modules.compression import CompressionModule
-
-#: The networks that stay as they are, where a model has them.
-TRUNK = ("g_a", "g_s", "enhancer")
 
 
 class EntropyModule(CompressionModule):
-    """Trains everything but g_a, g_s and the enhancer by the rate term of Eq. 7, on latents y instead of images.
+    """Trains ``net.entropy_model`` by the rate term of Eq. 7, on latents y instead of images; all else is frozen.
 
     Validation is that of the whole network, on whole images: its bits are what is compared, its PSNR is the trunk's.
 
@@ -30,22 +27,22 @@ class EntropyModule(CompressionModule):
         ConfigError: the model has no entropy model that can be trained by itself.
     """
 
-    def __init__(self, net: CompressionModel, *args: Any, **options: Any) -> None:
+    def __init__(self, net: LearnedCodec, *args: Any, **options: Any) -> None:
         super().__init__(net, *args, **options)
-        if not hasattr(net, "entropy_forward"):
-            raise ConfigError("model.name", net.config["name"], "jointiq, with stage=entropy")
-        for name in TRUNK:
-            part = getattr(net, name)
-            if part is not None:
-                part.requires_grad_(False)
+        if net.entropy_model is None or any(net.is_decoder(name) for name in net.entropy_model.state_dict()):
+            allowed = "with stage=entropy, a model whose picture its entropy model does not take part in"
+            raise ConfigError("model.name", net.config["name"], allowed)
+        net.requires_grad_(False)
+        net.entropy_model.requires_grad_(True)
 
     def on_after_batch_transfer(self, batch: Tensor, dataloader_idx: int) -> Tensor:
         """Latents (B, M, h, w), float32, stay what they are; validation images become [0, 1]."""
         return batch if batch.is_floating_point() else super().on_after_batch_transfer(batch, dataloader_idx)
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        """Loss of a batch of unrounded y, (B, M, h, w)."""
-        log_likelihoods, _ = self.net.entropy_forward(batch)
+        """Return the loss of a batch of unrounded y, (B, M, h, w)."""
+        assert self.net.entropy_model is not None
+        log_likelihoods, _ = self.net.entropy_model(batch)
         with torch.autocast(self.device.type, enabled=False):
             pixels = (batch.shape[-2] * LATENT, batch.shape[-1] * LATENT)
             terms = self.criterion.rate_terms(log_likelihoods, pixels)

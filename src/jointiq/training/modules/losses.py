@@ -90,13 +90,14 @@ class RateDistortionLoss:
         self.rate_positions = math.inf if rate_positions == ALL_POSITIONS else float(rate_positions)
 
     def __call__(self, output: Mapping[str, Any], x: Tensor, crops: Crops | None = None) -> LossTerms:
-        """Loss of a model's ``output`` (``x_hat``, ``log_likelihoods``) for images ``x``, (B, 3, H, W) in [0, 1].
+        """Return the loss of a model's ``output`` (``x_hat``, ``log_likelihoods``) for images ``x`` in [0, 1].
 
-        With ``crops``, ``x_hat`` is that of the crops, and so is the rate of y (:meth:`rate_terms`). An ``auxiliary``
-        loss in the output, in nats a pixel, counts as the rate does.
+        With ``crops``, ``x_hat`` and ``x`` are those of the crops, and so is the rate of y (:meth:`rate_terms`). An
+        ``auxiliary`` loss in the output, in nats a pixel, counts as the rate does.
         """
-        terms = self.rate_terms(output["log_likelihoods"], (x.shape[-2], x.shape[-1]), crops)
-        distortion = self.distortion_term(output["x_hat"], x if crops is None else crops.pixels(x))
+        size = (x.shape[-2], x.shape[-1]) if crops is None else crops.size
+        terms = self.rate_terms(output["log_likelihoods"], size, crops)
+        distortion = self.distortion_term(output["x_hat"], x)
         auxiliary = self.lmbda * self.rate_scale * output.get("auxiliary", 0.0)
         return replace(terms, loss=terms.loss + distortion + auxiliary)
 

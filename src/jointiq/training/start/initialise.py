@@ -5,22 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from compressai.models import CompressionModel
-
 from jointiq.coding.load import load_model
 from jointiq.errors import UserError
+from jointiq.models.base import ENTROPY_MODEL, LearnedCodec
 
 _ENHANCER = "enhancer"
 
-# By what is taken: the settings that have to agree, and the beginnings of the weights' names.
-_SETTINGS: dict[str, tuple[str, ...]] = {"trunk": ("name", "N", "M", "M1", "M2", _ENHANCER)}
-_SETTINGS["shared"] = (*_SETTINGS["trunk"], "hyper_abs", "hyper_exp", "estimator_width")
-_WEIGHTS: dict[str, tuple[str, ...]] = {"trunk": ("g_a.", "g_s.", f"{_ENHANCER}.")}
-_FIRST_LAYERS = ("estimator.from_hyper.", "estimator.from_known.", "estimator.hidden.")
-_WEIGHTS["shared"] = (*_WEIGHTS["trunk"], "h_a.", "h_s.", "z_prior.", *_FIRST_LAYERS)
 
-
-def initialise(net: CompressionModel, path: str, takes: str = "model") -> str:
+def initialise(net: LearnedCodec, path: str, takes: str = "model") -> str:
     """Fill ``net`` with the weights in ``path``, a training checkpoint or an export; averaged ones where it holds them.
 
     Args:
@@ -30,9 +22,10 @@ def initialise(net: CompressionModel, path: str, takes: str = "model") -> str:
               enhancer is taken along if it is the same, and else starts anew. Of models that grow from stage to stage
               the parts that both have are taken.
             - ``trunk``: g_a, g_s and the enhancer, which have to be alike. The entropy model starts anew.
-            - ``shared``: the trunk, and what entropy models have in common whatever their mixture and contexts are:
-              h_a, h_s, the prior of z and the first two layers of f. The layers from there on start anew, even where
-              theirs would fit, so that no variant has a head start.
+            - ``shared``: the trunk, and what variants of the entropy model have in common
+              (:attr:`jointiq.entropy_models.base.EntropyModel.SHARED`): of JointIQ-Net's, whatever its mixture and
+              contexts are, h_a, h_s, the prior of z and the first two layers of f. The layers from there on start anew,
+              even where theirs would fit, so that no variant has a head start.
 
     Returns:
         What was taken, as a line to show.
@@ -46,13 +39,9 @@ def initialise(net: CompressionModel, path: str, takes: str = "model") -> str:
         raise UserError(f"init_from: {error}") from error
     ours, theirs = dict(net.config), dict(source.config)
     if takes != "model":
-        _check_settings(ours, theirs, path, takes)
-        _fill(net, source, lambda key: key.startswith(_WEIGHTS[takes]))
-        parts = [name.removesuffix(".") for name in _WEIGHTS[takes]]
-        present = ", ".join(part for part in parts if part != _ENHANCER or ours[_ENHANCER] is not None)
-        return f"{path}: weights of {present} taken; the rest starts anew"
+        return _take_parts(net, source, path, takes)
     differing = [key for key in {**theirs, **ours} if key != _ENHANCER and ours.get(key) != theirs.get(key)]
-    keys = [key for key in differing if key not in net.STAGED]
+    keys = [key for key in differing if key not in net.staged()]
     if keys:
         differences = ", ".join(f"{key}={theirs.get(key)} there, {ours.get(key)} here" for key in keys)
         alike = " ".join(f"model.{key}={theirs.get(key)}" for key in keys)
@@ -72,20 +61,35 @@ def initialise(net: CompressionModel, path: str, takes: str = "model") -> str:
     return f"{path}: weights of the compression network taken; {enhancer} ({_size(theirs)} there)"
 
 
-def _check_settings(ours: dict[str, Any], theirs: dict[str, Any], path: str, takes: str) -> None:
+def _take_parts(net: LearnedCodec, source: LearnedCodec, path: str, takes: str) -> str:
+    """Fill the trunk of ``net``, and with ``shared`` what entropy models have in common."""
+    model = net.entropy_model
+    settings, shared = ["name", *net.trunk_settings(), _ENHANCER], tuple[str, ...]()
+    if takes == "shared" and model is not None:
+        settings += model.SHARED_SETTINGS
+        shared = model.SHARED
     differences = []
-    for key in _SETTINGS[takes]:
-        if ours.get(key) != theirs.get(key):
-            there, here = (_size(config) if key == _ENHANCER else config.get(key) for config in (theirs, ours))
+    for key in settings:
+        if net.config.get(key) != source.config.get(key):
+            there, here = (_size(c) if key == _ENHANCER else c.get(key) for c in (source.config, net.config))
             differences.append(f"{key}={there} there, {here} here")
     if differences:
         raise UserError(
             f"init_from={path} holds another network: {', '.join(differences)}; allowed: with stage.takes={takes} one "
-            f"with the same {', '.join(_SETTINGS[takes][1:])}"
+            f"with the same {', '.join(settings[1:])}"
         )
 
+    def is_taken(key: str) -> bool:
+        if not key.startswith(ENTROPY_MODEL):
+            return True
+        return any(key.startswith(f"{ENTROPY_MODEL}{part}.") for part in shared)
 
-def _fill(net: CompressionModel, source: CompressionModel, takes: Callable[[str], bool]) -> None:
+    _fill(net, source, is_taken)
+    trunk = [name for name, part in net.named_children() if part is not model]
+    return f"{path}: weights of {', '.join([*trunk, *shared])} taken; the rest starts anew"
+
+
+def _fill(net: LearnedCodec, source: LearnedCodec, takes: Callable[[str], bool]) -> None:
     """Load the weights of ``source`` whose names ``takes`` accepts, where ``net`` has them."""
     # The extra state is the configuration: that of the model that is being filled stays.
     state, own = source.state_dict().items(), net.state_dict()

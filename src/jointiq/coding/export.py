@@ -127,7 +127,7 @@ def _is_allowed(name: str, value: Tensor, exact: Mapping[str, Tensor], model: Le
     """
     stem, _, part = name.rpartition(".")
     if part == "log_sigma":
-        return value.dtype == torch.int32 and value.shape == model.state_dict()[name].shape
+        return value.dtype == torch.int32 and value.shape == model.weights()[name].shape
     if part == "cdf":
         rising = value.dtype == torch.int32 and value.dim() == 2 and bool((value.diff(dim=1) >= 0).all())
         return rising and value.shape[0] == model.config["N"] and _within(value, 0, 1 << CDF_BITS)

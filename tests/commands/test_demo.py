@@ -26,7 +26,7 @@ def test_training_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(demo.subprocess, "run", start)
     assert demo.train(tmp_path / "run", 90.5, ["seed=3"]) == tmp_path / "run" / "checkpoints" / "last.ckpt"
-    assert commands[0][:3] == [sys.executable, "-m", "src.train"]
+    assert commands[0][:3] == [sys.executable, "-m", "jointiq.commands.train"]
     assert {"+experiment=jointiq", "scale=demo", "data=sample", "seed=3"} <= set(commands[0])
     assert "trainer.max_time=00:01:30:30" in commands[0]
     assert f"paths.run_dir={tmp_path / 'run'}" in commands[0]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
 import pytest
+import torch
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
@@ -204,6 +208,28 @@ def test_a_sweeper_gets_the_metric_of_a_training(monkeypatch: pytest.MonkeyPatch
     folders = [Job.of((*common, f"lmbda={lmbda}")).folder for lmbda in ("0.5", "0.06")]
     values = [float(rows(folder)[-1]["val/loss"]) for folder in folders if folder is not None]
     assert [OptimisingSweeper.returned[number].return_value for number in (0, 2)] == values
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_sweep_that_is_stopped_saves_its_jobs(tmp_path: Path, images: Path, number: int, code: int) -> None:
+    command = (*own(images), "trainer.max_steps=100000", "trainer.max_time=null", f"paths.results={tmp_path}")
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", "src.train", "-m", *command, "lmbda=0.5,0.06"],
+        cwd=tiny.ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+    while not list(tmp_path.glob("runs/*/*/metrics.csv")) and process.poll() is None:
+        time.sleep(0.2)
+    if number == signal.SIGINT:  # a terminal's Ctrl-C comes to all processes
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    output = process.communicate(timeout=100)[0]
+    assert process.returncode == code, output
+    assert "2 runs: 1 cut, 1 waiting" in output and "Traceback" not in output
+    (last,) = tmp_path.glob("runs/*/*/checkpoints/last.ckpt")
+    assert f"stopped at step {torch.load(last, weights_only=True)['global_step']}" in output
 
 
 @pytest.mark.slow

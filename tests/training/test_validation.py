@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from jointiq.training.validation import refuse_long_trial
+from jointiq.errors import ConfigError
+from jointiq.training.validation import refuse_long_trial, validate
 from tests.training import tiny
 from tests.training.typed import error_line, run
 
@@ -21,3 +22,10 @@ def test_nobody_trains_for_days_on_the_sample_by_accident(
     assert not (tmp_path / "r").exists()
     for asked in ("data.at_paper_scale=true", "trainer.max_steps=100", "trainer.max_time=00:00:10:00"):
         refuse_long_trial(tiny.config("+experiment=jointiq", asked))
+
+
+def test_a_metric_that_no_validation_logs_is_refused_before_the_training() -> None:
+    for metric in ("train/loss", "psnr"):
+        with pytest.raises(ConfigError, match=f"optimized_metric='{metric}'"):
+            validate(tiny.config("+experiment=jointiq", "scale=demo", f"optimized_metric={metric}"))
+    validate(tiny.config("+experiment=jointiq", "scale=demo", "optimized_metric=val/psnr"))

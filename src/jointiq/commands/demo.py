@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jointiq.command_line import override
+from jointiq.command_line import TRAIN, override
 from jointiq.configs import CONFIGS
 from jointiq.console import progress_bar
 from jointiq.data.sample import sample_images
@@ -40,7 +39,7 @@ def train(folder: Path, minutes: float, overrides: Sequence[str] = ()) -> Path:
     days, seconds = divmod(round(60 * minutes), 86400)
     clock = f"{days:02d}:{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
     # Minutes are too short for random transforms: they would not even have found the colours by then.
-    command = [sys.executable, "-m", "src.train", "+experiment=jointiq", "scale=demo", "data=sample", "init_from=pca"]
+    command = [*TRAIN, "+experiment=jointiq", "scale=demo", "data=sample", "init_from=pca"]
     values = [f"lmbda={LMBDA}", override("paths.run_dir", folder.resolve()), override("trainer.max_time", clock)]
     command += [*values, *overrides]
     # So small a network hardly gains from a second thread, and loses much to it where the cores are shared.

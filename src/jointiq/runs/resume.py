@@ -1,4 +1,4 @@
-"""What a command does with an earlier run: go on after its last checkpoint (``resume=auto``) or repeat it (``rerun=``)."""
+"""What a command does with an earlier run: go on after its last checkpoint (``resume=``), or repeat it (``rerun=``)."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def fit(cfg: DictConfig, training: Training, checkpoint: str | None) -> None:
     trainer, module, data = training.trainer, training.module, training.data
     try:
         start_logs(cfg, trainer, training.first_step)
-        with one_line_errors(folder / run_folder.CHECKPOINT):
+        with unwrapped_errors(folder / run_folder.CHECKPOINT):
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
             if not training.stop.stopped and module.validated_at != trainer.global_step:
                 trainer.validate(module, datamodule=data, verbose=False)
@@ -103,7 +103,7 @@ def fit(cfg: DictConfig, training: Training, checkpoint: str | None) -> None:
 
 
 @contextlib.contextmanager
-def one_line_errors(last: Path) -> Iterator[None]:
+def unwrapped_errors(last: Path) -> Iterator[None]:
     """Say what Lightning and the data workers wrap into tracebacks, or into an exit code, as what it is."""
     try:
         yield

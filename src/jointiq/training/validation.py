@@ -57,6 +57,9 @@ def validate(cfg: DictConfig) -> None:
     except OmegaConfBaseException as error:
         raise UserError(f"the configuration cannot be resolved: {str(error).splitlines()[0]}") from error
 
+    metric = OmegaConf.select(cfg, "optimized_metric", default="val/loss")
+    if not str(metric).startswith("val/"):
+        raise ConfigError("optimized_metric", metric, "what a validation logs: val/loss, val/bpp, val/psnr, ...")
     _check_whole(cfg, "seed", 0, 2**32 - 1)
     _check_whole(cfg, "trainer.max_steps", 1)
     _check_whole(cfg, "trainer.val_check_interval", 1)

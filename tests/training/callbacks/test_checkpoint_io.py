@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from jointiq.errors import UserError
-from jointiq.training import assemble
+from jointiq.runs.resume import read_checkpoint
+from jointiq.training import run
 from jointiq.training.callbacks import checkpoint_io
-from jointiq.training.callbacks.checkpoint_io import AtomicCheckpointIO, check_same_model, read_training_checkpoint
+from jointiq.training.callbacks.checkpoint_io import AtomicCheckpointIO, check_same_model
 
 STATE: dict[str, Any] = {"model_config": {}, "state_dict": {}, "optimizer_states": [], "global_step": 3}
 
@@ -24,7 +25,7 @@ def save(path: Path, step: int, **options: Any) -> None:
 
 
 def steps(folder: Path) -> dict[str, int]:
-    return {path.name: read_training_checkpoint(path)["global_step"] for path in folder.iterdir()}
+    return {path.name: read_checkpoint(path)["global_step"] for path in folder.iterdir()}
 
 
 def test_checkpoint_files_appear_whole(tmp_path: Path) -> None:
@@ -84,11 +85,11 @@ def test_a_disk_that_fills_up_eats_no_checkpoint(tmp_path: Path, monkeypatch: py
 def test_a_full_disk_of_the_log_is_one_line(tmp_path: Path) -> None:
     with (
         pytest.raises(UserError, match="the disk is full"),
-        assemble.one_line_errors(tmp_path / "checkpoints" / "last.ckpt"),
+        run.unwrapped_errors(tmp_path / "checkpoints" / "last.ckpt"),
         open("/dev/full", "w") as file,
     ):
         file.write("x")
-    with pytest.raises(PermissionError), assemble.one_line_errors(tmp_path):
+    with pytest.raises(PermissionError), run.unwrapped_errors(tmp_path):
         raise PermissionError(errno.EACCES, "no")
 
 
@@ -96,7 +97,7 @@ def test_weights_alone(tmp_path: Path) -> None:
     save(tmp_path / "best.ckpt", 1, weights=True)
     assert set(torch.load(tmp_path / "best.ckpt", weights_only=True)) == {"model_config", "state_dict", "global_step"}
     with pytest.raises(UserError, match="no training state"):
-        read_training_checkpoint(tmp_path / "best.ckpt")
+        read_checkpoint(tmp_path / "best.ckpt")
 
 
 def test_unusable_checkpoints(tmp_path: Path) -> None:
@@ -109,7 +110,7 @@ def test_unusable_checkpoints(tmp_path: Path) -> None:
     messages |= dict.fromkeys(("cut", "text", "empty"), "cannot be opened")
     for name, message in messages.items():
         with pytest.raises(UserError, match=message):
-            read_training_checkpoint(tmp_path / f"{name}.ckpt")
+            read_checkpoint(tmp_path / f"{name}.ckpt")
 
 
 def test_another_model_is_named() -> None:

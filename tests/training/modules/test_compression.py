@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,8 +11,6 @@ import torch
 from torch import nn
 
 from jointiq.models import build_model
-from jointiq.training.callbacks import checkpoint as callbacks
-from jointiq.training.callbacks import pace
 from jointiq.training.csv_log import CsvLog
 from jointiq.training.modules.compression import CompressionModule, NonFiniteError
 from jointiq.training.modules.losses import RateDistortionLoss
@@ -87,28 +84,6 @@ def test_csv_of_a_continued_run(tmp_path: Path) -> None:
     second.save()
     rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
     assert [(row["step"], row["a"], row["b"]) for row in rows] == [("0", "0", ""), ("1", "1", ""), ("2", "20", "1")]
-
-
-def test_speed_counts_steps_but_not_validation(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 100.0
-    for module in (callbacks, pace):
-        monkeypatch.setattr(module.time, "monotonic", lambda: now)
-    logged: list[tuple[str, float]] = []
-    pl_module: Any = SimpleNamespace(log=lambda name, value: logged.append((name, value)))
-    trainer: Any = SimpleNamespace(global_step=0, log_every_n_steps=4, max_steps=16)
-    speed = callbacks.Speed()
-    speed.on_train_start(trainer, pl_module)
-    for step in range(1, 9):
-        now += 0.5
-        trainer.global_step = step
-        speed.on_train_batch_end(trainer, pl_module)
-        if step == 6:
-            speed.on_validation_start(trainer, pl_module)
-            now += 60
-            speed.on_validation_end(trainer, pl_module)
-    assert [value for name, value in logged if name == "steps_per_second"] == [2.0, 2.0]
-    # 2 s for 4 of 16 steps; then 64 s, with the validation, for 8 of them.
-    assert [value for name, value in logged if name == "hours_left"] == pytest.approx([6 / 3600, 64 / 3600])
 
 
 def test_a_run_that_starts_anew_has_a_new_log(tmp_path: Path) -> None:

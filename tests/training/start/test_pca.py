@@ -16,7 +16,7 @@ from jointiq.data.datamodule import ImageData
 from jointiq.data.sample import sample_images
 from jointiq.errors import ConfigError
 from jointiq.models import build_model
-from jointiq.sweeps import stages
+from jointiq.sweeps.stages import plan
 from jointiq.training.run import train
 from jointiq.training.start.pca import start_from_components
 from jointiq.training.validation import validate
@@ -101,7 +101,7 @@ def test_the_first_stage_of_a_chain_may_start_so(tmp_path: Path) -> None:
     write_images(tmp_path)
     cfg = config("+experiment=jointiq_full", *overrides(tmp_path)[1:], "init_from=pca")
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        first, *others = stages.plan(cfg, tmp_path / "run", ["+experiment=jointiq_full", "init_from=pca"])
+        first, *others = plan(cfg, tmp_path / "run", ["+experiment=jointiq_full", "init_from=pca"])
     assert first.cfg.init_from == "pca"
     assert all(str(stage.cfg.init_from).endswith("last.ckpt") for stage in others)
 

@@ -147,7 +147,7 @@ class CompressionModule(lightning.LightningModule):
         return loss, output["x_hat"], values
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> dict[str, Any] | None:
-        """Measure an image, (1, 3, H, W); all count the same in the means. Return the net's output, None after a stop."""
+        """Measure an image, (1, 3, H, W); all count alike in the means. Return the net's output; None after a stop."""
         if self.trainer.interrupted:
             return None
         output = self.net(batch)

@@ -11,18 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 
 # What decides where and how conveniently a run runs, not what it learns.
 _NOT_HASHED = (
-    "paths",
-    "logger",
-    "callbacks",
-    "ckpt_path",
-    "rerun",
-    "resume",
-    "threads",
-    "sweep",
-    "rates",
-    "scale",
+    "paths", "logger", "callbacks", "ckpt_path", "rerun", "resume", "threads", "sweep", "rates", "scale",
     "optimized_metric",
-)
+)  # fmt: skip
 _NOT_HASHED_TRAINER = ("accelerator", "devices", "strategy", "num_nodes")
 _NOT_HASHED_OPTIM = ("compile",)
 _NOT_HASHED_DATA = ("num_workers", "preload_mb", "at_paper_scale")

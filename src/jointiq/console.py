@@ -15,7 +15,7 @@ from rich.text import Text
 
 NOTHING = "–"
 #: Characters that a column of names keeps before a narrow terminal leaves other columns out.
-_NAME = 22
+_NAME = 12
 #: Characters between two columns, and around the table.
 _GAP, _EDGES = 3, 2
 

@@ -13,6 +13,7 @@ from jointiq.models import build_model
 from jointiq.runs import folder as run_folder
 from jointiq.sweeps.jobs import Job, JobResult
 from jointiq.training.assemble import model_config
+from jointiq.training.validation import NO_FILE
 
 
 class PretendedJobs:
@@ -46,7 +47,7 @@ def pretend(job: Job) -> None:
         # Not all systems have it; where it is, latents are then not all zero, and a smaller lambda has larger ones.
         if hasattr(net, "g_a") and hasattr(net.g_a, "convs"):
             net.g_a.convs[-1].weight.mul_(200 / (1 + 10 * cfg.lmbda))
-    if cfg.init_from is not None:
+    if cfg.init_from not in NO_FILE:
         trunk = load_model(cfg.init_from).state_dict()
         kept = {key: value for key, value in trunk.items() if key.startswith(("g_a.", "g_s."))}
         net.load_state_dict({**net.state_dict(), **kept})

@@ -17,11 +17,11 @@ def test_nobody_trains_for_days_on_the_sample_by_accident(
 ) -> None:
     results = f"paths.results={tmp_path / 'r'}"
     for command in ((), ("+experiment=jointiq",), ("+experiment=jointiq_full",)):
-        assert run(monkeypatch, *command, results) == 2
+        assert run(monkeypatch, *command, "scale=paper", "data=sample", results) == 2
         assert "scale=demo" in (line := error_line(capsys)) and "data.at_paper_scale=true" in line
     assert not (tmp_path / "r").exists()
     for asked in ("data.at_paper_scale=true", "trainer.max_steps=100", "trainer.max_time=00:00:10:00"):
-        refuse_long_trial(tiny.config("+experiment=jointiq", asked))
+        refuse_long_trial(tiny.config("+experiment=jointiq", "scale=paper", asked))
 
 
 def test_a_metric_that_no_validation_logs_is_refused_before_the_training() -> None:

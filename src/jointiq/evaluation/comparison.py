@@ -246,8 +246,8 @@ def tables(comparison: Comparison) -> list[Table]:
             f"BD-rate by {LABELS[metric]}, {comparison.method} (negative: fewer bits than the anchor)",
             ("anchor", "model", "BD-rate %", *RANGE_HEADER),
             left=2,
+            optional=RANGE_HEADER[::-1],
         )
-        table.optional = table.header[:2:-1]
         for i, rate in enumerate(rates):
             if i and rate.anchor != rates[i - 1].anchor:
                 table.end_group()
@@ -266,6 +266,7 @@ def _table_2(study: Ablations, method: str) -> Table:
     table = Table(
         f"Table 2: BD-rate losses (%) against the full model, {method}, {study.folder}",
         ("Models", "paper", "ours", *RANGE_HEADER, "MS-SSIM"),
+        optional=RANGE_HEADER[::-1],
     )
     for name, (label, paper) in table_2().items():
         row = study.rates.get(name, {})

@@ -73,7 +73,8 @@ class PsiMaps(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the pictures of the present weights (with averaged weights: of their mean)."""
-        module = getattr(pl_module.net.entropy_model, "global_context", None)
+        net: Any = pl_module.net
+        module = getattr(net.entropy_model, "global_context", None)
         if isinstance(module, GlobalContext) and self.channels and is_due(trainer, self.every):
             log_pictures(trainer, "psi", lambda: psi_pictures(module, self.channels))
 

@@ -48,7 +48,7 @@ def test_the_command_says_sizes_that_a_scale_decided(living, tmp_path):
 
 
 def test_a_chain_of_trainings(living, tmp_path):
-    first = make_run(tmp_path / "a", living(), 100, "lmbda=0.5")
+    first = make_run(tmp_path / "a", living(), 100, "lmbda=0.5", "init_from=null")
     second = make_run(tmp_path / "b", living(), 20, "lmbda=0.3", f"init_from={first}")
     third = make_run(tmp_path / "c", living(), 3, "lmbda=0.3", f"init_from={second}")
     training = read_training(third)

@@ -110,8 +110,9 @@ def test_a_chain_keeps_a_random_start_that_is_typed(tmp_path: Path) -> None:
     write_images(tmp_path)
     typed = ["+experiment=jointiq_full", "init_from=null", *overrides(tmp_path)[1:]]
     for texts, expected in ((typed, None), ([text for text in typed if text != "init_from=null"], "auto")):
+        cfg = config(*texts)
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            first, *others = plan(config(*texts), tmp_path / "run", texts)
+            first, *others = plan(cfg, tmp_path / "run", texts)
         assert first.cfg.init_from == expected
         assert all(str(stage.cfg.init_from).endswith("last.ckpt") for stage in others)
 

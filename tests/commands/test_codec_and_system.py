@@ -324,7 +324,7 @@ def test_a_killed_encoder(checkpoint, picture, tmp_path):
     for index in range(40):
         save(tmp_path / "in" / f"{index}.png", picture, (200, 300))
     process = start("encode", tmp_path / "in", tmp_path / "out", "--checkpoint", checkpoint)
-    while not list((tmp_path / "out").glob("*.jiq")):
+    while not list((tmp_path / "out").glob("[!.]*.jiq")):
         time.sleep(0.02)
         assert process.poll() is None
     process.terminate()

@@ -1,7 +1,8 @@
 """Hydra's configs: where they are, and the values they take from the rate table and the scale.
 
-``${rate_point:N}`` is the value of the row that ``lmbda`` names, ``${scaled:stages.crop,96}`` that of the scale where it has
-one. ``${by_scale:32,{demo:8}}`` is for parts, which say their sizes at every scale themselves: 8 at ``scale=demo``, else 32.
+``${rate_point:N}`` is the value of the row that ``lmbda`` names, ``${scaled:stages.crop,96}`` that of the scale where
+it has one. ``${by_scale:32,{demo:8}}`` is for parts, which say their sizes at every scale themselves: 8 at
+``scale=demo``, else 32.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Quality-enhancement networks Q (JointIQ-Net section 3.1): image in, image out; they know nothing of compression.
 
-To add one: put a file into this folder whose class carries ``@register_enhancer("name", its settings)``, and a YAML file
-with ``name: name`` and values for the settings into ``conf/enhancer``. Nothing else is touched: every module of the
-folder is imported with the package.
+To add one: put a file into this folder whose class carries ``@register_enhancer("name", its settings)``, and a YAML
+file with ``name: name`` and values for the settings into ``conf/enhancer``. Nothing else is touched: every module of
+the folder is imported with the package.
 
 An enhancer maps (B, 3, H, W), about [-1, 1], to the same shape for any H, W >= 1; its output is not clamped.
 """

@@ -5,9 +5,9 @@ each channel. Balle 2017 had piecewise linear densities; this one is smoother an
 choice).
 
 The integer form is the cumulative as integers, a row for each channel. It is derived once, in float64 on the CPU, and
-stored in an export. Machines may differ in the last digits of tanh and exp; rounding to 24 bits hides that but for a rare entry
-(of about one derived table in a thousand), and then the fingerprints of two derived tables differ: an
-error, never a wrong picture. An export decodes the same everywhere.
+stored in an export. Machines may differ in the last digits of tanh and exp; rounding to 24 bits hides that but for a
+rare entry (of about one derived table in a thousand), and then the fingerprints of two derived tables differ: an error,
+never a wrong picture. An export decodes the same everywhere.
 """
 
 from __future__ import annotations

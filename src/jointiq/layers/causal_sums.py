@@ -89,8 +89,8 @@ class CausalSums:
         weights: ((K + 1)(2K + 1), C), zero where nothing is known; its dtype (float64 or int64) is that of the sums.
         height, width: size of the grid.
 
-    ``write(step, values)`` records the values of a coded step; ``read(step)`` returns the sums of the next one. An encoder
-    calls ``write_grid`` once and may then read any step.
+    ``write(step, values)`` records the values of a coded step; ``read(step)`` returns the sums of the next one. An
+    encoder calls ``write_grid`` once and may then read any step.
     """
 
     def __init__(self, scan: Scan, K: int, weights: Tensor, height: int, width: int) -> None:

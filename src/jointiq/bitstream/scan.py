@@ -49,7 +49,7 @@ class ScanStep:
         """Return a view of a contiguous grid (rows, columns, C): entries at an offset from each position of the step.
 
         Args:
-            drow, dcolumn: the offset, in rows and columns of ``grid``; nothing checks that the entries lie inside it.
+            drow, dcolumn: the offset, in rows and columns of ``grid``; not checked.
             axes: (size, drow, dcolumn) of each axis before that of the positions: how far apart its entries are.
             values: how many values in a row, beginning with the entry's first; None: its own, C.
 

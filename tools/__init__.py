@@ -1,1 +1,1 @@
-"""For those who work on the project: benchmarks, fuzzing, shipping of models."""
+"""Tools for work on the project: benchmarks, fuzzing, shipping of models."""

@@ -9,10 +9,10 @@ from jointiq.errors import run_cli
 
 QUALITIES = (1, 2, 3, 4)
 _EPILOG = """\
-Makes q1.safetensors to q4.safetensors, the tables of README.md and index.json. Only when all is well are they renamed
-into the output folder, the index last: what a crash leaves half renamed is refused until the command is repeated.
-What is known of the trainings is read from the folders of their runs. What is measured is kept: the same command goes
-on where it was stopped.
+Makes q1.safetensors to q4.safetensors, the tables of README.md and index.json. When all are finished, they are renamed
+into the output folder, the index last: if a crash comes in between, the models are refused until the command is
+repeated. The facts of the trainings are read from the folders of their runs. Measurements are kept: the same command
+continues where it was stopped.
 
 exit code: 0 done, 2 a value or file that cannot be used, 130 stopped with Ctrl-C
 """

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jointiq.bitstream.binarisation import STAGES, known_bits, level_of, walk
+from jointiq.bitstream.binarisation import STAGES, binarise, known_bits, level_of
 from jointiq.bitstream.rans import DecisionDecoder, encode_decisions
 from jointiq.entropy_models.gaussian_mixture import IntegerMixture
 from jointiq.errors import BitstreamError
@@ -32,13 +32,15 @@ def encode(distribution, values):
         levels.append(tables.numpy())
         return result
 
-    assert torch.equal(walk(distribution, code), values)
+    assert torch.equal(binarise(distribution, code), values)
     return encode_decisions(np.concatenate(bits), np.concatenate(levels)), len(np.concatenate(bits))
 
 
 def decode(distribution, data):
     decoder = DecisionDecoder(data)
-    values = walk(distribution, lambda _stage, _members, tables: torch.from_numpy(decoder.read(tables.numpy())).bool())
+    values = binarise(
+        distribution, lambda _stage, _members, tables: torch.from_numpy(decoder.read(tables.numpy())).bool()
+    )
     decoder.finish()
     return values
 

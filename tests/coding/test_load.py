@@ -29,7 +29,7 @@ def test_checkpoint(living, latents, tmp_path):
     for name, value in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value)
     y_hat, z_hat = latents(model)
-    assert loaded.exact.encode_y(y_hat, z_hat) == model.exact.encode_y(y_hat, z_hat)
+    assert loaded.integers.encode_y(y_hat, z_hat) == model.integers.encode_y(y_hat, z_hat)
 
 
 def test_other_keys_of_a_training_run_are_ignored(living, tmp_path):

@@ -53,7 +53,7 @@ def test_the_same_model_is_the_same_bytes(living, tmp_path):
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
-def test_float_twin_is_restored(living, latents, tmp_path, variant):
+def test_float_weights_are_restored(living, latents, tmp_path, variant):
     model = living(**variant)
     write_export(model, tmp_path / "m.safetensors")
     again = load_model(tmp_path / "m.safetensors")

@@ -12,7 +12,7 @@ import torch
 from jointiq.data.datamodule import ImageData
 from jointiq.data.images import write_png
 from jointiq.data.latents import LatentData, RandomCrops, random_version
-from jointiq.data.prepare.cutting import Settings
+from jointiq.data.prepare.patch_cutting import PatchSettings
 from jointiq.data.prepare.patch_set import prepare
 from jointiq.data.prepared import PreparedData
 from jointiq.models import build_model
@@ -112,6 +112,6 @@ def test_latents_of_prepared_patches_are_those_of_their_folder(files: list[Path]
         folder = tmp_path / f"patches{number}"
         (tmp_path / f"images{number}").mkdir()
         path.rename(tmp_path / f"images{number}" / path.name)
-        prepare([str(tmp_path / f"images{number}")], folder, Settings(patches=2, side=32))
+        prepare([str(tmp_path / f"images{number}")], folder, PatchSettings(patches=2, side=32))
         digests.append(LatentData(PreparedData(folder, [], batch_size=2, crop=32), net, 1)._digest())
     assert digests[0] != digests[1]

@@ -12,7 +12,7 @@ import torch
 
 from jointiq.data import build_data, split_images
 from jointiq.data.images import write_png
-from jointiq.data.prepare.cutting import Settings
+from jointiq.data.prepare.patch_cutting import PatchSettings
 from jointiq.data.prepare.patch_set import prepare
 from jointiq.data.prepared import PreparedData, PreparedPatches, open_patches
 from jointiq.errors import ConfigError, DataError
@@ -24,7 +24,7 @@ KEYS = {"batch_size": 4, "crop": 16, "min_zoom": 1.0, "flips": True, "num_worker
 def folder(tmp_path: Path, picture: Callable[..., Any]) -> Path:
     """12 patches of 16x16."""
     write_png(tmp_path / "images" / "a.png", picture(40, 50))
-    prepare([str(tmp_path / "images")], tmp_path / "out", Settings(patches=12, side=16))
+    prepare([str(tmp_path / "images")], tmp_path / "out", PatchSettings(patches=12, side=16))
     return tmp_path / "out"
 
 
@@ -89,8 +89,8 @@ def test_what_is_trained_on_is_known_by_the_patches(folder: Path, tmp_path: Path
         return PreparedData(train, [], batch_size=4, crop=16).train_identity()
 
     images = str(tmp_path / "images")
-    prepare([images], tmp_path / "again", Settings(patches=12, side=16))
-    prepare([images], tmp_path / "seed", Settings(patches=12, side=16, seed=1))
+    prepare([images], tmp_path / "again", PatchSettings(patches=12, side=16))
+    prepare([images], tmp_path / "seed", PatchSettings(patches=12, side=16, seed=1))
     assert identity(folder) == identity(tmp_path / "again") != identity(tmp_path / "seed")
     (folder / "patches.csv").unlink()
     with pytest.raises(DataError, match=r"patches\.csv cannot be read"):

@@ -80,7 +80,7 @@ def test_table_does_not_depend_on_threads_or_on_the_precision_around_it(density)
     assert not torch.equal(one, integer_cdf(density.bfloat16()))
 
 
-def test_the_twin_costs_what_the_density_says(density):
+def test_the_integers_cost_what_the_density_says(density):
     y = draw(density, 40, 50)
     recorder = IntegerFactorized({"cdf": integer_cdf(density)}).record({"y": y})["y"]
     estimate = bits(density(y[None].float())).item()

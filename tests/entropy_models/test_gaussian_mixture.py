@@ -124,7 +124,7 @@ def test_gradients_reach_every_parameter():
     assert torch.isfinite(given.grad).all() and (given.grad != 0).all()
 
 
-# --- the integer twin -------------------------------------------------------------------------------------------------
+# --- the integer network ----------------------------------------------------------------------------------------------
 
 
 def exact(logits, means, sigmas):
@@ -143,7 +143,7 @@ def exact(logits, means, sigmas):
         ([9.0, -9.0, 0.0], [1000.0, -1000.0, 0.0], [500.0, 5.0, 0.2]),
     ],
 )
-def test_exact_masses_equal_the_float_ones(logits, means, sigmas):
+def test_integer_masses_equal_the_float_ones(logits, means, sigmas):
     distribution = exact(logits, means, sigmas)
     weights = torch.softmax(torch.tensor(logits), 0).tolist()
     assert int(distribution.centre) == pytest.approx(sum(w * m for w, m in zip(weights, means, strict=True)), abs=0.6)

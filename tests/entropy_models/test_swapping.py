@@ -45,7 +45,7 @@ def test_it_codes_and_comes_back_from_files(trunk: str, name: str, picture, tmp_
     encoded = encode_image(model, image)
     assert any(bool(latent.any()) for latent in encoded.latents.values())
     assert same_latents(encoded, decode_image(model, encoded.data))
-    assert sum(encoded.exact_bits.values()) == pytest.approx(sum(encoded.estimated_bits.values()), rel=0.02)
+    assert sum(encoded.integer_bits.values()) == pytest.approx(sum(encoded.estimated_bits.values()), rel=0.02)
     write_export(model, tmp_path / "m.safetensors")
     torch.save(model.state_dict(), tmp_path / "m.pth.tar")
     for file in ("m.safetensors", "m.pth.tar"):

@@ -33,7 +33,7 @@ def test_gradient_raises_sigma_for_large_values():
     assert module.log_sigma.grad < 0
 
 
-def test_exact_twin():
+def test_integer_distribution():
     module = prior(0.02, 0.5, 3.0)
     log_sigma = integer_log_sigma(module)
     assert log_sigma.dtype == torch.int64

@@ -39,7 +39,7 @@ def inputs(height, width, seed=0):
 @pytest.mark.parametrize("name", ["raster", "wavefront"])
 @pytest.mark.parametrize("grid", [(1, 1), (1, 6), (6, 1), (5, 7)])
 @torch.no_grad()
-def test_exact_form_is_the_same_both_ways_and_follows_the_float_one(mprm, context, name, grid):
+def test_integer_network_is_the_same_both_ways_and_follows_the_float_one(mprm, context, name, grid):
     estimator = make(mprm, context)
     c_prime, y_hat, c_global = inputs(*grid)
     expected = estimator(c_prime, y_hat, c_global if context else None)[0].permute(1, 2, 0)
@@ -51,17 +51,17 @@ def test_exact_form_is_the_same_both_ways_and_follows_the_float_one(mprm, contex
         return fixed_global[run.index()] if context else None
 
     network = IntegerEstimator.quantise(estimator)
-    exact = network.begin(fixed_prime)
+    integers = network.begin(fixed_prime)
     for run in grid_rows(*grid):
-        exact.write(run, y_rows[run.row])
-    rows = torch.stack([exact.read(run, context_of(run)) for run in grid_rows(*grid)])
+        integers.write(run, y_rows[run.row])
+    rows = torch.stack([integers.read(run, context_of(run)) for run in grid_rows(*grid)])
     assert torch.equal(rows, rows.round())
     assert (rows / ONE - expected).abs().max() < 0.02
 
-    exact = network.begin(fixed_prime)
+    integers = network.begin(fixed_prime)
     for run in get_scan(name).steps(*grid):
-        assert torch.equal(exact.read(run, context_of(run)), rows[run.index()])
-        exact.write(run, y_rows[run.index()])
+        assert torch.equal(integers.read(run, context_of(run)), rows[run.index()])
+        integers.write(run, y_rows[run.index()])
 
 
 @torch.no_grad()

@@ -134,7 +134,7 @@ def test_causality(name):
     assert moved.sum() > 5
 
 
-def naive_exact(context, name, y_hat):
+def naive_integers(context, name, y_hat):
     """The formulas of docs/format.md in Python integers; y_hat (M, h, w) -> (h, w, 2M)."""
     M, height, width = y_hat.shape
     layer, K = context.transform, context.K
@@ -175,12 +175,12 @@ def integer_moments(w, v):
 
 @pytest.mark.parametrize("name", SCANS)
 @pytest.mark.parametrize(("grid", "K"), [((1, 1), 7), ((1, 40), 7), ((12, 1), 3), ((7, 9), 2), ((9, 18), 7)])
-def test_exact_form_equals_python_integers_both_ways(name, grid, K):
+def test_integer_network_equals_python_integers_both_ways(name, grid, K):
     module = make(name, K, min_known=6, M=2)
     context = IntegerGlobalContext.quantise(module)
     y_hat = latent(*grid, M=2)[0].long()
     y_hat[:, 0, 0] = torch.tensor([7000, -300])
-    expected = naive_exact(context, name, y_hat)
+    expected = naive_integers(context, name, y_hat)
     grid_values = y_hat.permute(1, 2, 0).contiguous()
 
     state = context.begin(*grid)
@@ -194,15 +194,15 @@ def test_exact_form_equals_python_integers_both_ways(name, grid, K):
 
 
 @pytest.mark.parametrize("name", SCANS)
-def test_exact_form_follows_the_float_one(name):
+def test_integer_network_follows_the_float_one(name):
     module, y_hat = make(name, M=4, min_known=30, psi=1.0), latent(12, 20, M=4)
     context = IntegerGlobalContext.quantise(module)
     state = context.begin(12, 20)
     state.write_grid(y_hat[0].permute(1, 2, 0).long().contiguous())
-    exact = torch.stack([state.read(run) for run in grid_rows(12, 20)]).permute(2, 0, 1) / ONE
+    integers = torch.stack([state.read(run) for run in grid_rows(12, 20)]).permute(2, 0, 1) / ONE
     expected = module(y_hat)[0].detach().double()
     # y_bar is held in steps of 1/64.
-    assert (exact - expected).abs().max() < 0.05
+    assert (integers - expected).abs().max() < 0.05
     assert expected.abs().max() > 1
 
 

@@ -107,21 +107,21 @@ def test_convolutions_equal_the_float_ones_within_rounding(size):
     torch.manual_seed(1)
     a = to_fixed(torch.randint(-6, 7, (3, *size)))
     convolution = torch.nn.Conv2d(3, 4, 3, padding=1).double()
-    exact = integer_conv(IntegerLinear.quantise(convolution.weight.flatten(1), convolution.bias), a, 3) / ONE
+    integers = integer_conv(IntegerLinear.quantise(convolution.weight.flatten(1), convolution.bias), a, 3) / ONE
     expected = convolution(a[None] / ONE)[0]
-    assert (exact - expected).abs().max() < 0.02
+    assert (integers - expected).abs().max() < 0.02
 
     transposed = torch.nn.ConvTranspose2d(3, 4, 5, stride=2, padding=2, output_padding=1).double()
     layer = IntegerLinear.quantise(transposed.weight.transpose(0, 1).flatten(1), transposed.bias)
-    exact = integer_deconv(layer, a, 5)
+    integers = integer_deconv(layer, a, 5)
     expected = transposed(a[None] / ONE)[0]
-    assert exact.shape == expected.shape
-    assert (exact / ONE - expected).abs().max() < 0.02
+    assert integers.shape == expected.shape
+    assert (integers / ONE - expected).abs().max() < 0.02
     # The integers themselves: a float64 transposed convolution of integers this small is exact.
     total = F.conv_transpose2d(
         a[None], layer.weight.view(4, 3, 5, 5).transpose(0, 1), stride=2, padding=2, output_padding=1
     )
-    assert torch.equal(exact, layer.finish_(total[0].permute(1, 2, 0).contiguous()).permute(2, 0, 1))
+    assert torch.equal(integers, layer.finish_(total[0].permute(1, 2, 0).contiguous()).permute(2, 0, 1))
 
 
 @pytest.mark.parametrize("strip", [1, 11, 30])

@@ -61,41 +61,41 @@ def test_sees_five_by_five_positions():
     assert seen[2:7, 2:7].all() and int(seen.sum()) == 25
 
 
-def integers_by_patches(exact, features):
+def integers_by_patches(integers, features):
     """The integer network on every patch for itself, with strided windows."""
     x = patches(features)
     for name, stride in (("conv0", 1), ("conv1", 2), ("conv2", 1)):
-        layer = exact.layers[name]
+        layer = integers.layers[name]
         windows = F.unfold(x, 3, padding=1, stride=stride).permute(0, 2, 1)
         side = round(windows.shape[1] ** 0.5)
         x = leaky_relu_(layer(windows)).permute(0, 2, 1).reshape(len(x), -1, side, side)
-    return exact.layers["linear"](x.permute(0, 2, 3, 1).flatten(1))
+    return integers.layers["linear"](x.permute(0, 2, 3, 1).flatten(1))
 
 
 @pytest.mark.parametrize("strip", [1, 13, 1000])
 @pytest.mark.parametrize("size", SIZES)
 def test_integers_equal_the_network_on_every_patch_in_strips_of_any_size(size, strip, monkeypatch):
     monkeypatch.setattr(neighbourhood, "STRIP_POSITIONS", strip)
-    exact = IntegerNeighbourhoodPredictor.quantise(predictor())
+    integers = IntegerNeighbourhoodPredictor.quantise(predictor())
     torch.manual_seed(1)
     features = torch.randint(-5 * ONE, 5 * ONE, (CHANNELS, *size)).double()
-    rows = list(exact.rows(features))
+    rows = list(integers.rows(features))
     assert [row.shape for row in rows] == [(size[1], 2 * CHANNELS)] * size[0]
-    assert torch.equal(torch.cat(rows), integers_by_patches(exact, features))
+    assert torch.equal(torch.cat(rows), integers_by_patches(integers, features))
 
 
 def test_integers_are_near_the_floats():
     model = predictor()
     features = torch.randn(CHANNELS, 6, 7).double()
-    exact = torch.stack(list(IntegerNeighbourhoodPredictor.quantise(model).rows((features * ONE).round()))) / ONE
+    integers = torch.stack(list(IntegerNeighbourhoodPredictor.quantise(model).rows((features * ONE).round()))) / ONE
     with torch.no_grad():
-        torch.testing.assert_close(exact.permute(2, 0, 1), model(features[None])[0], atol=5e-3, rtol=0)
+        torch.testing.assert_close(integers.permute(2, 0, 1), model(features[None])[0], atol=5e-3, rtol=0)
 
 
 def test_integers_at_the_ends_of_their_range():
-    exact = IntegerNeighbourhoodPredictor.quantise(predictor())
+    integers = IntegerNeighbourhoodPredictor.quantise(predictor())
     features = torch.full((CHANNELS, 4, 4), float(ACTIVATION_MAX)).double()
     features[::2] *= -1
-    rows = torch.cat(list(exact.rows(features)))
-    assert torch.equal(rows, integers_by_patches(exact, features))
+    rows = torch.cat(list(integers.rows(features)))
+    assert torch.equal(rows, integers_by_patches(integers, features))
     assert rows.abs().max() <= ACTIVATION_MAX

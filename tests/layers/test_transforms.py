@@ -65,21 +65,21 @@ def test_odd_image_edge_is_replicated():
 @pytest.mark.parametrize("exp", [False, True])
 @pytest.mark.parametrize("size", [(1, 1), (2, 5), (7, 9)])
 @torch.no_grad()
-def test_exact_h_s_follows_the_float_one(exp, size):
+def test_integer_h_s_follows_the_float_one(exp, size):
     torch.manual_seed(0)
     h_s = HyperSynthesis(N, M, exp=exp).double()
     h_s.conv.weight.mul_(0.5 if exp else 8)
     z_hat = torch.randint(-9, 10, (N, *pyramid(size, 2)[2])).double()
     expected = h_s(z_hat[None], size)[0]
-    exact = IntegerHyperSynthesis.quantise(h_s)(z_hat, size)
-    assert exact.shape == (M, *size)
-    assert torch.equal(exact, exact.round())
+    integers = IntegerHyperSynthesis.quantise(h_s)(z_hat, size)
+    assert integers.shape == (M, *size)
+    assert torch.equal(integers, integers.round())
     tolerance = 0.01 * expected.abs().max() if exp else 0.02
-    assert (exact / ONE - expected).abs().max() < tolerance
+    assert (integers / ONE - expected).abs().max() < tolerance
     assert expected.std() > 0.05
 
 
-def test_exact_exp():
+def test_integer_exp():
     a = torch.arange(-12 * ONE, 9 * ONE, 37, dtype=torch.float64)
     result = integer_exp(a) / ONE
     for value, power in zip((a / ONE).tolist()[::50], result.tolist()[::50], strict=True):

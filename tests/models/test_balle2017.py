@@ -56,7 +56,7 @@ def test_any_size(busy, picture, size):
         out = model(to_tensor(image))
     assert np.array_equal(decoded.image, to_image(out["x_hat"]))
     assert np.array_equal(decoded.x_mid, to_image(out["x_mid"]))
-    assert set(encoded.estimated_bits) == set(encoded.exact_bits) == {"y"}
+    assert set(encoded.estimated_bits) == set(encoded.integer_bits) == {"y"}
     container = Container.unpack(encoded.data)
     assert container.z == b"" and container.scan == 2
 
@@ -71,8 +71,8 @@ def test_the_edge_is_replicated_to_a_multiple_of_four(busy, picture):
 
 def test_the_estimate_is_the_size(busy, picture):
     encoded = encode_image(busy(), picture(150, 180))
-    assert encoded.exact_bits["y"] == pytest.approx(encoded.estimated_bits["y"], rel=0.002)
-    assert 8 * encoded.payload_bytes == pytest.approx(encoded.exact_bits["y"], abs=100)
+    assert encoded.integer_bits["y"] == pytest.approx(encoded.estimated_bits["y"], rel=0.002)
+    assert 8 * encoded.payload_bytes == pytest.approx(encoded.integer_bits["y"], abs=100)
 
 
 def test_training_adds_noise_for_rate_and_picture(busy, picture):
@@ -100,11 +100,11 @@ def test_exports_keep_the_table(busy, picture, tmp_path, half):
     model, image = busy(), picture(70, 61)
     with torch.no_grad():
         # A table that the float density would not give again.
-        model.exact.cdf[:, model.exact.cdf.shape[1] // 2] += 5
+        model.integers.cdf[:, model.integers.cdf.shape[1] // 2] += 5
     model.cached_fingerprint = None
     identity = write_export(model, tmp_path / "m.safetensors", half=half)
     loaded = load_model(tmp_path / "m.safetensors")
-    assert fingerprint(loaded) == identity and torch.equal(loaded.exact.cdf, model.exact.cdf)
+    assert fingerprint(loaded) == identity and torch.equal(loaded.integers.cdf, model.integers.cdf)
     encoded = encode_image(loaded, image)
     assert same_latents(encoded, decode_image(loaded, encoded.data))
     estimate = encode_image(model, image).estimated_bits["y"]
@@ -115,7 +115,7 @@ def test_another_table_is_another_model(busy, picture):
     model = busy()
     data = encode_image(model, picture(40, 40)).data
     with torch.inference_mode():
-        model.exact.cdf[3, 5:] += 1
+        model.integers.cdf[3, 5:] += 1
     model.cached_fingerprint = None
     with pytest.raises(BitstreamError, match="was written by the model"):
         decode_image(model, data)

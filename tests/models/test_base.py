@@ -48,10 +48,10 @@ def test_latents_that_are_not_finite_are_refused(living, picture) -> None:
 
 def test_a_model_forgets_its_integers_when_its_weights_change(living) -> None:
     model = living()
-    before = model.exact
-    assert model.exact is before and not model.update()
+    before = model.integers
+    assert model.integers is before and not model.update()
     model.train()
-    assert model.eval().exact is not before
-    before = model.exact
+    assert model.eval().integers is not before
+    before = model.integers
     model.load_state_dict(model.state_dict())
-    assert model.exact is not before
+    assert model.integers is not before

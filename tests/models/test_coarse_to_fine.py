@@ -146,13 +146,13 @@ def test_files_decode_to_what_was_coded(size, phase, picture):
 def test_real_bits_are_those_of_the_float_likelihoods(phase, picture):
     model = make_busy(phase)
     encoded = encode_image(model, picture(256, 320))
-    for name, exact in encoded.exact_bits.items():
+    for name, exact in encoded.integer_bits.items():
         assert exact == pytest.approx(encoded.estimated_bits[name], rel=5e-3), name
         assert exact > 300
-    assert sum(encoded.exact_bits.values()) == pytest.approx(sum(encoded.estimated_bits.values()), rel=2e-3)
+    assert sum(encoded.integer_bits.values()) == pytest.approx(sum(encoded.estimated_bits.values()), rel=2e-3)
     # Two words of each segment hold the coder's state.
-    total = 8 * encoded.payload_bytes - 64 * len(encoded.exact_bits)
-    assert total == pytest.approx(sum(encoded.exact_bits.values()), rel=1e-3, abs=8 * 4 * 3)
+    total = 8 * encoded.payload_bytes - 64 * len(encoded.integer_bits)
+    assert total == pytest.approx(sum(encoded.integer_bits.values()), rel=1e-3, abs=8 * 4 * 3)
 
 
 def test_the_picture_reads_the_decoded_side_information():
@@ -203,7 +203,7 @@ def test_export(half, phase, picture, tmp_path):
     encoded = encode_image(again, image)
     decoded = decode_image(again, encoded.data)
     assert same_latents(encoded, decoded)
-    for name, exact in encoded.exact_bits.items():
+    for name, exact in encoded.integer_bits.items():
         assert exact == pytest.approx(encoded.estimated_bits[name], rel=5e-3)
     if not half:
         assert encoded.data == encode_image(model, image).data

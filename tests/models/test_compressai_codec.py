@@ -72,7 +72,7 @@ def test_round_trip(busy, picture, arch, size):
     assert same_latents(encoded, decoded) and list(encoded.latents) == [*model.side, "y"]
     assert (encoded.latents["y"] != 0).double().mean() > 0.3
     assert decoded.image.shape == image.shape and np.array_equal(decoded.image, decoded.x_mid)
-    assert encoded.exact_bits is None and set(encoded.estimated_bits) == set(encoded.latents)
+    assert encoded.integer_bits is None and set(encoded.estimated_bits) == set(encoded.latents)
     scan = scan_name(Container.unpack(encoded.data).scan)
     assert scan == ("raster" if arch in ("mbt2018", "cheng2020-anchor", "cheng2020-attn") else "parallel")
 

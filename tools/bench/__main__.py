@@ -55,7 +55,7 @@ def run_profile(options: argparse.Namespace) -> None:
 
 
 def _stepper(progress: Progress, text: str, total: int) -> Callable[[str], None]:
-    """Add a bar; the function says what comes next and counts what was before it."""
+    """Add a progress bar; return its callback, which shows a note and counts the step before."""
     task = progress.add_task(text, total=total, note="")
     started = False
 

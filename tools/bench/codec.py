@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jointiq.data.sample import PHOTOGRAPH, photograph
 from jointiq.evaluation.stopwatch import Moment, processor_name
 
-# PyTorch is imported late, by the functions: command lines name what is compared without waiting for it.
+# PyTorch is imported late, by the functions: command lines read the names below without waiting for it.
 if TYPE_CHECKING:
     from jointiq.evaluation.stopwatch import Sections
     from jointiq.layers.padding import Size
@@ -24,43 +24,44 @@ BPP_RANGE = (0.4, 0.6)
 LIGHT_GRDN = {"name": "grdn", "grdbs": 4, "rdbs": 3, "convs": 3, "kernels": 32}
 
 OURS, LIGHT, THEIRS = "jointiq", "jointiq_light_grdn", "mbt2018"
+NAMES = {OURS: "JointIQ-Net", LIGHT: "JointIQ-Net + light GRDN", THEIRS: "CompressAI mbt2018"}
 PARTS = ("encode", "decode", "entropy_decode")
 # Ours / mbt2018, without enhancer.
 GOALS = {"encode": 0.45, "decode": 0.30, "entropy_decode": 0.20}
 
 
 def model_config(enhancer: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The JointIQ-Net that is timed, all its parts on."""
+    """Return the configuration of the JointIQ-Net that is timed, all its parts on."""
     parts = {"G": 3, "global_context": True, "mprm": True, "scan": "wavefront", "enhancer": enhancer}
     return {"name": "jointiq", "N": CHANNELS, "M": CHANNELS, **parts}
 
 
 @dataclass
 class Times:
-    """Every timed run of a contender, by part, and what it coded to."""
+    """All timed runs of a contender, by part, and the sizes of what it coded."""
 
     runs: dict[str, list[Moment]] = field(default_factory=lambda: {part: [] for part in PARTS})
     coded_bytes: dict[str, int] = field(default_factory=dict)
 
     def wall(self, part: str) -> float:
-        """Median wall-clock seconds of a part."""
+        """Return the median wall-clock seconds of a part."""
         return median(run.wall for run in self.runs[part])
 
     def cpu(self, part: str) -> float:
-        """Median processor seconds of a part."""
+        """Return the median processor seconds of a part."""
         return median(run.cpu for run in self.runs[part])
 
 
 def contenders(size: Size, scale: float) -> dict[str, Contender]:
-    """All three, on the same photograph and the same latents."""
+    """Return the three contenders, on the same photograph and the same latents."""
     from tools.bench.contenders import JointIQContender, Mbt2018Contender
-    from tools.bench.drive import driven_jointiq, driven_mbt2018, make_latents
+    from tools.bench.synthetic_latents import fitted_jointiq, fitted_mbt2018, make_latents
 
     image, latents = photograph(size), make_latents(size, CHANNELS, CHANNELS, scale)
     return {
-        OURS: JointIQContender(driven_jointiq(model_config(), scale), image, latents),
-        THEIRS: Mbt2018Contender(driven_mbt2018(CHANNELS, CHANNELS, scale), image, latents),
-        LIGHT: JointIQContender(driven_jointiq(model_config(LIGHT_GRDN), scale), image, latents),
+        OURS: JointIQContender(fitted_jointiq(model_config(), scale), image, latents),
+        THEIRS: Mbt2018Contender(fitted_mbt2018(CHANNELS, CHANNELS, scale), image, latents),
+        LIGHT: JointIQContender(fitted_jointiq(model_config(LIGHT_GRDN), scale), image, latents),
     }
 
 
@@ -69,7 +70,7 @@ def interleave(
 ) -> dict[str, Times]:
     """Time all contenders in turn, so that a slow spell of the machine hits each of them.
 
-    ``step`` hears what comes next, before each encode and each decode. Collection of garbage stays on, as in use.
+    ``step``, the progress callback, is called before each encode and decode. Garbage collection stays on, as in use.
     """
     times = {name: Times() for name in entries}
     for turn in range(repeats + warm_up):
@@ -86,7 +87,7 @@ def interleave(
 
 
 def summary(times: Mapping[str, Times], size: Size) -> dict[str, Any]:
-    """Ratios, seconds and rates, as they go into ``codec.json``.
+    """Return the ratios, seconds and rates for ``codec.json``.
 
     Raises:
         RuntimeError: a contender's rate is outside 0.5 +- 0.1 bpp, so that the times cannot be compared.
@@ -112,7 +113,7 @@ def summary(times: Mapping[str, Times], size: Size) -> dict[str, Any]:
 
 
 def settings(size: Size, repeats: int) -> dict[str, Any]:
-    """What the numbers depend on."""
+    """Return all that the numbers depend on."""
     import compressai
     import torch
 
@@ -134,8 +135,8 @@ def settings(size: Size, repeats: int) -> dict[str, Any]:
 
 
 def compare(size: Size, repeats: int, warm_up: bool, step: Callable[[str], None]) -> dict[str, Any]:
-    """The whole comparison; see :func:`interleave` for ``step``."""
-    from tools.bench.drive import find_scale
+    """Return the whole comparison; see :func:`interleave` for ``step``."""
+    from tools.bench.synthetic_latents import find_scale
 
     step("preparing the models")
     entries = contenders(size, find_scale(CHANNELS, CHANNELS))
@@ -143,18 +144,18 @@ def compare(size: Size, repeats: int, warm_up: bool, step: Callable[[str], None]
 
 
 def compare_steps(repeats: int, warm_up: bool) -> int:
-    """How often :func:`compare` calls ``step``."""
+    """Return how often :func:`compare` calls ``step``."""
     return 1 + 2 * 3 * (repeats + warm_up)
 
 
 def profile_codec(size: Size, enhancer: Mapping[str, Any] | None) -> tuple[Sections, Sections]:
-    """Encode and decode of an image of ``size`` (height, width), after one run of each to warm up."""
+    """Profile an encode and a decode of an image of ``size`` (height, width), after one of each to warm up."""
     from jointiq.evaluation.profile import profiled
     from tools.bench.contenders import JointIQContender
-    from tools.bench.drive import driven_jointiq, find_scale, make_latents
+    from tools.bench.synthetic_latents import find_scale, fitted_jointiq, make_latents
 
     scale = find_scale(CHANNELS, CHANNELS)
-    model = driven_jointiq(model_config(enhancer), scale)
+    model = fitted_jointiq(model_config(enhancer), scale)
     latents = make_latents(size, CHANNELS, CHANNELS, scale)
     contender = JointIQContender(model, photograph(size), latents)
     contender.encode()

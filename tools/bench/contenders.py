@@ -1,4 +1,4 @@
-"""The codecs that are timed, behind one face: ours, and CompressAI's ``mbt2018``."""
+"""The codecs that are timed, with one interface: ours, and CompressAI's ``mbt2018``."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from compressai.models import CompressionModel, JointAutoregressiveHierarchicalP
 from jointiq.coding.image_codec import Image, decode_image, encode_image, to_tensor
 from jointiq.evaluation.stopwatch import Moment
 from jointiq.models.jointiq import JointIQNet
-from tools.bench.drive import Latents, substitute
+from tools.bench.synthetic_latents import Latents, substitute
 
 
 @dataclass(frozen=True)
 class DecodeTime:
-    """Time of a whole decode, and of the part of it from bytes to latents."""
+    """Time of a decode, and of its part from bytes to latents."""
 
     whole: Moment
     entropy: Moment
@@ -31,20 +31,20 @@ class Contender(Protocol):
         ...
 
     def encode(self) -> Moment:
-        """Encode the image, everything from g_a to bytes included."""
+        """Encode the image, from g_a to bytes."""
         ...
 
     def decode(self) -> DecodeTime:
         """Decode to the image.
 
         Raises:
-            RuntimeError: other latents than those encoded; the times would be worthless.
+            RuntimeError: the latents are not those encoded.
         """
         ...
 
 
 class JointIQContender:
-    """Our codec, through the functions that ``src.codec`` calls: 8-bit image to file and back."""
+    """Our codec by the functions of ``src.codec``: 8-bit image to file and back."""
 
     def __init__(self, model: JointIQNet, image: Image, latents: Latents) -> None:
         substitute(model, latents)
@@ -107,7 +107,7 @@ class Mbt2018Contender:
 
 
 class _Watch:
-    """Notes when g_s of a model begins and ends, and what it gets."""
+    """Hooks that note when g_s of a model begins and ends, and its input."""
 
     def __init__(self, model: CompressionModel) -> None:
         synthesis = model.get_submodule("g_s")

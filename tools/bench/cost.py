@@ -1,8 +1,7 @@
-"""What the papers' tables and figures cost to train: ``python -m tools.bench.cost [--bench JSON]``.
+"""Training costs of the papers' tables and figures: ``python -m tools.bench.cost [--bench JSON]``.
 
-A cost model from what ``python -m tools.bench.train`` has measured on a device. The time of a step is taken to be in
-proportion to its multiplications, with one factor for the compression network I and one for the enhancer Q, because Q
-works on many pixels with few channels:
+The time of a step is modelled as proportional to its multiplications, with one factor for the compression network I and
+one for the enhancer Q, which works on many pixels with few channels; ``python -m tools.bench.train`` measures both:
 
     seconds a step = batch * pixels * (MACs of I * passes of I * a + MACs of Q * passes of Q * share of pixels * b)
 
@@ -34,7 +33,7 @@ from tools.bench.codec import LIGHT, OURS
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-#: Passes' worth of multiplications of a network that learns, and of one that is frozen.
+#: Forward passes that a step of a trained and of a frozen network costs.
 LEARNING, FROZEN = 3, 1
 _SCALE = "paper"
 _RATES_OF = "jointiq"
@@ -43,7 +42,7 @@ _FLOAT_BYTES = 4
 
 @dataclass(frozen=True)
 class Work:
-    """Multiplications of a number of steps: in I, and in Q."""
+    """Multiplications of a number of training steps, in I and in Q."""
 
     steps: int
     macs_i: float
@@ -55,20 +54,20 @@ class Work:
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds that one multiplication of I and of Q takes in training, and where that comes from."""
+    """Seconds of one multiplication of I and of Q in training, and the source of the numbers."""
 
     seconds_i: float
     seconds_q: float
     source: str
 
     def seconds(self, work: Work) -> float:
-        """Time of some work."""
+        """Return the seconds of some work."""
         return work.macs_i * self.seconds_i + work.macs_q * self.seconds_q
 
 
 @functools.cache
 def _macs(kind: str, config: str, side: int) -> int:
-    """MACs of a forward pass of a model or enhancer, its configuration as JSON, for one patch."""
+    """Return the MACs of a forward pass of a model or enhancer (configuration as JSON) for one patch."""
     # Imported late, so that --help and a mistyped command do not wait for PyTorch.
     import torch
 
@@ -83,13 +82,13 @@ def _macs(kind: str, config: str, side: int) -> int:
 
 
 def network_macs(config: Mapping[str, Any], side: int) -> tuple[int, int]:
-    """MACs of a forward pass of I and of Q for one patch of ``side`` pixels."""
+    """Return the MACs of a forward pass of I and of Q for one patch of ``side`` pixels."""
     without = json.dumps({**config, "enhancer": None}, sort_keys=True)
     return _macs("model", without, side), _macs("enhancer", json.dumps(config["enhancer"], sort_keys=True), side)
 
 
 def work_of(cfg: DictConfig) -> Work:
-    """All steps of a training with the composed config ``cfg``, of one stage."""
+    """Return the work of a training of one stage with the composed config ``cfg``."""
     from jointiq.training.assemble import model_config
 
     macs_i, macs_q = network_macs(model_config(cfg), cfg.data.crop)
@@ -100,7 +99,7 @@ def work_of(cfg: DictConfig) -> Work:
 
 
 def stage_configs(cfg: DictConfig, overrides: Sequence[str]) -> Iterator[DictConfig]:
-    """The config of a training itself, or those of its stages."""
+    """Yield the config of a training, or those of its stages."""
     chain = cfg.stage.get("chain")
     if chain is None:
         yield cfg
@@ -111,7 +110,7 @@ def stage_configs(cfg: DictConfig, overrides: Sequence[str]) -> Iterator[DictCon
 
 
 def study_work(name: str) -> dict[Path, Work]:
-    """Work of every training of a study at the papers' scale, by the folder of its run: studies share trainings."""
+    """Return the work of a study's trainings at the papers' scale, by their folders, as studies share trainings."""
     scale = read_study(name).scales.get(_SCALE)
     works: dict[Path, Work] = {}
     for training in [] if scale is None else trainings(scale, ()):
@@ -121,11 +120,11 @@ def study_work(name: str) -> dict[Path, Work]:
 
 
 def measured_speed(path: Path, mode: str | None) -> Speed:
-    """Speed that ``python -m tools.bench.train`` has measured.
+    """Read the speed that ``python -m tools.bench.train`` has measured.
 
     Args:
         path: its JSON file.
-        mode: which of its modes; None is the first.
+        mode: one of its modes; None is the first.
 
     Raises:
         UserError: the file is not one of these, or lacks the mode.
@@ -147,12 +146,12 @@ def measured_speed(path: Path, mode: str | None) -> Speed:
 
 
 def assumed_speed(tflops: float) -> Speed:
-    """Speed of a device that keeps up ``tflops`` * 10^12 operations a second; two make a multiplication."""
+    """Return the speed of a device with ``tflops`` * 10^12 operations a second, two a multiplication."""
     return Speed(2 / (tflops * 1e12), 2 / (tflops * 1e12), f"{tflops:g} TFLOP/s, an assumption and not a measurement")
 
 
 def studies_table(studies: Mapping[str, Mapping[Path, Work]], speed: Speed | None) -> Table:
-    """Trainings, steps, multiplications and hours by study, and of all together, each training once."""
+    """Return trainings, steps, multiplications and hours of each study, and of all, each training once."""
     title = "cost of the studies at scale=paper" + (f" ({speed.source})" if speed else "")
     rows = Table(title, ("study", "trainings", "steps, 10^6", "MACs, 10^18", "device hours"))
 
@@ -170,12 +169,12 @@ def studies_table(studies: Mapping[str, Mapping[Path, Work]], speed: Speed | Non
 
 
 def rates_table(speed: Speed | None, devices: int, link: float) -> Table:
-    """The rate points of JointIQ-Net with the light GRDN: size, step, and what ``devices`` have to exchange each step.
+    """Return size, step and exchanged gradients of the rate points of JointIQ-Net with the light GRDN.
 
     Args:
         speed: of one device; None leaves the times out.
-        devices: that share a batch.
-        link: 10^9 bytes a second that a device sends to the next one.
+        devices: number of devices that share a batch.
+        link: 10^9 bytes a second from a device to the next one.
     """
     from jointiq.training.assemble import model_config
 
@@ -204,7 +203,7 @@ def rates_table(speed: Speed | None, devices: int, link: float) -> Table:
         config = model_config(cfg)
         parameters = sum(parameter.numel() for parameter in build_model(config).parameters())
         work = work_of(cfg)
-        # A ring: every device sends and receives its share of the gradients twice, but for its own part.
+        # All-reduce in a ring: each device sends 2 (n - 1) / n of the gradients.
         exchange = 2 * (devices - 1) / devices * parameters * _FLOAT_BYTES / (link * 1e9)
         step = speed.seconds(work) / work.steps if speed else None
         rows.rows.append(
@@ -226,7 +225,7 @@ def rates_table(speed: Speed | None, devices: int, link: float) -> Table:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and print both tables."""
     parser = argparse.ArgumentParser(
-        prog="python -m tools.bench.cost", description="What the papers' tables and figures cost to train."
+        prog="python -m tools.bench.cost", description="Training costs of the papers' tables and figures."
     )
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--bench", type=Path, metavar="JSON", help="what python -m tools.bench.train has written")

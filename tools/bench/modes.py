@@ -1,4 +1,4 @@
-"""The arithmetics in which training steps are compared."""
+"""Precisions in which training steps are timed: float32, TF32, bfloat16, compiled."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Mode:
-    """How a step computes.
+    """The precision of a training step.
 
     Attributes:
         tf32: matrix products and convolutions of float32 round their inputs to 10 bits (on GPUs that can).
@@ -27,14 +27,14 @@ class Mode:
     compile: bool = False
 
     def autocast(self, device: torch.device) -> torch.autocast:
-        """The context of the forward pass."""
+        """Return the context of the forward pass."""
         import torch
 
         return torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16)
 
     @contextlib.contextmanager
     def rounding(self) -> Iterator[None]:
-        """The context of the whole step."""
+        """Open the context of the whole step."""
         import torch
 
         products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn

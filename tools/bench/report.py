@@ -12,14 +12,13 @@ from matplotlib.figure import Figure
 from jointiq.console import Table, number
 from jointiq.evaluation.plots.rd_plot import OUR_COLOURS, save
 from jointiq.evaluation.stopwatch import Sections
-from tools.bench.codec import LIGHT, OURS, PARTS, THEIRS
+from tools.bench.codec import LIGHT, NAMES, OURS, PARTS, THEIRS
 
-_NAMES = {OURS: "JointIQ-Net", LIGHT: "JointIQ-Net + light GRDN", THEIRS: "CompressAI mbt2018"}
 _LABELS = {"encode": "encode", "decode": "decode", "entropy_decode": "bytes to latents"}
 
 
 def comparison_table(result: Mapping[str, Any]) -> Table:
-    """Seconds of all contenders, ratios to mbt2018, goals."""
+    """Return the seconds of all contenders, ratios to mbt2018, and the goals."""
     settings = result["settings"]
     title = (
         f"{settings['width']}x{settings['height']}, N = M = {settings['N']}, {settings['threads']} thread, "
@@ -33,7 +32,7 @@ def comparison_table(result: Mapping[str, Any]) -> Table:
     ratios = {OURS: result, LIGHT: result["light_grdn"], THEIRS: unity}
     for name in (THEIRS, OURS, LIGHT):
         entry = result["contenders"][name]
-        row = [_NAMES[name], number(entry["bpp"], 3)]
+        row = [NAMES[name], number(entry["bpp"], 3)]
         for part in PARTS:
             row += [number(entry[f"{part}_seconds"], 2), number(ratios[name][f"{part}_ratio"], 3)]
         table.rows.append(row)
@@ -69,7 +68,7 @@ def scaling_table(entries: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def profile_table(title: str, sections: Sections) -> Table:
-    """Processor time of each section, longest first."""
+    """Return the processor time of each section, longest first."""
     total = sum(sections.spent.values())
     table = Table(f"{title}: {total:.2f} s of processor time", ("section", "s", "%", "calls"))
     for name, seconds in sorted(sections.spent.items(), key=lambda item: -item[1]):
@@ -78,7 +77,7 @@ def profile_table(title: str, sections: Sections) -> Table:
 
 
 def scaling_plot(entries: Sequence[Mapping[str, Any]], path: Path) -> Path:
-    """Seconds and memory per megapixel against size: flat lines mean cost in proportion to size."""
+    """Plot seconds and memory per megapixel against size: flat lines mean cost in proportion to size."""
     figure = Figure(figsize=(8.0, 3.4), layout="constrained")
     FigureCanvasAgg(figure)
     names = [f"{entry['width']}x{entry['height']}" for entry in entries]

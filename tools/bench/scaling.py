@@ -22,7 +22,7 @@ from jointiq.models import build_model
 from jointiq.models.jointiq import JointIQNet
 from tools.bench import codec
 from tools.bench.contenders import JointIQContender
-from tools.bench.drive import Latents, driven_jointiq, find_scale, make_latents
+from tools.bench.synthetic_latents import Latents, find_scale, fitted_jointiq, make_latents
 
 # (height, width): the square ones first, then up to 4K.
 SIZES: tuple[Size, ...] = ((256, 256), (512, 512), (512, 768), (1024, 1536), (1080, 1920), (2160, 3840))
@@ -35,7 +35,7 @@ ACTIONS = ("encode", "decode")
 
 
 def measure_sizes(sizes: Sequence[Size], step: Callable[[str], None]) -> list[dict[str, Any]]:
-    """One entry a size; ``step`` hears what comes next, before each of :data:`ACTIONS` of each size.
+    """Return one entry a size; ``step``, the progress callback, is called before each of :data:`ACTIONS`.
 
     Raises:
         UserError: a measuring process failed; its own message is above.
@@ -43,7 +43,7 @@ def measure_sizes(sizes: Sequence[Size], step: Callable[[str], None]) -> list[di
     scale = find_scale(codec.CHANNELS, codec.CHANNELS)
     with tempfile.TemporaryDirectory(prefix="jointiq-bench-") as name:
         folder = Path(name)
-        model = driven_jointiq(codec.model_config(), scale)
+        model = fitted_jointiq(codec.model_config(), scale)
         torch.save({"config": model.config, "state": model.state_dict()}, folder / "model.pt")
         del model
         return [_measure(folder, size, scale, step) for size in sizes]
@@ -74,7 +74,7 @@ def _measure(folder: Path, size: Size, scale: float, step: Callable[[str], None]
 
 
 def measure_here(action: str, folder: Path) -> dict[str, float]:
-    """Encode or decode in this process: median seconds, peak memory, and memory before the image came in.
+    """Encode or decode in this process; return median seconds, peak memory, and memory before the image was read.
 
     ``folder`` holds the model, latents and image; an encode leaves the file there that a decode reads.
     """
@@ -102,7 +102,7 @@ def measure_here(action: str, folder: Path) -> dict[str, float]:
             decoded = decode_image(model, data)
             seconds.append((Moment.now() - began).wall)
         peak = peak_bytes()
-        # Read only now: it is no part of a decoder's memory.
+        # Read last, because a decoder does not hold them in memory.
         latents = torch.load(folder / "latents.pt", weights_only=True)
         if not torch.equal(decoded.latents["y"], latents["y"][0].long()):
             raise RuntimeError("other latents came back than were encoded")

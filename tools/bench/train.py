@@ -15,14 +15,12 @@ from typing import Any
 from jointiq.console import Table, number
 from jointiq.errors import ConfigError, run_cli
 from jointiq.files import write_text
-from tools.bench.codec import LIGHT, OURS, THEIRS
+from tools.bench.codec import LIGHT, NAMES, OURS, THEIRS
 from tools.bench.modes import MODES
-
-_NAMES = {OURS: "JointIQ-Net", LIGHT: "JointIQ-Net + light GRDN", THEIRS: "CompressAI mbt2018"}
 
 
 def table(result: Mapping[str, Any]) -> Table:
-    """Steps a second of all contenders in each mode."""
+    """Return the steps a second of all contenders in each mode."""
     settings = result["settings"]
     title = (
         f"training, N = {settings['N']}, M = {settings['M']}, batch {settings['batch']}, crop {settings['crop']}, "
@@ -32,7 +30,7 @@ def table(result: Mapping[str, Any]) -> Table:
     header = [text for mode in modes for text in (f"{mode}: steps/s", "s/step", "ratio", "ratio by CPU time")]
     rows = Table(title, ("network", *header))
     for name in (THEIRS, OURS, LIGHT):
-        cells = [_NAMES[name]]
+        cells = [NAMES[name]]
         for mode in modes:
             entries = result["modes"][mode]["contenders"]
             own, theirs = entries[name], entries[THEIRS]

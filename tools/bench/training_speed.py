@@ -29,7 +29,7 @@ GOAL = 0.9
 
 
 def steps_of(N: int, M: int, device: torch.device, mode: str) -> dict[str, TrainingStep]:
-    """The contenders, in the order of their turns."""
+    """Return the contenders, in the order of their turns."""
     ours = {**model_config(), "N": N, "M": M}
     return {
         OURS: OurStep(ours, device, MODES[mode]),
@@ -46,10 +46,10 @@ def interleave(
     warm_up: int,
     advance: Callable[[], object],
 ) -> dict[str, list[Moment]]:
-    """Time of one step, by contender and round: each round gives every contender ``steps`` of them in turn.
+    """Time a step, by contender and round: in a round each contender does ``steps`` of them in turn.
 
     Args:
-        warm_up: rounds before, which do not count.
+        warm_up: rounds before, which are not counted.
         advance: called after each turn.
     """
     times: dict[str, list[Moment]] = {name: [] for name in entries}
@@ -68,7 +68,7 @@ def interleave(
 
 
 def summary(times: Mapping[str, Sequence[Moment]], batch: int) -> dict[str, Any]:
-    """Ratios (steps a second, ours / mbt2018) and seconds, as they go into the JSON file."""
+    """Return ratios (steps a second, ours / mbt2018) and seconds for the JSON file."""
     wall = {name: median(run.wall for run in runs) for name, runs in times.items()}
     cpu = {name: median(run.cpu for run in runs) for name, runs in times.items()}
     return {
@@ -91,7 +91,7 @@ def summary(times: Mapping[str, Sequence[Moment]], batch: int) -> dict[str, Any]
 def waiting(
     step: TrainingStep, images: ImageData, device: torch.device, steps: int, advance: Callable[[], object]
 ) -> dict[str, Any]:
-    """How long a training of ``steps`` steps waits for the batches of ``images``, after some to warm up.
+    """Measure how long a training of ``steps`` steps waits for the batches of ``images``, after some to warm up.
 
     The device has finished each step before the next batch is asked for, so what is counted is time in which it idles.
     """
@@ -120,7 +120,7 @@ def waiting(
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Measure what the options of ``python -m tools.bench.train`` say; the result is what the JSON file holds."""
+    """Run the benchmark with the options of ``python -m tools.bench.train``; return the contents of its JSON file."""
     device = pick_device(options.device)
     set_threads(options.threads)
     gpu = device.type == "cuda"

@@ -1,4 +1,4 @@
-"""One training step of our network and of CompressAI's ``mbt2018``, behind one face."""
+"""One training step of our network and of CompressAI's ``mbt2018``, with one interface."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TrainingStep(Protocol):
     """A network with its loss and optimizer."""
 
     def __call__(self, batch: Tensor) -> None:
-        """Forward, loss, backward and update for patches (B, 3, H, W) uint8 on the network's device."""
+        """Do forward, loss, backward and update for patches (B, 3, H, W) uint8 on the network's device."""
         ...
 
 

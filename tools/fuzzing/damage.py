@@ -1,4 +1,4 @@
-"""Ways to damage ``.jiq`` files: of their bytes, of their headers and of their segments."""
+"""Mutations of ``.jiq`` files: of their bytes, their headers and their segments."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Mutation = Callable[[np.random.Generator, list[bytes]], bytes]
 
 
 def flip_bits(rng: np.random.Generator, files: list[bytes]) -> bytes:
-    """One to eight flipped bits."""
+    """Flip one to eight bits."""
     data = bytearray(_pick(rng, files))
     for _ in range(int(rng.integers(1, 9))):
         data[int(rng.integers(len(data)))] ^= 1 << int(rng.integers(8))
@@ -23,7 +23,7 @@ def flip_bits(rng: np.random.Generator, files: list[bytes]) -> bytes:
 
 
 def overwrite(rng: np.random.Generator, files: list[bytes]) -> bytes:
-    """A stretch of random, zero or 0xFF bytes in place of what was there."""
+    """Overwrite a stretch with random, zero or 0xFF bytes."""
     data = bytearray(_pick(rng, files))
     start = int(rng.integers(len(data)))
     length = int(rng.integers(1, len(data) - start + 1))
@@ -32,39 +32,39 @@ def overwrite(rng: np.random.Generator, files: list[bytes]) -> bytes:
 
 
 def truncate(rng: np.random.Generator, files: list[bytes]) -> bytes:
-    """The beginning of a file."""
+    """Keep the beginning of a file."""
     data = _pick(rng, files)
     return data[: int(rng.integers(len(data)))]
 
 
 def extend(rng: np.random.Generator, files: list[bytes]) -> bytes:
-    """A file and more."""
+    """Append bytes to a file."""
     return _pick(rng, files) + _noise(rng, int(rng.integers(1, 2000)))
 
 
 def cut(rng: np.random.Generator, files: list[bytes]) -> bytes:
-    """A file with a stretch taken out or doubled."""
+    """Take out a stretch of a file, or double it."""
     data = _pick(rng, files)
     start, end = sorted(rng.integers(len(data), size=2).tolist())
     return data[:start] + data[end:] if rng.integers(2) else data[:end] + data[start:]
 
 
 def swap_segments(rng: np.random.Generator, files: list[bytes]) -> bytes:
-    """z for y, or segments of another file."""
+    """Swap z and y, or take segments of another file."""
     one, other = Container.unpack(_pick(rng, files)), Container.unpack(_pick(rng, files))
     choices = ({"z": one.y, "y": one.z}, {"z": other.z}, {"y": other.y}, {"z": other.y, "y": other.z}, {"y": b""})
     return _repack(one, choices[int(rng.integers(len(choices)))])
 
 
 def refill_segment(rng: np.random.Generator, files: list[bytes]) -> bytes:
-    """A segment of noise, zeros or 0xFF, up to 100 KB."""
+    """Fill a segment with noise, zeros or 0xFF, up to 100 KB."""
     container = Container.unpack(_pick(rng, files))
     segment = _noise(rng, 4 * int(rng.integers(2, 10 ** int(rng.integers(1, 5)) * 2)))
     return _repack(container, {"y" if rng.integers(2) else "z": segment})
 
 
 def lie_about_size(rng: np.random.Generator, files: list[bytes]) -> bytes:
-    """Another image size, up to absurd ones."""
+    """Write another image size, up to absurd ones."""
     container = Container.unpack(_pick(rng, files))
     sizes = (0, 1, 2, 64, 65, 300, 4096, 8192, 1 << 20, 1 << 26, 1 << 31, 1 << 34)
     height, width = (sizes[int(rng.integers(len(sizes)))] for _ in range(2))
@@ -76,7 +76,7 @@ def lie_about_size(rng: np.random.Generator, files: list[bytes]) -> bytes:
 
 
 def replace_field(rng: np.random.Generator, files: list[bytes]) -> bytes:
-    """Another scan, fingerprint or checksum of the latents."""
+    """Write another scan, fingerprint or checksum of the latents."""
     container = Container.unpack(_pick(rng, files))
     choices: tuple[dict[str, Any], ...] = (
         {"scan": int(rng.integers(256))},
@@ -88,7 +88,7 @@ def replace_field(rng: np.random.Generator, files: list[bytes]) -> bytes:
 
 
 def huge_numbers(rng: np.random.Generator, files: list[bytes]) -> bytes:
-    """Header numbers that are huge, or never end."""
+    """Write header numbers that are huge, or never end."""
     data = _pick(rng, files)
     numbers = [pack_varint(int(rng.integers(1, 1 << int(rng.integers(1, 63))))) for _ in range(4)]
     if rng.integers(2):
@@ -97,7 +97,7 @@ def huge_numbers(rng: np.random.Generator, files: list[bytes]) -> bytes:
 
 
 def foreign(rng: np.random.Generator, files: list[bytes]) -> bytes:
-    """Something else altogether."""
+    """Write no ``.jiq`` file at all."""
     heads = (
         b"",
         b"J",
@@ -112,7 +112,7 @@ def foreign(rng: np.random.Generator, files: list[bytes]) -> bytes:
 
 
 def splice(rng: np.random.Generator, files: list[bytes]) -> bytes:
-    """The beginning of one file and the end of another."""
+    """Join the beginning of one file and the end of another."""
     one, other = _pick(rng, files), _pick(rng, files)
     return one[: int(rng.integers(len(one)))] + other[int(rng.integers(len(other))) :]
 
@@ -124,7 +124,7 @@ MUTATIONS: tuple[Mutation, ...] = (
 
 
 def damaged_file(files: list[bytes], seed: int, index: int) -> bytes:
-    """Number ``index`` of the damaged files of ``seed``; those with an odd number have a correct checksum again."""
+    """Return damaged file ``index`` of ``seed``; those with an odd index have a correct checksum again."""
     rng = np.random.default_rng((seed, index))
     while True:
         data = MUTATIONS[int(rng.integers(len(MUTATIONS)))](rng, files)

@@ -1,4 +1,4 @@
-"""Small random models in a process of their own, which decodes files under caps of time and memory."""
+"""A worker process with small random models, which decodes files under limits of time and memory."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ CONFIGS: tuple[dict[str, Any], ...] = (
     {"N": 6, "M": 8, "G": 1, "scan": "raster", "global_context": False, "mprm": False},
 )
 SIZES = ((1, 1), (17, 65), (70, 90))
-#: What may become of a damaged file.
+#: Outcomes of a damaged file that are no failure.
 CLEAN = ("error", "exact")
 
 
 def busy_model(config: dict[str, Any]) -> JointIQNet:
-    """A small random model, scaled so that its latents are not all zero."""
+    """Return a small random model, scaled so that its latents are not all zero."""
     torch.manual_seed(0)
     model = build_model({"name": "jointiq", **config}).eval()
     x = torch.rand(1, 3, 96, 96)
@@ -49,12 +49,12 @@ def busy_model(config: dict[str, Any]) -> JointIQNet:
 
 
 def digest(latents: dict[str, torch.Tensor]) -> str:
-    """Identity of decoded latents."""
+    """Return a hash of decoded latents."""
     return hashlib.sha256(b"".join(latent.numpy().tobytes() for latent in latents.values())).hexdigest()
 
 
 def work(connection: Connection) -> None:
-    """The worker: sends its valid files, then answers each file with ``error``, ``exact`` or what went wrong."""
+    """Run the worker: send its valid files, then answer each file with ``error``, ``exact`` or the failure."""
     torch.set_num_threads(1)
     models = [busy_model(config) for config in CONFIGS]
     rng = np.random.default_rng(0)
@@ -98,7 +98,7 @@ class Worker:
         self.files: list[bytes] = self._connection.recv()
 
     def decode(self, data: bytes) -> str:
-        """What became of one file: one of ``CLEAN``, or a failure in words."""
+        """Decode one file; return one of ``CLEAN``, or the failure in words."""
         try:
             self._connection.send(data)
             if not self._connection.poll(TIME_LIMIT):
@@ -117,7 +117,7 @@ class Worker:
 
 
 def fuzz(count: int, seed: int) -> Iterator[tuple[int, bytes, str]]:
-    """Decode ``count`` damaged files: (number, file, outcome) of each."""
+    """Decode ``count`` damaged files; yield number, file and outcome of each."""
     worker = Worker()
     try:
         for index in range(count):

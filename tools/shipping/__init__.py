@@ -1,1 +1,1 @@
-"""Trained models made ready to come with the repository: exported, measured, listed, described."""
+"""Make trained models ready for the repository: export, measure, list, describe."""

@@ -1,4 +1,4 @@
-"""The part of the model card that holds numbers: tables between two markers of ``weights/README.md``."""
+"""The tables of the model card ``weights/README.md``, between two markers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CARD = "README.md"
 
 
 def read_card(folder: Path, fallback: Path) -> str:
-    """The card in ``folder``, or, where there is none, the one in ``fallback``.
+    """Read the card in ``folder``, or, where there is none, the one in ``fallback``.
 
     Raises:
         UserError: there is none with both markers.
@@ -29,7 +29,7 @@ def read_card(folder: Path, fallback: Path) -> str:
 
 
 def filled(card: str, index: Mapping[str, Any]) -> str:
-    """A card of :func:`read_card` with the models of an index between its markers."""
+    """Return a card with the models of an index between its markers."""
     return fill_in(card, BEGIN, END, _models(index)) or card
 
 
@@ -84,5 +84,5 @@ def _commands(model: Mapping[str, Any]) -> str:
 
 
 def _body(table: Table) -> str:
-    """A table as Markdown, without a title."""
+    """Return a table as Markdown, without a title."""
     return table.markdown().split("\n", 2)[2]

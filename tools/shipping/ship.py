@@ -1,4 +1,4 @@
-"""From training checkpoints to the folder of shipped models: export, measure, list, describe, swap in."""
+"""Make the folder of shipped models from training checkpoints: export, measure, list, describe, rename."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from jointiq.errors import UserError
 from jointiq.evaluation.stopwatch import device_text
 from jointiq.files import write_text
 from tools.shipping.card import CARD, filled, read_card
-from tools.shipping.measured import Measured, loses_nothing, measure, refuse_disorder
-from tools.shipping.training_facts import Training, read_training
+from tools.shipping.ship_measurements import Means, loses_nothing, measure_exports, refuse_disorder
+from tools.shipping.training_facts import TrainingHistory, read_history
 
 LIMIT_MB = 80
 FULL, HALF = "float32", "float16"
@@ -28,18 +28,18 @@ FULL, HALF = "float32", "float16"
 
 @dataclass(frozen=True)
 class Options:
-    """What is asked for.
+    """The options of ``python -m tools.ship``.
 
     Attributes:
         checkpoints: of ``src.train``, by rising quality, one a quality.
         test: the test images, ``DIR`` or ``NAME=DIR``.
         output: the folder of shipped models.
-        results: folder that keeps what is measured, and the hashes of the test images.
-        train_name: what to call the training images; None: as they are called in their folder.
-        trained_on: the device of the trainings, as text; None: what their configurations say.
+        results: folder that keeps measurements, and the hashes of the test images.
+        train_name: name of the training images; None: that of their folder.
+        trained_on: device of the trainings, as text; None: as in their configurations.
         half: try 16-bit transforms, and ship those that lose nothing.
-        device: where the networks run, as torch names it.
-        workers: processes that measure.
+        device: device of the networks, as torch names it.
+        workers: number of processes that measure.
     """
 
     checkpoints: tuple[Path, ...]
@@ -55,10 +55,10 @@ class Options:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model on its way: its training, its numbers of weights, and its export for each precision."""
+    """A model to be shipped: its training, its number of weights, and its export in each precision."""
 
     name: str
-    training: Training
+    training: TrainingHistory
     config: Mapping[str, Any]
     parameters: int
     files: Mapping[str, Path]
@@ -80,7 +80,7 @@ def ship(options: Options) -> list[Path]:
         raise UserError(f"{missing[0]}: no such checkpoint")
     card = read_card(options.output, shipped.WEIGHTS)
     images = read_set([options.test], options.results / "images")
-    trainings = [read_training(path, options.train_name) for path in options.checkpoints]
+    trainings = [read_history(path, options.train_name) for path in options.checkpoints]
     for train in (train for training in trainings for train in training.images):
         refuse_trained(images, train)
     options.output.parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ def ship(options: Options) -> list[Path]:
         ]
         _refuse_size([min(file.stat().st_size for file in one.files.values()) for one in candidates])
         files = [file for one in candidates for file in one.files.values()]
-        measured = measure(files, images.paths, options.device, options.workers, options.results / "rows")
+        measured = measure_exports(files, images.paths, options.device, options.workers, options.results / "rows")
         chosen = [_choice(one, measured) for one in candidates]
         refuse_disorder(
             [measured[one.files[which]] for one, which in zip(candidates, chosen, strict=True)],
@@ -100,7 +100,7 @@ def ship(options: Options) -> list[Path]:
         )
         _refuse_size([one.files[which].stat().st_size for one, which in zip(candidates, chosen, strict=True)])
         entries = [_entry(*pair, measured, options) for pair in zip(candidates, chosen, strict=True)]
-        _refuse_twins(entries)
+        _refuse_equal_fingerprints(entries)
         index = _index(entries, images, options)
         write_text(work / CARD, filled(card, index))
         write_text(work / shipped.INDEX, json.dumps(index, indent=1, allow_nan=False) + "\n")
@@ -110,7 +110,7 @@ def ship(options: Options) -> list[Path]:
 
 
 def summary(index: Path) -> Table:
-    """The models of an index, for the terminal."""
+    """Return a table of the models of an index, for the terminal."""
     models = json.loads(index.read_text(encoding="utf-8"))["models"]
     table = Table("shipped models", ("model", "bpp", "PSNR dB", "lambda", "steps", "MB", "transforms"))
     for model in models:
@@ -122,7 +122,7 @@ def summary(index: Path) -> Table:
     return table
 
 
-def _export(checkpoint: Path, name: str, training: Training, work: Path, half: bool) -> Candidate:
+def _export(checkpoint: Path, name: str, training: TrainingHistory, work: Path, half: bool) -> Candidate:
     model = load_model(checkpoint)
     last = training.stages[-1].facts
     notes = {"name": name, "lmbda": f"{last['lambda']:g}", "training_data": last["data"] or "not recorded"}
@@ -133,15 +133,15 @@ def _export(checkpoint: Path, name: str, training: Training, work: Path, half: b
     return Candidate(name, training, model.config, parameters, files, fingerprints)
 
 
-def _choice(one: Candidate, measured: Mapping[Path, Measured]) -> str:
-    """The precision to ship."""
+def _choice(one: Candidate, measured: Mapping[Path, Means]) -> str:
+    """Return the precision to ship."""
     if HALF not in one.files:
         return FULL
     return HALF if loses_nothing(measured[one.files[HALF]], measured[one.files[FULL]]) else FULL
 
 
-def _entry(one: Candidate, which: str, measured: Mapping[Path, Measured], options: Options) -> dict[str, Any]:
-    """What the index says of a model."""
+def _entry(one: Candidate, which: str, measured: Mapping[Path, Means], options: Options) -> dict[str, Any]:
+    """Return the entry of a model in the index."""
     file, training = one.files[which], one.training
     data = file.read_bytes()
     last = training.stages[-1]
@@ -198,7 +198,7 @@ def _refuse_size(sizes: Sequence[int]) -> None:
         raise UserError(f"the models take {total:.1f} MB; allowed: {LIMIT_MB} MB in all (--half, or smaller N and M)")
 
 
-def _refuse_twins(entries: Sequence[Mapping[str, Any]]) -> None:
+def _refuse_equal_fingerprints(entries: Sequence[Mapping[str, Any]]) -> None:
     """Refuse models that a file could not tell apart; it holds the first four bytes of the fingerprint."""
     starts = [entry["fingerprint"][:8] for entry in entries]
     if len(set(starts)) < len(starts):

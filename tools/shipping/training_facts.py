@@ -1,4 +1,4 @@
-"""What is known of the training of a checkpoint, from the run folders it and those before it lie in."""
+"""How a checkpoint was trained, from the folder of its run and those of the runs before it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from jointiq.files import FileFacts
 from jointiq.runs.folder import CHECKPOINT, CONFIG, DONE, done_step, read_config, stage_folders
 from jointiq.training.validation import AUTO, NO_FILE, PCA, RATE_POINT_KEYS
 
-#: The text for what nobody has written down.
+#: Text for facts that are not recorded.
 UNKNOWN = "not recorded"
 _PROVENANCE = "provenance.json"
-# Values of a command line that say where things lie on the machine of the training, and what stands for them.
+# Values of a command line that are paths on the machine of the training, and their placeholders.
 _PLACES = {"init_from": "CKPT", "ckpt_path": "CKPT", "rerun": "RUN"}
 _START = {None: "random weights", PCA: PCA, AUTO: f"{PCA} where the model allows it"}
 _NO_PLACES = (PCA, AUTO, "null")
@@ -36,10 +36,10 @@ class Stage:
     """One run of the chain of trainings that made a checkpoint.
 
     Attributes:
-        facts: what an index says of it, ready for JSON.
-        data: its training images; None where they are no longer there.
-        revision: of the source code, and whether that had been changed since.
-        device: the kind, as far as the configuration says.
+        facts: its entry in an index, ready for JSON.
+        data: its training images; None where they are gone.
+        revision: commit of the source code, and whether it had uncommitted changes.
+        device: the accelerator of the configuration.
     """
 
     facts: dict[str, Any]
@@ -49,12 +49,12 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingHistory:
     """All trainings of a checkpoint.
 
     Attributes:
         stages: the runs, the first one first.
-        complete: whether the first one started from nothing, so that ``steps`` counts all.
+        complete: whether the first one did not start from another run, so that ``steps`` counts all.
     """
 
     stages: tuple[Stage, ...]
@@ -72,12 +72,12 @@ class Training:
         return tuple(found.values())
 
 
-def read_training(checkpoint: Path, train_name: str | None = None) -> Training:
-    """Follow a checkpoint back through ``init_from`` as far as the run folders are there.
+def read_history(checkpoint: Path, train_name: str | None = None) -> TrainingHistory:
+    """Read the runs of a checkpoint, back through ``init_from`` as far as their folders exist.
 
     Args:
         checkpoint: of ``src.train``, in its run's folder.
-        train_name: what to call the training images; None: as the list beside them does, or as their folder.
+        train_name: name of the training images; None: that of their manifest, or of their folder.
 
     Raises:
         UserError: the checkpoint does not lie in the folder of a run.
@@ -95,11 +95,11 @@ def read_training(checkpoint: Path, train_name: str | None = None) -> Training:
         cfg = read_config(folder)
         stages.append(_stage(at, folder, cfg, train_name))
         at = None if cfg.init_from in NO_FILE else Path(cfg.init_from)
-    return Training(tuple(reversed(stages)), complete=at is None)
+    return TrainingHistory(tuple(reversed(stages)), complete=at is None)
 
 
 def _folder(checkpoint: Path) -> Path | None:
-    """The run's folder of a checkpoint, of a run in stages that of the last one; None if it is not there."""
+    """Return the folder of a checkpoint's run (of a staged run, its last stage), or None."""
     folder = checkpoint.parent.parent
     stages = [path for path in stage_folders(folder) if (path / CONFIG).is_file()]
     if stages:
@@ -129,10 +129,10 @@ def _stage(checkpoint: Path, folder: Path, cfg: DictConfig, train_name: str | No
 
 
 def _steps(checkpoint: Path, folder: Path) -> int:
-    """Optimizer steps of one run: as its checkpoint counts them, or, once that is gone, as the run's end was noted.
+    """Return the optimizer steps of one run, from its checkpoint or, where that is gone, from its end mark.
 
     Raises:
-        UserError: neither is there.
+        UserError: neither exists.
     """
     if checkpoint.is_file():
         return int(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["global_step"])
@@ -142,7 +142,7 @@ def _steps(checkpoint: Path, folder: Path) -> int:
 
 
 def _images(data: DictConfig, train_name: str | None) -> ImageSet | None:
-    """The training images of a ``data`` config: from the lists that were made with them, or else by reading them."""
+    """Return the training images of a ``data`` config, from their manifests or else by reading them."""
     if data.name == "sample":
         return _read("sample photographs", data)
     folders = [Path(at) for at in (data.train_dir if isinstance(data.train_dir, ListConfig) else [data.train_dir])]
@@ -166,7 +166,7 @@ def _read(name: str, data: DictConfig) -> ImageSet | None:
 
 
 def _with_sizes(command: Sequence[str], cfg: DictConfig) -> list[str]:
-    """The command line with the sizes that it left to a scale or a table, which may hold others by and by."""
+    """Return the command line with the sizes that it left to a scale or table, whose values may change later."""
     if not command:
         return []
     typed = {word.partition("=")[0] for word in command}
@@ -175,7 +175,7 @@ def _with_sizes(command: Sequence[str], cfg: DictConfig) -> list[str]:
 
 
 def public_command(command: Sequence[str]) -> str:
-    """A command line of ``src.train`` with placeholders for whatever lies somewhere on the machine it was typed on."""
+    """Return a command line of ``src.train`` with placeholders for paths."""
     words = []
     for word in command:
         key, equals, value = word.partition("=")

@@ -1,1 +1,1 @@
-"""Integers to bytes and back: scan order, binary decisions, rANS, container. Knows nothing of networks."""
+"""Integers to bytes and back: scan order, binarisation, rANS, container. No networks here."""

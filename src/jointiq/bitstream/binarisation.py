@@ -1,9 +1,9 @@
-"""Integers as sequences of binary decisions, each with its probability from the model's CDF.
+"""Binarisation: integers as sequences of binary decisions, each with its probability from the model's CDF.
 
 A value is coded as v = value - centre: zero? sign? then the magnitude |v|: its exponent in unary (>= 2? >= 4? ...), its
-mantissa from the top bit. There is no escape code: any magnitude below 2^24 can be coded, and likely values take few
-decisions. A set of symbols goes through the decisions together, stage by stage; a stage holds the symbols that reach
-it, in order.
+mantissa from the top bit (an Exp-Golomb code whose bits have adaptive probabilities). There is no escape code: any
+magnitude below 2^24 can be coded, and likely values take few decisions. A set of symbols goes through the decisions
+together, stage by stage; a stage holds the symbols that reach it, in order.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ STAGES = MANTISSA_STAGE + MAX_EXPONENT
 
 
 class Distribution(Protocol):
-    """The integer distribution of each of a set of symbols."""
+    """Integer distributions of a set of symbols, one each."""
 
     centre: Tensor
     total: int
 
     def below(self, members: Tensor | slice, offset: Tensor | int) -> Tensor:
-        """Mass, out of ``total``, that the symbols ``members`` put below centre + offset: int64."""
+        """Return the mass, out of ``total``, that the symbols ``members`` put below centre + offset: int64."""
         ...
 
 
@@ -40,16 +40,16 @@ CodeStage = Callable[[int, Tensor | slice, Tensor], Tensor]
 
 
 def level_of(ones: Tensor, zeros: Tensor) -> Tensor:
-    """Index of the decision table for masses of the outcomes 1 and 0; the +1 covers empty tails."""
+    """Return the index of the decision table for the masses of the outcomes 1 and 0; the +1 covers empty tails."""
     probability = ((ones + 1) << PROBABILITY_BITS) // (ones + zeros + 2)
     return probability_to_level().to(ones.device)[probability]
 
 
-def walk(distribution: Distribution, code: CodeStage) -> Tensor:
-    """Take a set of symbols through all stages; returns their values (int64).
+def binarise(distribution: Distribution, code: CodeStage) -> Tensor:
+    """Code a set of symbols, stage by stage, and return their values (int64).
 
-    ``code`` supplies the bits: a decoder reads them, an encoder looks them up in the values it knows. Both see the same
-    stages, members and tables.
+    ``code`` supplies the bits: a decoder reads them, an encoder looks them up in the values (:func:`known_bits`). Both
+    get the same stages, members and tables.
 
     Raises:
         BitstreamError: a magnitude of 2^24 or more.
@@ -70,7 +70,7 @@ def walk(distribution: Distribution, code: CodeStage) -> Tensor:
     sign = positive.long() * 2 - 1
 
     def tail(which: Tensor, magnitude: Tensor) -> Tensor:
-        """Mass of |v| >= magnitude on the side of the sign."""
+        """Return the mass of |v| >= magnitude on the side of the sign."""
         side = positive[which]
         mass = distribution.below(members[which], torch.where(side, magnitude, 1 - magnitude))
         return torch.where(side, total - mass, mass)
@@ -109,7 +109,7 @@ def walk(distribution: Distribution, code: CodeStage) -> Tensor:
 
 
 def known_bits(values: Tensor, centre: Tensor) -> CodeStage:
-    """The bits of values that are known, as :func:`walk` asks for them: the encoder's side."""
+    """Return the encoder's source of bits for :func:`binarise`, from the values."""
     offset = values - centre
     magnitude = offset.abs()
 

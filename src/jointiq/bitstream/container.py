@@ -33,16 +33,16 @@ SIZES = f"1x1 pixels to {MAX_POSITIONS} blocks of {POSITION_SIDE}x{POSITION_SIDE
 
 
 def positions(height: int, width: int) -> int:
-    """Positions of the latent grid of an image."""
+    """Return the number of positions in the latent grid of an image."""
     return -(-height // POSITION_SIDE) * -(-width // POSITION_SIDE)
 
 
 @dataclass(frozen=True)
 class Container:
-    """What a ``.jiq`` file says.
+    """The contents of a ``.jiq`` file.
 
     Attributes:
-        fingerprint: first bytes of the hash of the model that wrote it.
+        fingerprint: first four bytes of the hash of the model that wrote it.
         scan: code of the order of coding.
         height, width: of the image, in pixels.
         latents_crc: CRC-32 of the decoded latents.
@@ -63,7 +63,7 @@ class Container:
         return len(self.z) + len(self.y)
 
     def pack(self) -> bytes:
-        """The whole file."""
+        """Return the bytes of the file."""
         header = MAGIC + bytes([VERSION]) + self.fingerprint + bytes([self.scan])
         header += b"".join(map(pack_varint, (self.height, self.width, len(self.z), len(self.y))))
         body = header + self.latents_crc.to_bytes(_CRC_BYTES, "little") + self.z + self.y
@@ -71,7 +71,7 @@ class Container:
 
     @classmethod
     def unpack(cls, data: bytes) -> Container:
-        """Read a whole file.
+        """Parse the bytes of a file.
 
         Raises:
             BitstreamError: not a ``.jiq`` file, another version, truncated, damaged, or an impossible size.
@@ -109,7 +109,7 @@ class Container:
 
 
 def pack_varint(number: int) -> bytes:
-    """Unsigned LEB128: seven bits a byte, lowest first, top bit set on all but the last byte."""
+    """Encode a number as unsigned LEB128: seven bits a byte, lowest first, top bit set on all but the last byte."""
     out = bytearray()
     while number >= 0x80:
         out.append(number & 0x7F | 0x80)
@@ -119,7 +119,7 @@ def pack_varint(number: int) -> bytes:
 
 
 def unpack_varint(data: bytes, position: int) -> tuple[int, int]:
-    """The number at ``position`` and the position after it.
+    """Return the LEB128 number at ``position`` and the position after it.
 
     Raises:
         BitstreamError: the data ends inside it, or it takes more than five bytes.

@@ -1,9 +1,9 @@
-"""Binary decisions through CompressAI's rANS coder (``compressai.ans``).
+"""Entropy coding of binary decisions with CompressAI's rANS coder (``compressai.ans``).
 
-Every decision has one of 512 fixed probabilities, so only lists of table indices and bits reach the coder. What the
-coder leaves open is closed here: it crashes on fewer than two symbols, reads past the end of a truncated stream without
-a word, and after its escape symbol reads as far as the data says, up to 15 times its length past the end. The escape,
-the last entry of a table, is therefore of width zero: no data can select it.
+Every decision has one of 512 fixed probabilities, so only lists of table indices and bits reach the coder. Three of its
+weaknesses are guarded against: it crashes on fewer than two symbols; it silently reads past the end of a truncated
+stream; and after its escape symbol it reads as far as the data says, up to 15 times its length past the end. The
+escape, the last entry of a table, therefore has width zero: no data can select it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PADDING_DECISIONS = 2
 
 @cache
 def _tables() -> tuple[list[list[int]], list[int], list[int]]:
-    """CDFs, their sizes and offsets as the coder wants them; symbol 0 is the bit 1, symbol 1 the bit 0, the last its
+    """Return the CDFs, their sizes and offsets for the coder; symbol 0 is the bit 1, symbol 1 the bit 0, the last the
     escape.
     """
     one = 1 << PROBABILITY_BITS
@@ -38,7 +38,7 @@ def _tables() -> tuple[list[list[int]], list[int], list[int]]:
 
 @cache
 def _costs() -> np.ndarray:
-    """Bits of a decision: [table, bit]."""
+    """Return the cost of a decision in bits: [table, bit]."""
     one = 1 << PROBABILITY_BITS
     p = decision_probabilities().numpy()
     return -np.log2(np.stack([one - p, p], axis=1) / one)
@@ -53,16 +53,16 @@ def encode_decisions(bits: np.ndarray, tables: np.ndarray) -> bytes:
 
 
 def decision_bits(bits: np.ndarray, tables: np.ndarray) -> float:
-    """What the decisions cost, in bits, with an ideal coder."""
+    """Return the cost of the decisions in bits, with an ideal coder."""
     return float(_costs()[tables, bits.astype(np.int64)].sum())
 
 
 class DecisionDecoder:
-    """Reads back what :func:`encode_decisions` wrote, any number of decisions at a time.
+    """Decoder of :func:`encode_decisions`, any number of decisions at a time.
 
     Args:
-        data: what the encoder wrote.
-        least: decisions that it must hold at the least, so that a few bytes that claim to be a huge image are refused
+        data: the encoder's bytes.
+        least: decisions that they must hold at least, so that a few bytes that claim to be a huge image are refused
             before anything is computed for them.
 
     Raises:
@@ -78,7 +78,7 @@ class DecisionDecoder:
         self._decoder.set_stream(data + _OVERREAD)
 
     def read(self, tables: np.ndarray) -> np.ndarray:
-        """The next ``len(tables)`` bits, uint8.
+        """Decode the next ``len(tables)`` bits, uint8.
 
         Raises:
             BitstreamError: the data ends before them, or is not what the encoder writes.
@@ -97,7 +97,7 @@ class DecisionDecoder:
         return bits.astype(np.uint8)
 
     def finish(self) -> None:
-        """Check that nothing is left over.
+        """Check that the data ends here.
 
         Raises:
             BitstreamError: the data goes on, or its closing decisions are wrong.

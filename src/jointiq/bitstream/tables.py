@@ -39,7 +39,7 @@ LOGIT_REACH = math.log(32767)
 
 @cache
 def normal_cdf() -> Tensor:
-    """Phi in 30 bits at steps of 1/1024 from -8 to 8: int64 (16385,)."""
+    """Return Phi in 30 bits at steps of 1/1024 from -8 to 8: int64 (16385,)."""
     steps = range(-CDF_CENTRE, CDF_CENTRE + 1)
     scale = 1 << CDF_BITS
     return torch.tensor([round(scale * 0.5 * math.erfc(-i / (1 << CDF_STEP_BITS) / math.sqrt(2))) for i in steps])
@@ -47,20 +47,20 @@ def normal_cdf() -> Tensor:
 
 @cache
 def exp_table() -> Tensor:
-    """exp(-i / 256) in 20 bits: int64 (4096,)."""
+    """Return exp(-i / 256) in 20 bits: int64 (4096,)."""
     return torch.tensor([round((1 << EXP_BITS) * math.exp(-i / (1 << EXP_STEP_BITS))) for i in range(EXP_ENTRIES)])
 
 
 @cache
 def inverse_sigma() -> Tensor:
-    """1 / sigma of each level in 24 fractional bits: int64 (630,)."""
+    """Return 1 / sigma of each level in 24 fractional bits: int64 (630,)."""
     scale = (1 << INVERSE_SIGMA_BITS) * 1_000_000 / SIGMA_MIN_MICRO
     return torch.tensor([round(scale * math.exp(-i / (1 << SIGMA_STEP_BITS))) for i in range(SIGMA_LEVELS)])
 
 
 @cache
 def decision_probabilities() -> Tensor:
-    """Probability of a 1, in 1/65536, of each of the 512 decision tables: int64 (512,), rising, 1 .. 65534."""
+    """Return the probability of a 1, in 1/65536, of each decision table: int64 (512,), rising, 1 .. 65534."""
     levels = [LOGIT_REACH * ((2 * i + 1) / PROBABILITY_LEVELS - 1) for i in range(PROBABILITY_LEVELS)]
     one = 1 << PROBABILITY_BITS
     return torch.tensor([min(max(round(one / (1 + math.exp(-logit))), 1), one - 2) for logit in levels])
@@ -68,7 +68,7 @@ def decision_probabilities() -> Tensor:
 
 @cache
 def probability_to_level() -> Tensor:
-    """The decision table for each probability q / 65536 of a 1: int64 (65536,).
+    """Return the decision table for each probability q / 65536 of a 1: int64 (65536,).
 
     A table is used from the probability halfway, in the logit domain, to the table below it.
     """

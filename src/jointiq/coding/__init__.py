@@ -1,6 +1,6 @@
-"""Images to ``.jiq`` files and back: models from files, the models that come with the project, the codec's commands."""
+"""Images to ``.jiq`` files and back; models from files, and those that come with the project."""
 
-#: How the names of coded and of decoded images end.
+#: Suffixes of coded and of decoded images.
 CODED, PICTURE = ".jiq", ".png"
-#: Of models: those that ``src.export`` writes, and those in the layout of CompressAI's checkpoints.
+#: Suffixes of models: exports, and state dicts as CompressAI has them.
 EXPORT, PTH_TAR = ".safetensors", ".pth.tar"

@@ -30,22 +30,22 @@ def load(model: str | Path, device: torch.device | str = "cpu") -> LearnedCodec:
             training checkpoint, an export, or a ``.pth.tar`` of CompressAI's image models.
 
     Raises:
-        jointiq.errors.UserError: there is no such model, or its file cannot be used. Nothing in a file is executed.
+        jointiq.errors.UserError: no such model, or a file that cannot be used. Nothing in a file is executed.
     """
     named = next((one for one in shipped.shipped_models() if one.name == model), None)
     return load_model(model, device) if named is None else shipped.load_shipped(named, device)
 
 
 def encode(model: LearnedCodec, image: Image.Image | NDArray[np.uint8]) -> bytes:
-    """Return the ``.jiq`` file that ``image`` makes, whole: ``8 * len(data) / (H * W)`` is its bits per pixel.
+    """Encode an image and return the bytes of its ``.jiq`` file; ``8 * len(data) / (H * W)`` is the bits per pixel.
 
     Args:
         model: of :func:`load`.
-        image: a PIL image, which is treated as one from a file (grey and palette become RGB, a colour profile becomes
-            sRGB, the orientation of a camera is applied), or an RGB array (H, W, 3) of uint8.
+        image: an RGB array (H, W, 3) of uint8, or a PIL image, which is treated as one from a file: grey and palette
+            become RGB, the colours become sRGB, the orientation of a camera is applied.
 
     Raises:
-        jointiq.errors.DataError: transparent, more than 8 bits a sample, too large, or no image at all.
+        jointiq.errors.DataError: transparent, more than 8 bits a sample, too large, or not an image.
     """
     if isinstance(image, Image.Image):
         return encode_image(model, to_array(image), estimate=False).data
@@ -57,11 +57,11 @@ def encode(model: LearnedCodec, image: Image.Image | NDArray[np.uint8]) -> bytes
 
 
 def decode(data: bytes, model: LearnedCodec | None = None) -> Image.Image:
-    """Return the picture in a whole ``.jiq`` file as a PIL image; ``numpy.asarray(picture)`` is (H, W, 3) uint8.
+    """Decode the bytes of a ``.jiq`` file to a PIL image; ``numpy.asarray(picture)`` is (H, W, 3) uint8.
 
     Args:
-        model: what the file was encoded with; None: one that comes with the package, found by the fingerprint in the
-            file, on the CPU, and kept for the next file.
+        model: the model that encoded it; None: the one that comes with the package and has the fingerprint in the
+            file. It is loaded on the CPU and kept for the next file.
 
     Raises:
         jointiq.errors.BitstreamError: the file is damaged, or was written by another model.

@@ -1,8 +1,8 @@
 """One self-contained file for a trained model: safetensors, no pickle (``python -m src.export``).
 
 It holds the float weights of the transforms and of the enhancer, the integers of the entropy model, the fixed tables of
-the format, and as metadata the configuration. The entropy model is stored once, as integers; its float twin, which only
-estimates rates, is read back from them.
+the format, and as metadata the configuration. The entropy model is stored once, as integers; its float weights, which
+only estimate rates, are derived from them when the file is read.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from jointiq.models.base import LearnedCodec
 
 FORMAT = "jiq-model"
 VERSION = 1
-_EXACT = "exact."
+_INTEGERS = "exact."
 _TABLES = "tables."
 
 
@@ -47,7 +47,7 @@ def write_export(model: LearnedCodec, path: str | Path, half: bool = False, **no
     floats = {name: value for name, value in model.weights().items() if model.is_float(name)}
     stored = {name: _stored(value, half) for name, value in floats.items()}
     tensors = {name: value.detach().cpu().contiguous() for name, value in stored.items()}
-    tensors |= {_EXACT + name: value.cpu().contiguous() for name, value in model.exact_tensors().items()}
+    tensors |= {_INTEGERS + name: value.cpu().contiguous() for name, value in model.integer_tensors().items()}
     tensors |= {_TABLES + name: table.clone() for name, table in _tables().items()}
     metadata = {"format": FORMAT, "version": str(VERSION), "config": json.dumps(model.config), **notes}
     metadata["checksum"] = _checksum(tensors)
@@ -56,9 +56,9 @@ def write_export(model: LearnedCodec, path: str | Path, half: bool = False, **no
 
 
 def _sorted(data: bytes) -> bytes:
-    """Give a file's metadata the order of their names: safetensors writes them in one that changes from call to call.
+    """Sort a file's metadata by name, so that the same model gives the same file, with the same SHA-256.
 
-    So the same model is the same file, with the same SHA-256.
+    safetensors writes them in an order that changes from call to call.
     """
     size = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + size])
@@ -68,7 +68,7 @@ def _sorted(data: bytes) -> bytes:
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
-    """What an export says of itself.
+    """Return the metadata of an export.
 
     Raises:
         UserError: not an export.
@@ -86,10 +86,10 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 
 
 def read_export(path: Path, checked: bool = False) -> LearnedCodec:
-    """The model in an export.
+    """Return the model in an export.
 
     Args:
-        checked: the file is known to be whole, so that its weights need not be held against their checksum.
+        checked: the file is known to be whole, so that its checksum need not be verified.
 
     Raises:
         UserError: not an export, damaged, or made with other format tables.
@@ -104,26 +104,28 @@ def read_export(path: Path, checked: bool = False) -> LearnedCodec:
         for name, table in _tables().items():
             if not torch.equal(tensors[_TABLES + name], table):
                 raise UserError(f"{path}: its table {name} is not that of the format")
-        exact = {name.removeprefix(_EXACT): value for name, value in tensors.items() if name.startswith(_EXACT)}
+        integers = {
+            name.removeprefix(_INTEGERS): value for name, value in tensors.items() if name.startswith(_INTEGERS)
+        }
         state = model.weights()
-        for name, value in exact.items():
-            if not _is_allowed(name, value, exact, model):
+        for name, value in integers.items():
+            if not _is_allowed(name, value, integers, model):
                 raise UserError(f"{path}: its integers {name} are outside of the format's types and ranges")
         floats = {name: tensors[name] for name in state if model.is_float(name)}
         state |= {name: value.float() if value.is_floating_point() else value for name, value in floats.items()}
         model.load_state_dict(state)
-        if exact:
-            model.restore_exact(exact)
+        if integers:
+            model.restore_integers(integers)
     except (KeyError, ValueError, RuntimeError, TypeError, ConfigError) as error:
         raise UserError(f"{path}: the model in it is damaged or incomplete ({error})") from error
     return model
 
 
-def _is_allowed(name: str, value: Tensor, exact: Mapping[str, Tensor], model: LearnedCodec) -> bool:
+def _is_allowed(name: str, value: Tensor, integers: Mapping[str, Tensor], model: LearnedCodec) -> bool:
     """Tell whether integers of the entropy model have the types, shapes and ranges of docs/format.md.
 
-    That sums stay exact is checked where a layer is made of them, that a layer fits the networks around it where its
-    float twin is set.
+    That sums stay exact is checked when a layer is made of them; that a layer fits the networks around it, when the
+    float weights are set.
     """
     stem, _, part = name.rpartition(".")
     if part == "log_sigma":
@@ -142,7 +144,7 @@ def _is_allowed(name: str, value: Tensor, exact: Mapping[str, Tensor], model: Le
         )
     if part == "weight":
         return value.dtype == torch.int16 and value.dim() == 2 and _within(value, -(1 << WEIGHT_BITS), 1 << WEIGHT_BITS)
-    outputs = exact[f"{stem}.weight"].shape[:1]
+    outputs = integers[f"{stem}.weight"].shape[:1]
     if part == "bias":
         return value.dtype == torch.int64 and value.shape == outputs
     if part == "shift":
@@ -156,14 +158,14 @@ def _within(value: Tensor, smallest: int, largest: int) -> bool:
 
 
 def _stored(value: Tensor, half: bool) -> Tensor:
-    """Floats in 16 or 32 bits; integers, such as the tables of CompressAI's coder, as they are."""
+    """Return floats in 16 or 32 bits, and integers (the tables of CompressAI's coder) as they are."""
     if not value.is_floating_point():
         return value
     return value.half() if half else value.float()
 
 
 def _checksum(tensors: dict[str, Tensor]) -> str:
-    """SHA-256 over names and bytes of all tensors, in the order of their names."""
+    """Return the SHA-256 over names and bytes of all tensors, in the order of their names."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(name.encode() + tensor.numpy().tobytes())

@@ -9,8 +9,8 @@ from jointiq.models.base import LearnedCodec
 
 
 def fingerprint(model: LearnedCodec) -> bytes:
-    """SHA-256 over everything a decoder uses: config, integer entropy model, weights of g_s and of the enhancer
-    (float32); for models that are not coded on integers, all weights.
+    """Return the SHA-256 over all that a decoder uses: config, integers of the entropy model, and weights (float32) of
+    g_s and the enhancer; for models that code on floats, all weights.
 
     Cached in the model until its weights change.
     """
@@ -18,7 +18,7 @@ def fingerprint(model: LearnedCodec) -> bytes:
     if identity is None:
         model.update()
         digest = hashlib.sha256(json.dumps(model.config, sort_keys=True).encode())
-        for name, tensor in sorted(model.exact_tensors().items()):
+        for name, tensor in sorted(model.integer_tensors().items()):
             digest.update(name.encode() + tensor.cpu().numpy().tobytes())
         for name, tensor in sorted(model.weights().items()):
             if model.is_decoder(name):

@@ -28,8 +28,9 @@ class Encoded:
     Attributes:
         data: the whole file.
         header_bytes, payload_bytes: its two parts; the checksum counts as header.
-        estimated_bits: what the float likelihoods of the training say of each latent; None if not asked for.
-        exact_bits: what their integer twins say, with an ideal coder; None if not asked for, or if there are none.
+        estimated_bits: cost of each latent by the float likelihoods; None if not asked for.
+        integer_bits: cost of each latent by the integer probabilities, with an ideal coder; None if not asked for, and
+            for models that code on floats.
         latents: the coded latents by name, int64 (C, h, w).
         seconds: wall-clock time of the coding, without the estimate.
     """
@@ -38,7 +39,7 @@ class Encoded:
     header_bytes: int
     payload_bytes: int
     estimated_bits: dict[str, float] | None
-    exact_bits: dict[str, float] | None
+    integer_bits: dict[str, float] | None
     latents: Latents
     seconds: float
 
@@ -61,14 +62,14 @@ class Decoded:
 
 @torch.inference_mode()
 def encode_image(model: LearnedCodec, image: Image, estimate: bool = True) -> Encoded:
-    """Code an 8-bit RGB image (H, W, 3).
+    """Encode an 8-bit RGB image (H, W, 3).
 
     Raises:
         DataError: the image is too large, or the model gives no finite latents for it.
     """
     height, width, _ = image.shape
     require_size(height, width)
-    # Derived from the weights once a model, not once an image, and so are the integers.
+    # Once a model: fingerprint and integers are not part of an image's time.
     identity = fingerprint(model)
     began = time.perf_counter()
     coded = model.encode(to_tensor(image, model.device))
@@ -76,20 +77,20 @@ def encode_image(model: LearnedCodec, image: Image, estimate: bool = True) -> En
     container = Container(identity[:FINGERPRINT_BYTES], model.scan_code, height, width, crc, coded.side, coded.y)
     data = container.pack()
     seconds = time.perf_counter() - began
-    estimated = exact_bits = None
+    estimated = integer_bits = None
     if estimate:
-        exact_bits = coded.bits() or None
+        integer_bits = coded.bits() or None
         estimated = coded.estimate()
     payload = container.payload_bytes
-    return Encoded(data, len(data) - payload, payload, estimated, exact_bits, coded.symbols, seconds)
+    return Encoded(data, len(data) - payload, payload, estimated, integer_bits, coded.symbols, seconds)
 
 
 @torch.inference_mode()
 def decode_image(model: LearnedCodec, data: bytes) -> Decoded:
-    """Decode a whole ``.jiq`` file.
+    """Decode the bytes of a ``.jiq`` file.
 
     Raises:
-        BitstreamError: the file is damaged, or was written by another model; never a wrong picture.
+        BitstreamError: the file is damaged, or was written by another model; a wrong picture is never returned.
         ModelError: the networks give no finite picture.
     """
     identity = fingerprint(model)
@@ -106,7 +107,7 @@ def decode_image(model: LearnedCodec, data: bytes) -> Decoded:
 
 @torch.inference_mode()
 def decode_latents(model: LearnedCodec, data: bytes) -> tuple[Latents, tuple[int, int]]:
-    """Latents (int64) and the image size (height, width) of a ``.jiq`` file: the part that is exact everywhere.
+    """Decode the latents (int64) and the image size (height, width) of a ``.jiq`` file, without the float networks.
 
     Raises:
         BitstreamError: as :func:`decode_image`.
@@ -128,8 +129,8 @@ def _decode(model: LearnedCodec, data: bytes, identity: bytes) -> tuple[DecodedL
     size = (container.height, container.width)
     decoded = model.decode(container.z, container.y, size)
     if latents_crc(decoded.symbols) != container.latents_crc:
-        # Models that are coded on floats decode only where those come out the same.
-        elsewhere = "" if model.exact_tensors() else ", or was written with another device, threads or versions"
+        # Models that code on floats decode only where the same arithmetic gives the same floats.
+        elsewhere = "" if model.integer_tensors() else ", or was written with another device, threads or versions"
         raise BitstreamError(f"the decoded latents do not match their checksum; the file is damaged{elsewhere}")
     return decoded, size
 
@@ -145,14 +146,14 @@ def require_size(height: int, width: int) -> None:
 
 
 def same_latents(encoded: Encoded, decoded: Decoded) -> bool:
-    """Tell whether the decoder arrived at exactly the encoder's integer latents."""
+    """Tell whether the decoded latents equal the encoded ones."""
     return encoded.latents.keys() == decoded.latents.keys() and all(
         torch.equal(latent, decoded.latents[name]) for name, latent in encoded.latents.items()
     )
 
 
 def latents_crc(latents: Latents) -> int:
-    """CRC-32 over the latents, ``y`` last, as little-endian int32 in (channel, row, column) order."""
+    """Return the CRC-32 over the latents, ``y`` last, as little-endian int32 in (channel, row, column) order."""
     crc = 0
     for latent in latents.values():
         crc = zlib.crc32(latent.cpu().numpy().astype("<i4").tobytes(), crc)
@@ -160,11 +161,11 @@ def latents_crc(latents: Latents) -> int:
 
 
 def to_tensor(image: Image, device: torch.device | str = "cpu") -> Tensor:
-    """8-bit (H, W, 3) -> (1, 3, H, W) in [0, 1]."""
+    """Convert an 8-bit image (H, W, 3) to (1, 3, H, W) in [0, 1]."""
     return torch.from_numpy(np.array(image)).to(device).permute(2, 0, 1)[None].float() / 255
 
 
 def to_image(x: Tensor) -> Image:
-    """(1, 3, H, W) in [0, 1], clamped and rounded to 8 bits -> (H, W, 3)."""
+    """Convert (1, 3, H, W) in [0, 1] to an image (H, W, 3), clamped and rounded to 8 bits."""
     rounded: Image = x[0].clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu().numpy()
     return rounded

@@ -1,7 +1,7 @@
 """Trained models from files: a training checkpoint of ``src.train``, or an export of ``src.export``.
 
-Also read are state dicts in CompressAI's layouts (``.pth.tar``): bare, or under the key ``state_dict``. They may be of
-our models, or of CompressAI's own (:mod:`jointiq.models.compressai_codec`), whatever trained those.
+State dicts in CompressAI's layouts (``.pth.tar``: bare, or under the key ``state_dict``) are read too, of our models
+and of CompressAI's own (:mod:`jointiq.models.compressai_codec`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from jointiq.models.compressai_codec import CompressAICodec
 _NET = "net."
 # Where CompressAI's tools look for a state dict in a checkpoint.
 _STATES = ("network", "state_dict", "model_state_dict")
-# What torch.load raises depends on the bytes it stumbles over; these were seen with random and damaged files.
+# What torch.load raises depends on the bytes; these were seen with random and damaged files.
 _UNREADABLE = (
     pickle.UnpicklingError, struct.error, RuntimeError, EOFError, LookupError, TypeError, AttributeError, ValueError,
     AssertionError,
@@ -32,7 +32,7 @@ _UNREADABLE = (
 
 
 def load_model(path: str | Path, device: torch.device | str = "cpu") -> LearnedCodec:
-    """The model in ``path``, in evaluation mode on ``device``.
+    """Load the model in ``path``, in evaluation mode on ``device``.
 
     Raises:
         UserError: no such file, or not one of ours. Nothing in it is executed.
@@ -42,7 +42,7 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> LearnedC
     try:
         if not path.is_file():
             raise UserError(f"{path}: no such checkpoint")
-        # The library for exports calls every refusal of the system a missing file.
+        # safetensors calls every error of the system a missing file.
         path.open("rb").close()
         model = read_export(path) if path.suffix == EXPORT else read_training_checkpoint(path)
     except OSError as error:
@@ -54,7 +54,7 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> LearnedC
 
 
 def read_training_checkpoint(path: Path) -> LearnedCodec:
-    """The network inside a Lightning checkpoint of ``src.train``, or of a state dict of its own.
+    """Load the network of a Lightning checkpoint of ``src.train``, or of a bare state dict.
 
     Raises:
         UserError: not such a checkpoint.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 INDEX = "index.json"
 FORMAT = "jiq-models"
 VERSION = 1
-#: What ``src.codec`` uses where neither a model nor a quality is named.
+#: Quality of ``src.codec`` where neither a model nor a quality is named.
 DEFAULT_QUALITY = 3
 
 
@@ -51,7 +51,7 @@ class ShippedModel:
 
 
 def shipped_models() -> tuple[ShippedModel, ...]:
-    """The models of the index by rising quality; none where there is no index.
+    """Return the models of the index by rising quality; none where there is no index.
 
     Raises:
         ModelError: the index cannot be read.
@@ -70,7 +70,7 @@ def shipped_models() -> tuple[ShippedModel, ...]:
 
 
 def of_quality(quality: int | None = None) -> ShippedModel:
-    """The shipped model of a quality; None: of :data:`DEFAULT_QUALITY`.
+    """Return the shipped model of a quality; None: of :data:`DEFAULT_QUALITY`.
 
     Raises:
         ModelError: no models are shipped, or the index cannot be read.
@@ -87,7 +87,7 @@ def of_quality(quality: int | None = None) -> ShippedModel:
 
 
 def of_fingerprint(start: bytes) -> ShippedModel | None:
-    """The shipped model whose fingerprint starts with these bytes (a ``.jiq`` file holds four); None if none does.
+    """Return the shipped model whose fingerprint starts with these bytes (a ``.jiq`` file holds four), or None.
 
     Raises:
         ModelError: the index cannot be read.
@@ -96,10 +96,10 @@ def of_fingerprint(start: bytes) -> ShippedModel | None:
 
 
 def load_shipped(model: ShippedModel, device: torch.device | str = "cpu") -> LearnedCodec:
-    """The network of a shipped model, in evaluation mode on ``device``.
+    """Load a shipped model, in evaluation mode on ``device``.
 
-    The file is held against the index, byte for byte, and the network's identity as well: an index that names another
-    model would send files to the wrong decoder. The checksum inside the file says no more and is passed by.
+    Both the file's SHA-256 and the model's fingerprint are compared with the index: one that names another model would
+    send files to the wrong decoder. The checksum inside the file adds nothing and is skipped.
 
     Raises:
         ModelError: its file is missing, or is not the one of the index.
@@ -121,10 +121,7 @@ def load_shipped(model: ShippedModel, device: torch.device | str = "cpu") -> Lea
 
 
 class Decoders:
-    """The models that files are decoded with: the one given, or else the shipped one that each file names.
-
-    Every model is loaded once.
-    """
+    """The models that decode files: the given one, or else the shipped one that each file names, loaded once."""
 
     def __init__(self, given: LearnedCodec | None = None, device: torch.device | str = "cpu") -> None:
         self._given = given
@@ -132,7 +129,7 @@ class Decoders:
         self._loaded: dict[bytes, LearnedCodec] = {}
 
     def of(self, data: bytes) -> LearnedCodec:
-        """The model for a whole ``.jiq`` file.
+        """Return the model for the bytes of a ``.jiq`` file.
 
         Raises:
             BitstreamError: the file is damaged, or was written by a model that is not shipped.
@@ -157,7 +154,7 @@ def _named(start: bytes) -> ShippedModel:
 
 
 def none_shipped() -> str:
-    """The message that this checkout has no trained models."""
+    """Return the message that this checkout has no trained models."""
     return f"no trained models are shipped in this checkout ({WEIGHTS / INDEX} is missing)"
 
 

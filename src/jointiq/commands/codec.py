@@ -1,4 +1,4 @@
-"""Images to compressed files and back.
+"""Code images to .jiq files and back.
 
 python -m src.codec encode IN OUT    IN.png -> OUT.jiq, or a folder of images -> a folder of files
 python -m src.codec decode IN OUT    IN.jiq -> OUT.png, or a folder -> a folder
@@ -11,18 +11,34 @@ With a trained model of the repository (``--quality``), or with another (``--che
 from __future__ import annotations
 
 import argparse
-from functools import partial
+import contextlib
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from jointiq.bitstream.container import VERSION, Container
+from jointiq.bitstream.scan import scan_name
+from jointiq.coding import CODED, PICTURE, shipped
 from jointiq.command_line import program
+from jointiq.commands.file_pairs import pair_files, run_pairs
 from jointiq.configs import INSTALLED
-from jointiq.errors import run_cli
-from jointiq.runtime import ended_by_signals
+from jointiq.data.images import image_size, is_ours, list_images, read_image, write_png
+from jointiq.errors import BitstreamError, DataError, ModelError, UserError, run_cli
+from jointiq.evaluation.metrics import psnr
+from jointiq.files import list_files, read_bytes, write_bytes
+from jointiq.runtime import ended_by_signals, pick_device, set_threads
+
+# The models are imported late: `info`, and mistakes that show before a model is needed, do not wait for PyTorch.
+if TYPE_CHECKING:
+    from jointiq.coding.image_codec import Encoded, Image
+    from jointiq.models.base import LearnedCodec
 
 _MODEL = "a .ckpt of src.train, or an export of src.export"
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
+def _parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     top = argparse.ArgumentParser(
         prog="jointiq" if INSTALLED else program("codec"),
         description="Compress images with a trained model into .jiq files, and back. A file decodes only with the "
@@ -61,17 +77,170 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def encode(arguments: Namespace) -> int:
+    """Code images to ``.jiq`` files."""
+    files = pair_files(arguments.input, arguments.output, CODED, _list_images)
+    model = _encoder(arguments)
+    from jointiq.coding.image_codec import encode_image
+
+    totals = {"bytes": 0, "pixels": 0}
+
+    def one(source: Path, target: Path) -> str:
+        image, colours = _read(source)
+        with _about(source):
+            encoded = encode_image(model, image, estimate=False)
+        write_bytes(target, encoded.data)
+        size, pixels = len(encoded.data), image.shape[0] * image.shape[1]
+        totals["bytes"] += size
+        totals["pixels"] += pixels
+        return f"{source} -> {target}: {size} bytes, {8 * size / pixels:.4f} bpp, {encoded.seconds:.2f} s{colours}"
+
+    code = run_pairs(files, one, "encoding")
+    if len(files.pairs) > 1 and totals["pixels"]:
+        rate = 8 * totals["bytes"] / totals["pixels"]
+        print(f"total: {totals['bytes']} bytes, {rate:.4f} bpp over {totals['pixels'] / 1e6:.2f} megapixels")
+    return code
+
+
+def decode(arguments: Namespace) -> int:
+    """Decode ``.jiq`` files to PNG."""
+    files = pair_files(arguments.input, arguments.output, PICTURE, _list_coded)
+    set_threads(arguments.threads)
+    device = pick_device(arguments.device)
+    given = None
+    if arguments.checkpoint is not None:
+        from jointiq.coding.load import load_model
+
+        given = load_model(arguments.checkpoint, device)
+    models = shipped.Decoders(given, device)
+    from jointiq.coding.image_codec import decode_image
+
+    def one(source: Path, target: Path) -> str:
+        if files.of_folder and not arguments.overwrite and target.exists() and not is_ours(target):
+            raise DataError(f"{target} is there already and was not decoded here; allowed: another folder, --overwrite")
+        with _about(source):
+            data = read_bytes(source)
+            decoded = decode_image(models.of(data), data)
+        write_png(target, decoded.image)
+        height, width, _ = decoded.image.shape
+        return f"{source} -> {target}: {width}x{height}, {decoded.seconds:.2f} s"
+
+    return run_pairs(files, one, "decoding")
+
+
+def verify(arguments: Namespace) -> int:
+    """Encode and decode in memory, and check that the decoder finds the encoder's latents."""
+    files = pair_files(arguments.input, None, "", _list_images)
+    model = _encoder(arguments)
+    from jointiq.coding.image_codec import decode_image, encode_image, same_latents
+
+    def one(source: Path, _target: Path) -> str:
+        image, colours = _read(source)
+        encoded = encode_image(model, image)
+        decoded = decode_image(model, encoded.data)
+        if not same_latents(encoded, decoded):
+            raise UserError(f"{source}: the decoded latents differ from the coded ones")
+        return (
+            f"{source}: latents exact; {len(encoded.data)} bytes, {8 * len(encoded.data) / (image.size / 3):.4f} bpp; "
+            f"{_ratios(encoded)}; PSNR {psnr(image, decoded.image):.2f} dB{colours}"
+        )
+
+    return run_pairs(files, one, "verifying")
+
+
+def _ratios(encoded: Encoded) -> str:
+    """Return the size of the file over its estimate; by way of the integer bits where the coder has them."""
+    assert encoded.estimated_bits is not None
+    payload, estimate = 8 * encoded.payload_bytes, max(sum(encoded.estimated_bits.values()), 1e-9)
+    if encoded.integer_bits is None:
+        return f"payload / float bits {payload / estimate:.5f}"
+    exact = max(sum(encoded.integer_bits.values()), 1e-9)
+    return f"integer / float bits {exact / estimate:.5f}; payload / integer bits {payload / exact:.5f}"
+
+
+def info(arguments: Namespace) -> int:
+    """Print what the header of a ``.jiq`` file says."""
+    data = read_bytes(arguments.input)
+    with _about(arguments.input):
+        container = Container.unpack(data)
+    pixels = container.height * container.width
+    rows = {
+        "file": f"{arguments.input}, {len(data)} bytes, {8 * len(data) / pixels:.4f} bpp, checksum correct",
+        "format version": VERSION,
+        "model fingerprint": container.fingerprint.hex(),
+        "shipped model": _shipped_name(container.fingerprint),
+        "image": f"{container.width}x{container.height} pixels",
+        "scan": scan_name(container.scan),
+        "segment z": f"{len(container.z)} bytes",
+        "segment y": f"{len(container.y)} bytes",
+        "header": f"{len(data) - container.payload_bytes} bytes, with the checksums",
+        "latents CRC-32": f"{container.latents_crc:08x}",
+    }
+    for key, value in rows.items():
+        print(f"{key:18} {value}")
+    return 0
+
+
+def _shipped_name(start: bytes) -> str:
+    """Return the name of the shipped model whose fingerprint begins so, or why there is none."""
+    try:
+        model = shipped.of_fingerprint(start)
+    except ModelError as error:
+        # The header is told even where the shipped models cannot be read.
+        return f"unknown ({error})"
+    return "none" if model is None else f"{model.name} (--quality {model.quality})"
+
+
+@contextlib.contextmanager
+def _about(source: str | Path) -> Iterator[None]:
+    """Put the file's path in front of errors about its contents."""
+    try:
+        yield
+    except (BitstreamError, DataError, ModelError) as error:
+        text = str(error)
+        raise type(error)(text if text.startswith(str(source)) else f"{source}: {text}") from error
+
+
+def _list_images(folder: Path, locked: Callable[[OSError], object]) -> list[Path]:
+    return list_images(folder, locked=locked)
+
+
+def _list_coded(folder: Path, locked: Callable[[OSError], object]) -> list[Path]:
+    files = [path for path in list_files(folder, locked=locked) if path.suffix.lower() == CODED]
+    if not files:
+        raise DataError(f"{folder}: 0 files match *{CODED}")
+    return files
+
+
+def _read(source: Path) -> tuple[Image, str]:
+    """Return an image, and what was done to its colours as the end of a line."""
+    from jointiq.coding.image_codec import require_size
+
+    with _about(source):
+        # First, because decoding an image that is far too large takes seconds.
+        require_size(*image_size(source))
+        notes: list[str] = []
+        return read_image(source, notes.append), "".join(f"; {note}" for note in notes)
+
+
+def _encoder(arguments: Namespace) -> LearnedCodec:
+    """Load the model to encode with: the checkpoint, or else the shipped model of the quality."""
+    set_threads(arguments.threads)
+    if arguments.checkpoint is None:
+        return shipped.load_shipped(shipped.of_quality(arguments.quality), pick_device(arguments.device))
+    from jointiq.coding.load import load_model
+
+    return load_model(arguments.checkpoint, pick_device(arguments.device))
+
+
+_COMMANDS = {"encode": encode, "decode": decode, "verify": verify, "info": info}
+
+
 def main() -> int:
     """Command line of ``python -m src.codec``; returns the exit code."""
-    arguments = parser().parse_args()
-    # Imported late, so that --help and a mistyped command do not wait for PyTorch.
-    from jointiq.coding import commands
-    from jointiq.evaluation.metrics import psnr
-
-    run = {"encode": commands.encode, "decode": commands.decode, "info": commands.info}
-    run["verify"] = partial(commands.verify, psnr=psnr)
+    arguments = _parser().parse_args()
     with ended_by_signals():
-        return run[arguments.command](arguments)
+        return _COMMANDS[arguments.command](arguments)
 
 
 if __name__ == "__main__":

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jointiq.command_line import program
-from jointiq.data.prepare.cutting import Settings
+from jointiq.data.prepare.patch_cutting import PatchSettings
 from jointiq.errors import run_cli
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and make the patches."""
-    default = Settings()
+    default = PatchSettings()
     parser = argparse.ArgumentParser(
         prog=program("prepare"), description="Cut training patches out of folders of images."
     )
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     given = vars(parser.parse_args(arguments))
     folders, output = given.pop("folders"), given.pop("output")
-    settings = Settings(**given)
+    settings = PatchSettings(**given)
     settings.check()
     # Imported late, so that --help and a mistyped command do not wait for PyTorch.
     from jointiq.data.prepare.patch_set import prepare

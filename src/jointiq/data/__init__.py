@@ -1,8 +1,8 @@
-"""Images: files, the embedded sample, folders, and the data module that trains on them.
+"""Images: files, data sets (sample, folders, prepared patches), and the data module that trains on them.
 
 To add a data set: put a file NAME.py into this folder with a function ``images(data, split)``, its image files of a
-split, and a YAML file with ``name: NAME`` and whatever it reads into ``conf/data``. Training images that are no files
-take a function ``build(data, seed, **settings)`` besides, which returns the data module.
+split, and a YAML file with ``name: NAME`` and the settings that it reads into ``conf/data``. A data set whose training
+images are not files also has a function ``build(data, seed, **settings)``, which returns the data module.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["LATENT", "build_data", "data_set_names", "split_images", "test_image
 #: Settings that all data sets share (``conf/data/_patches.yaml``).
 _SHARED = ("batch_size", "crop", "min_zoom", "flips", "num_workers", "preload_mb")
 
-#: Pixels that one position of y covers, a side.
+#: Pixels of a side that one position of y covers.
 LATENT = 16
 
 
@@ -43,7 +43,7 @@ def split_images(data: Mapping[str, Any], split: str) -> list[Path]:
 
     Raises:
         ConfigError: unknown data set, or a value that it refuses.
-        DataError: a missing or empty folder; of several, the first that is.
+        DataError: a folder is missing or empty.
     """
     images: list[Path] = _data_set(data).images(data, split)
     return images

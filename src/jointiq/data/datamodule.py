@@ -24,13 +24,13 @@ _MAX_WORKERS = 8
 class ImageData(lightning.LightningDataModule):
     """Batches (B, 3, crop, crop) of training patches and (1, 3, H, W) of validation images, as uint8.
 
-    The training has one pass of ``trainer.max_steps`` batches; it takes up after ``trainer.global_step``. The batch is
-    split over the processes of a distributed run; each of them validates every image, so that means are exact.
+    An epoch has ``trainer.max_steps`` batches and continues after ``trainer.global_step``. A batch is split over the
+    processes of a distributed run; each of them validates every image, so that means are exact.
 
     Args:
         train, val: image files.
         batch_size: patches in a step over all processes.
-        num_workers: processes that prepare patches; None is 0 on a machine without a GPU, else up to 8.
+        num_workers: processes that prepare patches; None: up to 8 with a GPU, else 0.
         crop, min_zoom, flips, seed, preload_mb: see :class:`jointiq.data.patches.RandomPatches`.
     """
 
@@ -58,7 +58,7 @@ class ImageData(lightning.LightningDataModule):
         self._train: Patches | None = None
 
     def setup(self, stage: str) -> None:
-        """Look at every image's size (and read the images, where they fit into memory); done once.
+        """Check every image's size, and read the images where they fit into memory; done once.
 
         Raises:
             DataError: an image is too small or cannot be read.
@@ -69,44 +69,44 @@ class ImageData(lightning.LightningDataModule):
             self._train = self.open_patches()
 
     def open_patches(self) -> Patches:
-        """The data set of the training patches."""
+        """Open the data set of the training patches."""
         return RandomPatches(self.train_paths, **self.patches)
 
     def train_dataloader(self) -> DataLoader[Tensor]:
-        """The batches that are still to be trained."""
+        """Return the batches that are still to be trained."""
         trainer = self.trainer
         assert trainer is not None
         return self.train_batches(trainer.max_steps, trainer.global_step, trainer.global_rank, trainer.world_size)
 
     def train_batches(self, steps: int, first_step: int = 0, rank: int = 0, world_size: int = 1) -> DataLoader[Tensor]:
-        """The batches of steps ``first_step`` to ``steps`` - 1, as the share of process ``rank`` of ``world_size``."""
+        """Return the share of process ``rank`` of the batches of steps ``first_step`` to ``steps`` - 1."""
         assert self._train is not None
         sampler = StepSampler(self.batch_size, steps, first_step, rank, world_size)
         return DataLoader(self._train, batch_sampler=sampler, **self._loading())
 
     def val_dataloader(self) -> DataLoader[Tensor]:
-        """Every validation image, one a batch."""
+        """Return every validation image, one a batch."""
         return DataLoader(WholeImages(self.val_paths), batch_size=1, **self._loading())
 
     @property
     def train_count(self) -> int:
-        """Training images."""
+        """Number of training images."""
         assert self._train is not None
         return self._train.count
 
     def first_patches(self, pixels: int) -> Tensor:
-        """The first patches that will be trained on, of ``pixels`` together, 8 at least; (B, 3, crop, crop) uint8."""
+        """Return the first training patches, 8 or more, of ``pixels`` in all: (B, 3, crop, crop) uint8."""
         assert self._train is not None
         count = max(8, pixels // self._train.crop**2)
         return torch.stack([self._train[number] for number in range(count)])
 
     def train_image(self, index: int) -> NDArray[np.uint8]:
-        """Training image number ``index``, whole, (height, width, 3)."""
+        """Return training image ``index``, whole, (height, width, 3)."""
         assert self._train is not None
         return self._train.image(index)
 
     def train_identity(self) -> bytes:
-        """Stands for the training images, in their order: the SHA-256 of each file, one after the other."""
+        """Return what identifies the training images, in their order: the SHA-256 of each file, joined."""
         return b"".join(hashlib.sha256(Path(path).read_bytes()).digest() for path in self.train_paths)
 
     def _loading(self) -> dict[str, Any]:

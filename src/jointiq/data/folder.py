@@ -1,4 +1,4 @@
-"""The data set ``folder``: the user's own images, a folder or several for each split."""
+"""The data set ``folder``: your own images, one or more folders for each split."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def images(data: Mapping[str, Any], split: str) -> list[Path]:
     """Return the images of ``data.<split>_dir`` that match ``data.pattern``, folder after folder, no file twice.
 
     Raises:
-        ConfigError: a folder that is not given.
-        DataError: a missing or empty folder; of several, the first that is.
+        ConfigError: no folder is named.
+        DataError: a folder is missing or empty.
     """
     key = f"{split}_dir"
     folders = data[key] if is_list(data[key]) else [data[key]]
@@ -27,5 +27,5 @@ def images(data: Mapping[str, Any], split: str) -> list[Path]:
 
 
 def is_list(value: Any) -> bool:
-    """Whether a setting names several folders."""
+    """Tell whether a setting names several folders."""
     return isinstance(value, Sequence) and not isinstance(value, str)

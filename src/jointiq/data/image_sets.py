@@ -1,4 +1,4 @@
-"""The images a study trains and measures on: what identifies them, and that no test image was trained on."""
+"""Sets of images by the hashes of their pixels: to name them in tables, and to keep test images out of training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jointiq.data.sample import sample_images
 from jointiq.errors import ConfigError, DataError
 from jointiq.files import FileFacts, write_text
 
-#: Names of folders that say nothing by themselves.
+#: Folder names that say nothing without that of the parent.
 _GENERIC = {"train", "val", "valid", "validation", "test", "images", "png", "data"}
 
 _SHA256 = re.compile("[0-9a-f]{64}")
@@ -37,21 +37,21 @@ class ImageSet:
 
     @property
     def digest(self) -> str:
-        """Eight digits that stand for the contents, whatever the files are called and wherever they are."""
+        """Eight hexadecimal digits that identify the contents, whatever the names and places of the files."""
         return hashlib.sha256("\n".join(sorted(self.hashes)).encode()).hexdigest()[:8]
 
     @property
     def slug(self) -> str:
-        """The name as a part of a file's name."""
+        """The name in the letters of a file name."""
         return re.sub(r"[^A-Za-z0-9]+", "_", self.name).strip("_")
 
     def __str__(self) -> str:
-        """What tables say of the set."""
+        """Return the text for tables."""
         return f"{self.name} ({len(self.paths)} images, {self.digest})"
 
 
 def read_set(given: Sequence[str], cache: Path) -> ImageSet:
-    """The images of folders, given as ``DIR`` or ``NAME=DIR`` (``sample:train`` and so on: the embedded photographs).
+    """Read the images of folders, ``DIR`` or ``NAME=DIR``; ``sample:train`` and so on are the sample photographs.
 
     Args:
         given: the folders; their names are joined by "+".
@@ -73,7 +73,7 @@ def read_set(given: Sequence[str], cache: Path) -> ImageSet:
 
 
 def folder_name(folder: Path) -> str:
-    """The folder's name; with its parent's where it says nothing by itself, such as ``train``."""
+    """Return the folder's name, with its parent's where it is a generic one such as ``train``."""
     folder = folder.resolve()
     return f"{folder.parent.name}/{folder.name}" if folder.name.lower() in _GENERIC else folder.name
 
@@ -122,11 +122,11 @@ def check_disjoint(measured: Sequence[ImageSet], train: ImageSet | None, manifes
 
 
 def link_folder(images: ImageSet, folder: Path) -> Path:
-    """A folder of links to the images, named by their contents, with a manifest (file name -> hash) beside it.
+    """Make a folder of links to the images, named by their contents, with a manifest (file name -> hash) beside it.
 
-    So a training on several folders has one folder of images, and the name of a run that trains on it does not depend
-    on where the images are, nor what it trains on upon the order in which they were given: the names of the links, and
-    so the order of the images, are those of the first time.
+    A training on several folders then has one folder of images. Its run's name does not depend on where the images are,
+    nor does their order depend on that of the folders: the names of the links, which decide the order, are kept from
+    the first time.
     """
     target, manifest = folder / images.digest, folder / f"{images.digest}.json"
     names = _kept_names(images, manifest) or _numbered(images)
@@ -146,12 +146,12 @@ def link_folder(images: ImageSet, folder: Path) -> Path:
 
 
 def write_manifest(images: ImageSet, path: Path) -> Path:
-    """Write the names and hashes of the images: ``{"name", "digest", "images": {file name: hash}}``."""
+    """Write a manifest of the images: ``{"name", "digest", "images": {file name: hash}}``."""
     return _write_manifest(images, _numbered(images), path)
 
 
 def read_listed(path: Path) -> ImageSet | None:
-    """The images that a manifest lists (:func:`write_manifest`, ``src.prepare``); None if the file is none."""
+    """Read the images of a manifest (:func:`write_manifest`, ``src.prepare``); None where the file is none."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         name, listed = document["name"], document["images"]
@@ -164,12 +164,12 @@ def read_listed(path: Path) -> ImageSet | None:
 
 
 def _numbered(images: ImageSet) -> list[str]:
-    """A file name for each image: its own, behind a number that makes it the only one."""
+    """Return a unique file name for each image: a number and its own name."""
     return [f"{number:05d}_{path.name}" for number, path in enumerate(images.paths)]
 
 
 def _kept_names(images: ImageSet, manifest: Path) -> list[str] | None:
-    """The names by which a manifest lists these images; None where it lists others, or there is none."""
+    """Return the names of these images in a manifest; None where it lists others, or there is none."""
     listed = read_listed(manifest)
     if listed is None or sorted(listed.hashes) != sorted(images.hashes):
         return None
@@ -187,7 +187,7 @@ def _write_manifest(images: ImageSet, names: Sequence[str], path: Path) -> Path:
 
 
 def hashes(paths: Sequence[Path], known: FileFacts, note: str = "look at images") -> list[str]:
-    """Return the SHA-256 of the pixels of each image, reading those that are not ``known``, which is saved.
+    """Return the SHA-256 of the pixels of each image; reads those that are not in ``known``, and saves it.
 
     Raises:
         DataError: an image that cannot be read.

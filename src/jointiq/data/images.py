@@ -1,4 +1,4 @@
-"""Image files in and out: 8-bit sRGB arrays, clear errors for everything else."""
+"""Image files: read as 8-bit sRGB arrays, written as PNG, listed in folders; one-line errors for all else."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from jointiq.data.samples import is_deep, to_srgb
 from jointiq.errors import DataError
 from jointiq.files import atomic_path, list_files
 
-#: Files that a folder of images is taken to hold.
+#: Suffixes of the image files in a folder.
 SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".jp2", ".j2k", ".avif", ".heic",
     ".heif",
 )  # fmt: skip
 
 _ALLOWED = "allowed: 8-bit RGB or grey, without transparency"
-#: Where a file says how many bits its samples have.
+#: Bytes at the start of a file in which the number of bits of its samples stands.
 _HEAD = 1 << 16
-#: What a camera's orientation asks for (EXIF 2.3, tag 0x0112).
+#: The tag of a camera's orientation (EXIF 2.3), and how to turn the image upright.
 _ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -38,7 +38,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-#: What every picture of :func:`write_png` says of itself.
+#: Text of the field Software in every picture of :func:`write_png`.
 _SOFTWARE = "JointIQ-Net"
 
 
@@ -47,13 +47,13 @@ def _ignore(_note: str) -> None:
 
 
 def read_image(path: str | Path, note: Callable[[str], object] = _ignore) -> NDArray[np.uint8]:
-    """The image in ``path`` as (height, width, 3) sRGB.
+    """Read the image in ``path`` as (height, width, 3) uint8, sRGB.
 
     Grey, two-level and palette images are converted; so are images with an alpha channel that is opaque everywhere. The
-    orientation a camera has noted is applied. Colours of another profile become those of sRGB.
+    orientation in the file is applied. Colours of another profile are converted to sRGB.
 
     Args:
-        note: called with what has been done to the colours, if anything has, such as "Display P3 to sRGB".
+        note: called with what was done to the colours, if anything, such as "Display P3 to sRGB".
 
     Raises:
         DataError: no such file, not an image, damaged, more than 8 bits a sample, transparent, animated, or in another
@@ -71,10 +71,10 @@ def read_image(path: str | Path, note: Callable[[str], object] = _ignore) -> NDA
 
 
 def to_array(image: Image.Image) -> NDArray[np.uint8]:
-    """An image in memory as :func:`read_image` gives it from a file.
+    """Convert an image in memory, as :func:`read_image` does one in a file.
 
     Raises:
-        DataError: as there.
+        DataError: as :func:`read_image`.
     """
     with _damaged("the image"):
         if is_deep(image, b""):
@@ -97,12 +97,12 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
     try:
         return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
     except Exception:
-        # A parser of a third party, on whatever a camera or an editor has left: then nothing says which way is up.
+        # Pillow on damaged tags: without them the image stays as it is.
         return None
 
 
 def _opaque(image: Image.Image, name: str) -> Image.Image:
-    """The image as RGB or L, if it is opaque."""
+    """Return the image as RGB or L, if it is opaque."""
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         alpha = np.asarray(image.convert("RGBA"))[..., 3]
         if alpha.min() < 255:
@@ -116,12 +116,12 @@ def _opaque(image: Image.Image, name: str) -> Image.Image:
 
 
 def pixel_hash(image: NDArray[np.uint8]) -> str:
-    """SHA-256 of the shape and the pixels of (height, width, 3): the same for copies in other lossless formats."""
+    """Return the SHA-256 of shape and pixels of (height, width, 3): copies in other lossless formats have the same."""
     return hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).hexdigest()
 
 
 def named_images(paths: Sequence[Path]) -> list[tuple[str, Path]]:
-    """Each image with a name of its own: the file's, or its path below the folder that all are in."""
+    """Return each image with a unique name: the file's, or its path below the folder that all are in."""
     if len({path.name for path in paths}) == len(paths):
         return [(path.name, path) for path in paths]
     root = os.path.commonpath([path.parent for path in paths])
@@ -129,7 +129,7 @@ def named_images(paths: Sequence[Path]) -> list[tuple[str, Path]]:
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """Height and width of the image in ``path`` as it is stored, from its header alone.
+    """Return height and width of the image in ``path`` as it is stored, from its header alone.
 
     Raises:
         DataError: no such file, or not an image.
@@ -162,13 +162,13 @@ def is_ours(path: str | Path) -> bool:
 def list_images(
     folder: str | Path, pattern: str = "**/*", locked: Callable[[OSError], object] | None = None
 ) -> list[Path]:
-    """Image files in ``folder`` that match the glob ``pattern``, sorted; hidden ones are left out.
+    """List the image files in ``folder`` that match the glob ``pattern``, sorted; hidden ones are left out.
 
     Args:
-        locked: called for each subfolder that cannot be looked into; without it, that is an error.
+        locked: called for each subfolder that cannot be read; None: that is an error.
 
     Raises:
-        DataError: no such folder, or no image in it; names folder, pattern and count.
+        DataError: no such folder, or no image in it.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -185,7 +185,7 @@ def list_images(
 
 @contextmanager
 def _open(path: str | Path) -> Iterator[Image.Image]:
-    """An opened image file, without Pillow's warnings."""
+    """Open an image file, without Pillow's warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with _identified(path) as image:
@@ -230,7 +230,7 @@ def _open_heif(path: str | Path) -> Image.Image:
 
 @contextmanager
 def _damaged(name: str | Path) -> Iterator[None]:
-    """Turn whatever a parser of a third party raises into one line."""
+    """Turn any error of Pillow and its plugins into one line."""
     try:
         yield
     except DataError:

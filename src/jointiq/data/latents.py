@@ -1,6 +1,6 @@
 """The data of ``stage=entropy``: latents y of the training images, computed once by the frozen g_a.
 
-No image is read after that, so that a step costs the entropy model alone; runs behind the same g_a share them.
+A step then costs the entropy model alone; runs with the same g_a share the latents.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from jointiq.models.base import LearnedCodec
 class LatentData(lightning.LightningDataModule):
     """Batches (B, M, crop / 16, crop / 16) of unrounded y to train on; the images themselves to validate on.
 
-    Every training image is analysed whole, in ``copies`` versions with a zoom and flips of their own, when the training
-    begins: the weights of g_a are then in place and on their device. All latents stay in memory, M / 64 bytes a pixel.
+    When the training begins, with the weights of g_a on their device, every training image is analysed whole, in
+    ``copies`` versions with random zoom and flips. All latents stay in memory, M / 64 bytes a pixel.
 
     Args:
         images: the images, and the settings ``crop`` (a multiple of 16), ``min_zoom``, ``flips`` and ``seed``.
         net: the model whose y is computed; its g_a must not change any more.
-        copies: versions of each image; they are the same for every seed.
-        cache: folder in which computed latents are kept for other runs behind the same g_a; None keeps nothing.
+        copies: versions of each image; they do not depend on the seed.
+        cache: folder that keeps latents for other runs with the same g_a; None keeps nothing.
     """
 
     def __init__(self, images: ImageData, net: LearnedCodec, copies: int, cache: str | Path | None = None) -> None:
@@ -48,7 +48,7 @@ class LatentData(lightning.LightningDataModule):
         self.cache = None if cache is None else Path(cache)
 
     def train_dataloader(self) -> DataLoader[Tensor]:
-        """The batches that are still to be trained; computes the latents."""
+        """Return the batches that are still to be trained; computes the latents."""
         assert self.trainer is not None
         trainer = self.trainer
         sampler = StepSampler(
@@ -58,11 +58,11 @@ class LatentData(lightning.LightningDataModule):
         return DataLoader(RandomCrops(self.latents(), side, seed), batch_sampler=sampler)
 
     def val_dataloader(self) -> DataLoader[Tensor]:
-        """Every validation image, one a batch, (1, 3, H, W) uint8."""
+        """Return every validation image, one a batch, (1, 3, H, W) uint8."""
         return self.images.val_dataloader()
 
     def latents(self) -> list[list[Tensor]]:
-        """y of every version of every training image, float32 (M, h, w), on the CPU: computed, or from the cache."""
+        """Return y of every version of every training image, float32 (M, h, w) on the CPU; from the cache if there."""
         if self.cache is None:
             return self._compute()
         file = self.cache / f"{self._digest()}.pt"
@@ -76,7 +76,7 @@ class LatentData(lightning.LightningDataModule):
         return latents
 
     def _digest(self) -> str:
-        """Stands for all that the latents depend on: g_a, images, versions, device."""
+        """Return a hash of all that the latents depend on: g_a, images, versions, device."""
         settings = [self.images.patches[key] for key in ("crop", "min_zoom", "flips")]
         digest = hashlib.sha256(repr((settings, self.copies, self.net.device.type)).encode())
         for name, weight in self.net.get_submodule("g_a").state_dict().items():
@@ -105,11 +105,10 @@ class LatentData(lightning.LightningDataModule):
 class RandomCrops(Dataset[Tensor]):
     """Crop number i: an image, one of its versions and a place, all drawn at random; (M, side, side).
 
-    A function of the seed and of i alone, as :class:`jointiq.data.patches.RandomPatches` is.
+    It depends on the seed and on i alone, like a patch of :class:`jointiq.data.patches.RandomPatches`.
 
     Args:
-        latents: the versions (M, h, w) of each image, no side smaller than ``side``; each image is as likely as any
-            other.
+        latents: the versions (M, h, w) of each image, no side smaller than ``side``; all images are equally likely.
         side: of a crop, in latent positions.
         seed: of all draws.
     """
@@ -130,7 +129,7 @@ class RandomCrops(Dataset[Tensor]):
 def random_version(
     image: NDArray[np.uint8], smallest: int, min_zoom: float, flips: bool, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """``image`` (H, W, 3) scaled down by a zoom uniform in [min_zoom, 1], mirrored at random if ``flips``.
+    """Return ``image`` (H, W, 3) scaled down by a zoom uniform in [min_zoom, 1], mirrored at random if ``flips``.
 
     No side becomes smaller than ``smallest``: images that are too small for a zoom are zoomed less.
     """

@@ -1,8 +1,8 @@
-"""Training patches and whole images as data sets of bytes.
+"""PyTorch data sets of random training patches and of whole images, uint8.
 
-Every patch is a function of the seed and its own number alone, and step s of a run takes the patches s * batch to
-(s + 1) * batch - 1. So the data of a run do not depend on workers or on the number of devices, a continued run takes up
-at the right patch, and no patch is ever drawn the same way twice.
+A patch depends on the seed and its own number alone, and step s of a run takes the patches s * batch to
+(s + 1) * batch - 1. So the data of a run does not depend on the number of workers or devices, a resumed run continues
+at the right patch, and no patch is drawn twice.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _MANY_FILES = 2000
 
 
 class Patches(Dataset[Tensor], ABC):
-    """Patch number i: an image, a zoom, a place and flips, all drawn at random; (3, crop, crop) uint8.
+    """Random patches; number i is (3, crop, crop) uint8, its image, zoom, place and flips drawn at random.
 
-    Where the images come from is the matter of the classes that derive from this one.
+    Subclasses provide the images.
 
     Args:
         crop: side of a patch in pixels.
@@ -38,7 +38,7 @@ class Patches(Dataset[Tensor], ABC):
         seed: of all draws.
     """
 
-    #: Images; each is as likely as any other.
+    #: Number of images; all are equally likely.
     count: int
 
     def __init__(self, crop: int, min_zoom: float, flips: bool, seed: int) -> None:
@@ -60,7 +60,7 @@ class Patches(Dataset[Tensor], ABC):
 
     @abstractmethod
     def image(self, index: int) -> NDArray[np.uint8]:
-        """Image number ``index``, whole, (height, width, 3)."""
+        """Return image ``index``, whole, (height, width, 3) uint8."""
 
 
 class RandomPatches(Patches):
@@ -94,12 +94,11 @@ class RandomPatches(Patches):
             self._images = [read_image(path) for path in _tracked(self.paths, "reading images", megabytes > 50)]
 
     def image(self, index: int) -> NDArray[np.uint8]:
-        """The image of ``paths[index]``, whole, (height, width, 3)."""
         return read_image(self.paths[index]) if self._images is None else self._images[index]
 
 
 class WholeImages(Dataset[Tensor]):
-    """Image number i, whole; (3, height, width) uint8."""
+    """Whole images; number i is (3, height, width) uint8."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = list(paths)
@@ -112,12 +111,12 @@ class WholeImages(Dataset[Tensor]):
 
 
 class StepSampler(Sampler[list[int]]):
-    """Numbers of the patches of each step, as this process's share of the batch.
+    """Batches of patch numbers, one a step: this process's share of the batch.
 
     Args:
         batch_size: patches in a step over all processes; a multiple of ``world_size``.
-        steps: steps of the whole run; the length of this sampler, wherever the run takes up.
-        first_step: steps that are done already.
+        steps: steps of the whole run, and the length of this sampler, also where a run is resumed.
+        first_step: number of steps that are done.
         rank, world_size: this process, and how many there are.
     """
 
@@ -139,7 +138,7 @@ class StepSampler(Sampler[list[int]]):
 
 
 def draw_square(shape: tuple[int, ...], crop: int, min_zoom: float, rng: np.random.Generator) -> tuple[int, int, int]:
-    """A random square of an image of ``shape`` (height, width, ...), no side smaller than ``crop``: top, left, side.
+    """Draw a random square of an image of ``shape`` (height, width, ...), ``crop`` or larger: top, left, side.
 
     The side is crop / zoom, zoom uniform in [min_zoom, 1], or less where the image is too small for that.
     """
@@ -149,7 +148,7 @@ def draw_square(shape: tuple[int, ...], crop: int, min_zoom: float, rng: np.rand
 
 
 def cut_square(image: NDArray[np.uint8], top: int, left: int, side: int, crop: int) -> NDArray[np.uint8]:
-    """A square of an image, (crop, crop, 3): its own pixels if ``side`` is ``crop``, otherwise scaled down to it."""
+    """Cut a square of an image, (crop, crop, 3): its own pixels if ``side`` is ``crop``, otherwise scaled down."""
     square = image[top : top + side, left : left + side]
     if side == crop:
         return square

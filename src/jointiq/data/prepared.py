@@ -9,8 +9,8 @@ A folder of them holds
 
 One array rather than shards: a step reads a few patches at random places, and each is then one contiguous read at a
 known offset, without an index, without decoding, and without reading what surrounds it. All worker processes and all
-processes of a distributed run on a machine share what the page cache holds; 51,140 patches of 256x256 are 10 GB, which
-most training machines keep in memory altogether. Shards are for what this is not: sequential reading over a network.
+processes of a distributed run on a machine share the page cache; 51,140 patches of 256x256 are 10 GB, which most
+training machines keep in memory. Shards are for sequential reading over a network.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _MAKER = "python -m src.prepare"
 
 
 def images(data: Mapping[str, Any], split: str) -> list[Path]:
-    """Return the images of ``data.<split>_dir``, to validate or test on; the training patches are no image files."""
+    """Return the images of ``data.<split>_dir``, to validate or test on; training patches are not image files."""
     return folder.images(data, split)
 
 
@@ -52,10 +52,10 @@ def build(data: Mapping[str, Any], seed: int, **settings: Any) -> ImageData:
 
 
 class PreparedPatches(Patches):
-    """Patches of prepared patches: those themselves, or random squares of them where ``crop`` is smaller.
+    """The prepared patches themselves, or random squares of them where ``crop`` is smaller.
 
     Args:
-        folder: what :mod:`jointiq.data.prepare` has made.
+        folder: output of :mod:`jointiq.data.prepare`.
         crop, min_zoom, flips, seed: see :class:`jointiq.data.patches.Patches`.
 
     Raises:
@@ -73,12 +73,11 @@ class PreparedPatches(Patches):
             )
 
     def image(self, index: int) -> NDArray[np.uint8]:
-        """Prepared patch number ``index``, (side, side, 3)."""
         return np.asarray(self._images[index])
 
 
 class PreparedData(ImageData):
-    """As :class:`jointiq.data.datamodule.ImageData`, the training patches being those of a prepared folder.
+    """The data module whose training patches are those of a prepared folder.
 
     Args:
         train: the folder.
@@ -91,13 +90,12 @@ class PreparedData(ImageData):
         self.train_folder = train
 
     def open_patches(self) -> Patches:
-        """The data set of the training patches."""
         return PreparedPatches(
             self.train_folder, **{key: value for key, value in self.patches.items() if key != "preload_mb"}
         )
 
     def train_identity(self) -> bytes:
-        """Stands for the prepared patches, in their order: the SHA-256 of the pixels of each, one after the other.
+        """Return what identifies the prepared patches, in their order: the SHA-256 of the pixels of each, joined.
 
         Raises:
             DataError: the folder's ``patches.csv`` is missing or damaged.
@@ -114,10 +112,10 @@ class PatchRow:
     """One line of ``patches.csv``.
 
     Attributes:
-        number: of the patch in ``patches.npy``.
-        image: its name in ``manifest.json``.
+        number: index of the patch in ``patches.npy``.
+        image: name of its image in ``manifest.json``.
         top, left, side: the square of the image that it shows, in pixels.
-        sha256: of its pixels, as :func:`jointiq.data.images.pixel_hash`.
+        sha256: hash of its pixels, :func:`jointiq.data.images.pixel_hash`.
     """
 
     number: int
@@ -129,12 +127,12 @@ class PatchRow:
 
 
 def open_patches(folder: Path) -> NDArray[np.uint8]:
-    """The array of a finished folder, (patches, side, side, 3), as a memory map.
+    """Open the array of a finished folder, (patches, side, side, 3) uint8, as a memory map.
 
     Raises:
         DataError: there is none, or its file is damaged.
     """
-    # The manifest is there as soon as everything is.
+    # The manifest is written last.
     if not (folder / MANIFEST).is_file():
         raise DataError(f"{folder}: no prepared patches; allowed: the --output of {_MAKER}")
     try:
@@ -147,7 +145,7 @@ def open_patches(folder: Path) -> NDArray[np.uint8]:
 
 
 def read_rows(path: Path) -> list[PatchRow]:
-    """The whole lines of a ``patches.csv``, which may have been cut off at any place."""
+    """Read the whole lines of a ``patches.csv``, which may end anywhere."""
     text = path.read_text(encoding="utf-8")
     whole = text[: text.rfind("\n") + 1].splitlines()
     return [
@@ -157,7 +155,7 @@ def read_rows(path: Path) -> list[PatchRow]:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What ``manifest.json`` holds; empty where there is none that can be read."""
+    """Read ``manifest.json``; empty where it cannot be read."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,7 +1,6 @@
-"""The photographs inside the scikit-image and scikit-learn packages: a data set every installation has.
+"""The data set ``sample``: the photographs inside the scikit-image and scikit-learn packages; nothing is downloaded.
 
-They are read straight from the installed packages; nothing is downloaded. The two views of the motorcycle nearly repeat
-each other, so both are on the training side.
+The two views of the motorcycle are nearly the same, so both are for training.
 """
 
 from __future__ import annotations
@@ -40,21 +39,21 @@ PHOTOGRAPH = "coffee"
 
 
 def images(data: Mapping[str, Any], split: str) -> list[Path]:
-    """Return the photographs of a split; ``data`` says nothing about them."""
+    """Return the photographs of a split; ``data`` has no settings for them."""
     return sample_images(split)
 
 
 def sample_images(split: str) -> list[Path]:
-    """Files of one split: ``train``, ``val`` or ``test``.
+    """Return the files of one split: ``train``, ``val`` or ``test``.
 
     Raises:
-        DataError: a package does not hold its photographs.
+        DataError: a package lacks its photographs.
     """
     return [_locate(*name.split("/")) for name in SPLITS[split]]
 
 
 def photograph(size: tuple[int, int]) -> NDArray[np.uint8]:
-    """:data:`PHOTOGRAPH`, its middle cut to the shape of ``size`` (height, width) and resized to it: (H, W, 3)."""
+    """Return :data:`PHOTOGRAPH`, its middle cut to the aspect of ``size`` (height, width) and resized: (H, W, 3)."""
     path = next(path for path in sample_images("test") if path.stem == PHOTOGRAPH)
     image = Image.fromarray(read_image(path))
     height, width = size

@@ -1,4 +1,4 @@
-"""What the samples of an image file are: how many bits they have, and the sRGB colours that they stand for."""
+"""Bit depth and colours of the samples of an image file: more than 8 bits are refused, profiles become sRGB."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from PIL import Image, ImageCms
 _DEEP_RAW = re.compile(r";(12|16[BLN]|32)")
 #: TIFF's tag BitsPerSample.
 _BITS_PER_SAMPLE = 258
-#: A profile that moves no colour of the test grid by more levels than these is sRGB, whoever wrote it.
+#: A profile that moves no colour of the test grid by more levels than this counts as sRGB.
 _SRGB_LEVELS = 2
-#: So is a gamma as near as this to 1 / 2.2.
+#: So does a gamma within this of 1 / 2.2.
 _GAMMA_TOLERANCE = 0.05
 _SRGB = ImageCms.createProfile("sRGB")
 
 
 def is_deep(image: Image.Image, head: bytes) -> bool:
-    """Tell whether an opened image has more than 8 bits a sample, which Pillow cuts to 8 without a word.
+    """Tell whether an opened image has more than 8 bits a sample, which Pillow silently cuts to 8.
 
     Args:
         image: not loaded yet.
@@ -57,7 +57,7 @@ def _flat(arguments: object) -> tuple[object, ...]:
 
 
 def _jpeg_2000_bits(head: bytes) -> int:
-    """The largest precision of a component, from the marker SIZ that starts every codestream."""
+    """Return the largest precision of a component, from the marker SIZ that starts every codestream."""
     at = head.find(b"\xff\x4f\xff\x51")
     if at < 0 or len(head) < at + 42:
         return 0
@@ -72,7 +72,7 @@ def to_srgb(image: Image.Image, note: Callable[[str], object]) -> Image.Image:
     colorimetric), and those of a PNG with another gamma than sRGB's and no profile as PNG prescribes.
 
     Args:
-        note: called with what has been done, such as "Display P3 to sRGB"; not called where the samples are as stored.
+        note: called with what was done, such as "Display P3 to sRGB"; not called where samples stay as stored.
     """
     profile = image.info.get("icc_profile")
     if profile:
@@ -106,7 +106,7 @@ def _by_profile(image: Image.Image, data: bytes, note: Callable[[str], object]) 
         assert converted is not None  # only a conversion in place gives None
         name = " ".join(ImageCms.getProfileDescription(profile).split())
     except Exception:
-        # Whatever a damaged profile does to the library: without one, samples are sRGB.
+        # A damaged profile may raise anything; without one, samples are sRGB.
         note("its colour profile cannot be used and is ignored")
         return image.convert("RGB")
     note(f"{name or 'its colour profile'} to sRGB")
@@ -114,7 +114,7 @@ def _by_profile(image: Image.Image, data: bytes, note: Callable[[str], object]) 
 
 
 def _grid(mode: str) -> Image.Image:
-    """Colours all over the cube (or greys), to see what a profile does to them."""
+    """Return colours from all of the RGB cube (or greys), to test a profile with."""
     levels = np.arange(0, 256, 51, dtype=np.uint8)
     if mode == "L":
         return Image.fromarray(levels[None])

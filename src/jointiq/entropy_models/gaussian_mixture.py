@@ -123,7 +123,7 @@ def sigma_level(log_sigma: Tensor) -> Tensor:
 
 
 class IntegerMixture:
-    """The integer form: distributions of a set of symbols, for :func:`jointiq.bitstream.binarisation.walk`.
+    """The integer form: distributions of a set of symbols, for :func:`jointiq.bitstream.binarisation.binarise`.
 
     Args:
         logits, means, log_sigmas: (G, symbols) int64, fixed point with 12 fractional bits.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from jointiq.bitstream.binarisation import walk
+from jointiq.bitstream.binarisation import binarise
 from jointiq.bitstream.rans import DecisionDecoder
 from jointiq.entropy_models.gaussian_mixture import IntegerMixture, bound_log_sigma, log_mass
 from jointiq.entropy_models.integer.recorder import Recorder, in_range, reader
@@ -57,6 +57,6 @@ def decode_prior(log_sigma: Tensor, data: bytes, size: Size) -> Tensor:
     """
     positions = size[0] * size[1]
     decoder = DecisionDecoder(data, len(log_sigma) * positions)
-    values = walk(integer_distribution(log_sigma, positions), reader(decoder))
+    values = binarise(integer_distribution(log_sigma, positions), reader(decoder))
     decoder.finish()
     return values.view(-1, *size)

@@ -43,7 +43,7 @@ def image_row(
         bytes=len(encoded.data),
         bpp=8 * len(encoded.data) / pixels,
         bpp_payload=8 * encoded.payload_bytes / pixels,
-        bpp_exact=None if encoded.exact_bits is None else sum(encoded.exact_bits.values()) / pixels,
+        bpp_exact=None if encoded.integer_bits is None else sum(encoded.integer_bits.values()) / pixels,
         bpp_estimate=bpp_y + bpp_z,
         bpp_y=bpp_y,
         bpp_z=bpp_z,

@@ -11,13 +11,11 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from jointiq.bitstream import binarisation as decisions
-from jointiq.bitstream import rans
+from jointiq.bitstream import binarisation, rans
 from jointiq.coding import image_codec
 from jointiq.enhancers import grdn
 from jointiq.entropy_models import gaussian_mixture
-from jointiq.entropy_models.integer import context as exact
-from jointiq.entropy_models.integer import recorder
+from jointiq.entropy_models.integer import context, recorder
 from jointiq.evaluation.stopwatch import Sections
 from jointiq.layers import estimator, global_context, transforms
 
@@ -42,9 +40,9 @@ def wrapped_functions() -> list[tuple[str, Any, str]]:
         ("global context: sums", global_context.CausalSums, "read"),
         ("mixture: weights, centre", gaussian_mixture.IntegerMixture, "__init__"),
         ("mixture: CDF", gaussian_mixture.IntegerMixture, "below"),
-        ("decisions: table index", decisions, "level_of"),
-        ("decisions: walk", exact, "walk"),
-        ("decisions: walk", recorder, "walk"),
+        ("decisions: table index", binarisation, "level_of"),
+        ("decisions: binarise", context, "binarise"),
+        ("decisions: binarise", recorder, "binarise"),
         ("rANS: decode", rans.DecisionDecoder, "_read"),
         ("rANS: encode", recorder, "encode_decisions"),
         ("encoder: collect", recorder.Recorder, "record"),

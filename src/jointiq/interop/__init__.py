@@ -1,1 +1,1 @@
-"""Our models in the tools of others: CompressAI's checkpoint files and command lines (docs/compressai.md)."""
+"""Our models in CompressAI's tools: its checkpoint files and command lines (docs/compressai.md)."""

@@ -22,12 +22,12 @@ from jointiq.models import model_classes
 from jointiq.models.base import LearnedCodec
 from jointiq.models.compressai_codec import CompressAICodec
 
-#: Networks that can run in 16 bits; what is beside them is the entropy model.
+#: Networks that can run in 16 bits; the rest is the entropy model.
 _NETWORKS = ("g_a", "entropy_model.h_a", "g_s", "enhancer")
 
 
 class _InTools(LearnedCodec):
-    """A model as CompressAI's tools treat one: they bring state dicts of any origin, and halve it."""
+    """A model for CompressAI's tools, which load state dicts of any origin and call ``half``."""
 
     @classmethod
     def from_state_dict(cls, state_dict: Mapping[str, Tensor]) -> Self:
@@ -52,19 +52,19 @@ class _InTools(LearnedCodec):
 
 
 def _halve_input(_part: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """What reaches a part from another is 32-bit: latents are rounded in 32 bits."""
+    """Halve the input of a part; between the parts all is 32-bit, because latents are rounded in 32 bits."""
     return (inputs[0].half(), *inputs[1:])
 
 
 def _no_published_weights(*_args: Any, **_kwargs: Any) -> NoReturn:
-    """Stand where CompressAI keeps the functions that download pretrained weights."""
+    """Refuse to download pretrained weights, in place of the function that CompressAI expects."""
     raise UserError("there are no published weights of this model; allowed: `checkpoint` with -p FILE.pth.tar")
 
 
 def register() -> None:
-    """Make our models known to CompressAI's tools in this process, by their names; to be called before they run.
+    """Make our models known by name to CompressAI's tools in this process; call it before they run.
 
-    Those that are CompressAI's own it knows already, and their ``.pth.tar`` is as it expects.
+    CompressAI knows its own models already, and their ``.pth.tar`` is as it expects.
     """
     for name, model in model_classes().items():
         if not issubclass(model, CompressAICodec):

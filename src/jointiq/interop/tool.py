@@ -11,12 +11,12 @@ import torch
 from jointiq.errors import UserError
 from jointiq.interop.registries import register
 
-#: Functions of CompressAI, and ours under its contract, that take a checkpoint's contents for a model's.
+#: Functions of CompressAI, and ours under its contract, that load a checkpoint's contents.
 _TAKING = ("load_checkpoint", "load_state_dict", "from_state_dict")
 
 
 def run_tool(module: str, program: str) -> None:
-    """Run ``module`` as ``python -m module`` with the arguments of this process; its help calls itself ``program``.
+    """Run ``module`` as ``python -m module`` with the arguments of this process; its help names ``program``.
 
     Raises:
         UserError: a file that cannot be read, that holds no model or another one, or an image too small for MS-SSIM.
@@ -31,7 +31,7 @@ def run_tool(module: str, program: str) -> None:
     except OSError as error:
         raise UserError(str(error)) from error
     except Exception as error:
-        # What is raised depends on the bytes or names that are stumbled over, so it is told by where.
+        # What is raised depends on the file, so errors are told apart by where they are raised.
         frames = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
         if torch.load.__code__ in frames:
             raise UserError("the checkpoint is damaged, or not written by torch.save") from error

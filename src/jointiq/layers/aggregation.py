@@ -18,7 +18,7 @@ from jointiq.layers.padding import Size, crop, pyramid
 from jointiq.layers.transforms import SynthesisTransform
 
 LEAKY_SLOPE = 0.2
-#: Least channels of the last two layers: those of networks smaller than the authors' would vanish (our choice).
+#: Least channels of the last two layers, for networks smaller than the authors' (our choice).
 NARROWEST = 4
 
 
@@ -30,7 +30,7 @@ class SynthesisFeatures(SynthesisTransform):
         del self.deconvs[-1], self.igdns[-1]
 
     def forward(self, y_hat: Tensor, size: Size) -> Tensor:
-        """As in :class:`SynthesisTransform`; ``size`` is that of the image."""
+        """Return the features; ``size`` is that of the image."""
         return super().forward(y_hat, pyramid(size, 1)[1])
 
 
@@ -55,7 +55,7 @@ class Aggregation(nn.Module):
         self.to_image = nn.Conv2d(narrowest, 3, 1)
 
     def forward(self, features: Tensor, fine: Tensor, coarse: Tensor, size: Size) -> Tensor:
-        """Features (B, N, ...) at 1/2, (B, fine, ...) at 1/16 and (B, coarse, ...) at 1/32 of an image of ``size``."""
+        """Join features (B, N, ...) at 1/2, (B, fine, ...) at 1/16 and (B, coarse, ...) at 1/32 of ``size``."""
         sizes = pyramid(size, 4)
         side = torch.cat([fine, crop(F.pixel_shuffle(coarse, 2), sizes[4])], 1)
         # As in the authors' code, no activation follows the first layer.

@@ -1,4 +1,4 @@
-"""Convolutional block attention module (Woo et al. 2018): which channels matter, then which places."""
+"""Convolutional block attention module (Woo et al. 2018): attention over channels, then over positions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Generalised divisive normalisation (Balle 2016): CompressAI's parameters, fast to train and frugal to use."""
+"""Generalised divisive normalisation (Balle 2016): CompressAI's parameters, faster training, less memory."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class GDN(CompressAIGDN):
 class _Normalise(torch.autograd.Function):
     """x * r with r = n^p, n = beta + gamma x^2 and p = 1/2 if ``inverse``, else -1/2; gamma (C, C, 1, 1).
 
-    Its gradient goes over the maps half as often as that of the single operations, which are bound by memory.
+    Its gradient reads the maps half as often as that of the single operations, which are bound by memory.
     """
 
     @staticmethod

@@ -65,7 +65,7 @@ class DepthToSpaceSynthesis(nn.Module):
 
 
 class IntegerDepthToSpaceSynthesis:
-    """The integer network of :class:`DepthToSpaceSynthesis`: (inputs, ...) integers -> (outputs, *size), fixed point.
+    """Integer network of :class:`DepthToSpaceSynthesis`: (inputs, ...) integers -> (outputs, *size), fixed point.
 
     Args:
         layers: ``pointwise0`` to ``pointwise2`` and ``conv``.

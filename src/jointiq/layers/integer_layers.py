@@ -31,22 +31,22 @@ STRIP_POSITIONS = 1 << 12
 
 
 def clamp_fixed_(a: Tensor) -> Tensor:
-    """Clamp, in place, to the range of an activation."""
+    """Clamp activations to their range, in place."""
     return a.clamp_(-ACTIVATION_MAX, ACTIVATION_MAX)
 
 
 def to_fixed(x: Tensor) -> Tensor:
-    """Integers (any dtype) -> fixed-point activations, clamped to their range."""
+    """Convert integers (any dtype) to fixed-point activations, clamped to their range."""
     return clamp_fixed_(x.double() * ONE)
 
 
 def leaky_relu_(a: Tensor) -> Tensor:
-    """In place LeakyReLU with slope 1/8 on integers, rounding down."""
+    """Apply LeakyReLU with slope 1/8 to integers in place, rounding down."""
     return torch.maximum(a, (a * 0.125).floor_(), out=a)
 
 
 def require_finite(*weights: Tensor) -> None:
-    """Refuse weights that no integer stands for.
+    """Refuse weights that cannot be quantised.
 
     Raises:
         ModelError: one is NaN or infinite.
@@ -62,7 +62,7 @@ class IntegerLinear:
         weight: (outputs, inputs) integers.
         bias: (outputs,) integers at the scale of the products.
         shift: (outputs,) the k of each output channel.
-        fraction_bits: of the results, 12 unless they are no activations.
+        fraction_bits: of the results; 12, those of activations, by default.
 
     Raises:
         ModelError: the weights are so large that their sums would not be exact.
@@ -126,23 +126,23 @@ class IntegerLinear:
         layer.bias.copy_(bias)
 
     def accumulate(self, a: Tensor) -> Tensor:
-        """Sum of products before bias and scale; may be added to the sums of other inputs of the same layer."""
+        """Return the sums of products, without bias and scale; sums over parts of the inputs may be added."""
         return a @ self._columns
 
     def finish_(self, total: Tensor) -> Tensor:
-        """Bias, rounding shift and clamp, in place, on the last axis of ``total``."""
+        """Add the bias, shift with rounding and clamp, in place, on the last axis of ``total``."""
         return clamp_fixed_(total.mul_(self._scale).add_(self._scaled_bias).floor_())
 
     def __call__(self, a: Tensor) -> Tensor:
         return self.finish_(self.accumulate(a))
 
     def split(self, *sizes: int) -> list[Tensor]:
-        """The transposed weight cut along its inputs, for inputs that arrive at different times."""
+        """Split the transposed weight along its inputs, for inputs that become known at different times."""
         return [part.contiguous() for part in self._columns.split(sizes)]
 
 
 def integer_conv(layer: IntegerLinear, a: Tensor, kernel: int) -> Tensor:
-    """Convolution of stride 1 with an odd ``kernel``, zeros outside: (C, H, W) -> (out, H, W)."""
+    """Convolve with stride 1 and an odd ``kernel``, zeros outside: (C, H, W) -> (out, H, W)."""
     _, height, width = a.shape
     half = kernel // 2
     padded = F.pad(a, (half,) * 4)
@@ -153,7 +153,7 @@ def integer_conv(layer: IntegerLinear, a: Tensor, kernel: int) -> Tensor:
 
 
 def integer_deconv(layer: IntegerLinear, a: Tensor, kernel: int) -> Tensor:
-    """Transposed convolution of stride 2, padding kernel // 2, output padding 1: (C, H, W) -> (out, 2H, 2W).
+    """Apply a transposed convolution, stride 2, padding kernel // 2, output padding 1: (C, H, W) -> (out, 2H, 2W).
 
     Written as the stride-1 convolution of the zero-stuffed input, one of four kernel phases for each output parity, so
     that an output is one sum of products. ``layer.weight`` is (out, C * kernel^2) in the order of

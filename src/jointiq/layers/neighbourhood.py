@@ -3,7 +3,7 @@
 The authors cut out the 5x5 patch around each position and send it through three 3x3 convolutions, each padded with
 zeros at the border of the patch (5x5 -> 5x5 -> (stride 2) 3x3 -> 3x3, LeakyReLU after each), and a linear layer.
 Neighbouring patches share most of the work, so it is done here on whole maps, with the same result: the value at offset
-p inside the patch of a position depends on p through nothing but the border that cuts the kernel. Along one axis there
+p inside the patch of a position depends on p only by which border of the patch cuts the kernel. Along one axis there
 are three cases, at each of the layers:
 
     layer 1   offsets    -2 | -1 0 1 | 2      computed once for each case, read at every offset of the case
@@ -27,7 +27,7 @@ LEAKY_SLOPE = 0.125
 LAYERS = 3
 #: Kernel rows (or columns) inside the patch, for each of the three cases.
 TAPS = ((0, 1), (-1, 0, 1), (-1, 0))
-#: Lines of zeros around a map: two for the patch, one for what the first layer computes in vain beyond it.
+#: Lines of zeros around a map: two for the patch, one that the first layer reads beyond it.
 REACH = 3
 
 # Evaluates a layer for one case of rows and columns: (layer, case, case, (..., taps * C)) -> (..., C).
@@ -54,19 +54,19 @@ class NeighbourhoodPredictor(nn.Module):
 
 
 def cut_kernel(weight: Tensor, row_case: int, column_case: int) -> Tensor:
-    """What a border of the patch leaves of a 3x3 kernel: (out, C, 3, 3) -> (out, taps * C), (row, column, C) order."""
+    """Return the part of a 3x3 kernel inside the patch: (out, C, 3, 3) -> (out, taps * C), (row, column, C) order."""
     rows, columns = TAPS[row_case], TAPS[column_case]
     inside = weight[:, :, rows[0] + 1 : rows[-1] + 2, columns[0] + 1 : columns[-1] + 2]
     return inside.permute(0, 2, 3, 1).flatten(1)
 
 
 def patch_convolutions(padded: Tensor, apply: ApplyLayer) -> Tensor:
-    """The three convolutions on the 5x5 patch of every position: (B, h + 6, w + 6, C) -> (B, h, w, 9C)."""
+    """Apply the three convolutions to the 5x5 patch of every position: (B, h + 6, w + 6, C) -> (B, h, w, 9C)."""
     height, width = padded.shape[1] - 2 * REACH, padded.shape[2] - 2 * REACH
     cases = [(row, column) for row in range(len(TAPS)) for column in range(len(TAPS))]
 
     def layer(index: int, read: Callable[[int, int, int, int], Tensor]) -> dict[tuple[int, int], Tensor]:
-        """All cases of a layer; ``read(row case, column case, row tap, column tap)`` gives an input of it."""
+        """Return all cases of a layer; ``read(row case, column case, row tap, column tap)`` returns an input of it."""
         return {
             (i, j): apply(index, i, j, torch.cat([read(i, j, u, v) for u in TAPS[i] for v in TAPS[j]], -1))
             for i, j in cases
@@ -86,12 +86,12 @@ def patch_convolutions(padded: Tensor, apply: ApplyLayer) -> Tensor:
 
 
 def _case(offset: int) -> int:
-    """Which border cuts the first layer's kernel at an offset inside the patch: 0 and 2, or 1 for none."""
+    """Return the case of the first layer's kernel at an offset inside the patch: 0 and 2 at a border, else 1."""
     return {-2: 0, 2: 2}.get(offset, 1)
 
 
 class IntegerNeighbourhoodPredictor:
-    """The integer network of :class:`NeighbourhoodPredictor`.
+    """Integer network of :class:`NeighbourhoodPredictor`.
 
     Args:
         layers: ``conv0`` to ``conv2`` and ``linear``.
@@ -113,12 +113,12 @@ class IntegerNeighbourhoodPredictor:
         self.layers["linear"].restore(predictor.linear)
 
     def rows(self, features: Tensor) -> Iterator[Tensor]:
-        """Parameters (w, 2C) of one row of positions after the other, from features (C, h, w), all fixed point."""
+        """Yield the parameters (w, 2C) of each row of positions from features (C, h, w), all fixed point."""
 
         def apply(layer: int, row_case: int, column_case: int, inputs: Tensor) -> Tensor:
-            exact = self.layers[f"conv{layer}"]
-            weight = cut_kernel(exact.weight.view(len(exact.weight), -1, 3, 3), row_case, column_case)
-            return leaky_relu_(exact.finish_(inputs @ weight.T))
+            integers = self.layers[f"conv{layer}"]
+            weight = cut_kernel(integers.weight.view(len(integers.weight), -1, 3, 3), row_case, column_case)
+            return leaky_relu_(integers.finish_(inputs @ weight.T))
 
         _, height, width = features.shape
         padded = F.pad(features, (REACH,) * 4).permute(1, 2, 0)[None]

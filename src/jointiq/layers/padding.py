@@ -1,7 +1,7 @@
 """The one-line padding rule (JointIQ-Net section 8.1).
 
 A down-scaling layer that meets an odd side gets one more line at the bottom or right; the layer that undoes it removes
-the line again. Both sides derive every decision from the true image size alone, so nothing but that size is sent.
+the line again. Encoder and decoder derive all of this from the true image size, the only size that is sent.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ Size = tuple[int, int]
 
 
 def pyramid(size: Size, levels: int) -> list[Size]:
-    """Sizes (height, width) before and after each of ``levels`` halvings, largest first: ``levels + 1`` entries."""
+    """Return the sizes (height, width) before and after each halving, largest first: ``levels + 1`` entries."""
     sizes = [size]
     for _ in range(levels):
         height, width = sizes[-1]

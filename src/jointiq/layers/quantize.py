@@ -1,4 +1,4 @@
-"""Rounding and its stand-in during training."""
+"""Quantisation: rounding with a straight-through gradient, and uniform noise in its place."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor
 def round_ste(x: Tensor) -> Tensor:
     """Round to the nearest integer (ties to even), with the identity as gradient.
 
-    The rule of ``torch.round``, by which the latents are coded too: training reconstructs from what a file would hold.
+    Coding has the same rule, ``torch.round``: training reconstructs from the latents that a file would hold.
     """
     return x + (torch.round(x) - x).detach()
 
 
 def add_uniform_noise(x: Tensor) -> Tensor:
-    """x + u with u ~ U(-1/2, 1/2), the relaxation that the rate terms are trained with (Balle 2017)."""
+    """Return x + u with u ~ U(-1/2, 1/2), the relaxation that the rate terms are trained with (Balle 2017)."""
     return x + torch.empty_like(x).uniform_(-0.5, 0.5)

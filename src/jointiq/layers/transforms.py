@@ -98,14 +98,12 @@ class HyperSynthesis(nn.Module):
 
 
 def bounded_exp(c: Tensor) -> Tensor:
-    """The exponential at the end of Lee 2019's h_s, of inputs up to 7."""
+    """Return the exponential at the end of Lee 2019's h_s, of inputs up to 7."""
     return c.clamp(max=EXP_INPUT_MAX).exp()
 
 
 class IntegerHyperSynthesis:
-    """The integer network of :class:`HyperSynthesis`: z_hat (N, h, w) integers -> c' (M, *size), fixed point in
-    float64.
-    """
+    """Integer network of :class:`HyperSynthesis`: z_hat (N, h, w) integers -> c' (M, *size), fixed point in float64."""
 
     def __init__(self, layers: Mapping[str, IntegerLinear], exp: bool) -> None:
         self.deconvs, self.conv = [layers["deconv0"], layers["deconv1"]], layers["conv"]
@@ -118,7 +116,7 @@ class IntegerHyperSynthesis:
         return cls({**layers, "conv": IntegerLinear.of_layer(h_s.conv)}, h_s.exp)
 
     def layers(self) -> dict[str, IntegerLinear]:
-        """The layers by name, for storage."""
+        """Return the layers by name, for storage."""
         return {**{f"deconv{i}": layer for i, layer in enumerate(self.deconvs)}, "conv": self.conv}
 
     def restore(self, h_s: HyperSynthesis) -> None:
@@ -135,7 +133,7 @@ class IntegerHyperSynthesis:
 
 
 def integer_exp(a: Tensor) -> Tensor:
-    """exp of fixed-point activations up to 7, by the exponential table: exp(7) * exp(-(7 - a)), a in steps of 1/256."""
+    """Return exp(a) of fixed-point a up to 7 by the table, as exp(7) * exp(-(7 - a)), in steps of 1/256."""
     steps = (
         EXP_INPUT_MAX * (1 << EXP_STEP_BITS) - a.mul(2.0 ** (EXP_STEP_BITS - FRACTION_BITS)).add_(0.5).floor_()
     ).long()

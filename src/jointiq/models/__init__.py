@@ -23,7 +23,7 @@ __all__ = ["build_model", "model_classes"]
 
 @functools.cache
 def model_classes() -> dict[str, type[LearnedCodec]]:
-    """The models of this folder by their registered names."""
+    """Return the models of this folder by their registered names."""
     # At the first call and not at import, because modules of this folder import this one; nor does whoever imports it
     # have to wait for PyTorch.
     from compressai.registry import MODELS
@@ -36,8 +36,7 @@ def model_classes() -> dict[str, type[LearnedCodec]]:
 
 
 def build_model(config: Mapping[str, Any]) -> LearnedCodec:
-    """Build the model that ``config`` describes: its registered ``name``, its settings and those of its
-    parts.
+    """Build the model that ``config`` describes: its registered ``name``, its settings and those of its parts.
 
     Only models of this folder can be built, whatever the configuration says: it may come from a received file.
 

@@ -80,7 +80,7 @@ class Balle2017Settings(Settings):
 
 @register_model("balle2017")
 class Balle2017(IntegerCodec):
-    """The codec of Balle 2017, coded exactly; in the paper without an enhancer."""
+    """The codec of Balle 2017; in the paper without an enhancer."""
 
     SETTINGS = Balle2017Settings
     OWN_ENTROPY_MODEL = "factorized"

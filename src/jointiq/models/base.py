@@ -1,4 +1,4 @@
-"""What the framework asks of a model: training, coding to files, evaluation and export know nothing else of it.
+"""The interface of a codec: all that training, coding to files, evaluation and export know of a model.
 
 A model has one latent ``y``, whose rounded value g_s turns into the picture, and side information ("z", or several
 latents, or none) that the decoder reads before it. Latents travel as dictionaries by name, images as (B, 3, H, W) in
@@ -29,23 +29,24 @@ from jointiq.parts import Settings
 # Only for the `likelihoods` that are returned; the loss reads the unfloored logarithms.
 LIKELIHOOD_FLOOR = 1e-9
 
-#: Where weights of the entropy model are in a state dict; files from before it was a module leave this out, exports do.
+#: Prefix of the entropy model's weights in a state dict. Exports leave it out, and so do files from before it was a
+#: module.
 ENTROPY_MODEL = "entropy_model."
-#: The configuration in a state dict.
+#: Name of the configuration in a state dict.
 CONFIG = "_extra_state"
 
 
 @dataclass(frozen=True)
 class CodedLatents:
-    """The two segments of a file, what a decoder finds in them, and what they should cost.
+    """The two segments of a file, what a decoder reads from them, and their expected cost.
 
     Attributes:
         side: the side information, all of it.
         y: the rest.
         symbols: the coded integers by name, int64 (C, h, w) on the CPU.
-        model: that coded them.
-        latents: what the networks read in their place, by name, (C, h, w).
-        decisions: the coded decisions by name; none where the coder does not show its probabilities.
+        model: the model that coded them.
+        latents: the latents by name as the networks read them, (C, h, w).
+        decisions: the coded decisions by name; empty where the coder does not show its probabilities.
     """
 
     side: bytes
@@ -56,18 +57,18 @@ class CodedLatents:
     decisions: Mapping[str, Recorder] = field(default_factory=dict)
 
     def estimate(self) -> dict[str, float]:
-        """Return the bits by latent that the float likelihoods of the training expect."""
+        """Return the bits of each latent by the float likelihoods that were trained."""
         floats = {name: latent[None].to(self.model.device, torch.float32) for name, latent in self.latents.items()}
         return {name: float(bits(value)) for name, value in self.model.log_likelihoods(floats).items()}
 
     def bits(self) -> dict[str, float]:
-        """Return the bits by latent with an ideal coder, by the coder's own probabilities; empty without decisions."""
+        """Return the bits of each latent by the coder's own probabilities; empty without decisions."""
         return {name: recorder.bits() for name, recorder in self.decisions.items()}
 
 
 @dataclass(frozen=True)
 class DecodedLatents:
-    """What the segments of a file hold.
+    """The latents that the segments of a file hold.
 
     Attributes:
         symbols: the coded integers by name, int64 (C, h, w).
@@ -87,17 +88,17 @@ class LearnedCodec(CompressionModel, ABC):
 
     Attributes:
         settings: of the model itself, checked.
-        config: ``name`` and all that the constructor needs to make the model again, as JSON can hold it.
-        entropy_model: what gives latents their likelihoods, and codes them; None where it is CompressAI's.
+        config: ``name`` and all arguments of the constructor, ready for JSON.
+        entropy_model: the module that computes likelihoods of latents and codes them; None where it is CompressAI's.
         enhancer: the quality-enhancement network, or None.
         cached_fingerprint: see :mod:`jointiq.coding.fingerprint`.
     """
 
-    #: What the model can be set to.
+    #: The class of the settings.
     SETTINGS: ClassVar[type[Settings]] = Settings
-    #: The networks that a decoder reads as floats, and that make the model's identity beside the integers.
+    #: The float networks of a decoder; with the integers of the entropy model they make the model's fingerprint.
     DECODER: ClassVar[tuple[str, ...]] = ("g_s", "enhancer")
-    #: Whether images are padded on both sides of a direction, half and half, and not at its end.
+    #: Whether images are padded on all sides, and not at the bottom and right only.
     PADS_BOTH_SIDES: ClassVar[bool] = False
 
     settings: Settings
@@ -129,19 +130,16 @@ class LearnedCodec(CompressionModel, ABC):
         """
 
     def enhance(self, x_mid: Tensor) -> Tensor:
-        """Run the enhancer Q, if there is one: images (B, 3, H, W) in [0, 1] scale to the same shape, not clamped.
-
-        I's output, or parts of it (a training on crops).
-        """
+        """Run the enhancer Q, if any, on I's output or crops of it: (B, 3, H, W) in [0, 1] scale, not clamped."""
         return x_mid if self.enhancer is None else (self.enhancer(2 * x_mid - 1) + 1) / 2
 
     def forward(self, x: Tensor) -> dict[str, Any]:
-        """Reconstruct and estimate the rate: what :meth:`compression` returns, and ``x_hat``, its x_mid enhanced."""
+        """Return what :meth:`compression` does, and ``x_hat``: its ``x_mid``, enhanced."""
         compressed = self.compression(x)
         return {"x_hat": self.enhance(compressed["x_mid"]), **compressed}
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compile in place, with the arguments of ``torch.compile``, what a training step calls."""
+        """Compile the networks of a training step in place, with the arguments of ``torch.compile``."""
         for name in ("compression", "enhance"):
             # An attribute of the object stands before the method of its class.
             setattr(self, name, torch.compile(getattr(self, name), *args, **kwargs))
@@ -152,7 +150,7 @@ class LearnedCodec(CompressionModel, ABC):
 
     @abstractmethod
     def synthesise(self, latents: Latents, size: Size) -> Tensor:
-        """Return x_mid, (B, 3, *size) in [0, 1] scale, from all latents, as a decoder has them."""
+        """Return x_mid, (B, 3, *size) in [0, 1] scale, from all decoded latents."""
 
     def reconstruct_from(self, latents: Latents, size: Size) -> tuple[Tensor, Tensor]:
         """Return x_hat and x_mid, (B, 3, *size) in [0, 1] scale, not clamped, from all latents."""
@@ -165,12 +163,10 @@ class LearnedCodec(CompressionModel, ABC):
 
     @abstractmethod
     def log_likelihoods(self, latents: Latents) -> Latents:
-        """Return float log-likelihoods, in nats, of the latents of :meth:`latents`: what a file's size is held
-        against.
-        """
+        """Return float log-likelihoods, in nats, of the latents of :meth:`latents`: the estimate of a file's size."""
 
     def latents(self, x: Tensor) -> Latents:
-        """Return the latents of images in [0, 1] as everything but the coder reads them: quantised floats.
+        """Return the quantised latents of images in [0, 1], as floats.
 
         Raises:
             DataError: they are not finite.
@@ -191,7 +187,7 @@ class LearnedCodec(CompressionModel, ABC):
 
     @abstractmethod
     def latent_shape(self, size: Size) -> Size:
-        """Height and width of the deepest latent of an image."""
+        """Return height and width of the deepest latent of an image."""
 
     @abstractmethod
     def encode(self, x: Tensor) -> CodedLatents:
@@ -203,7 +199,7 @@ class LearnedCodec(CompressionModel, ABC):
 
     @abstractmethod
     def decode(self, side: bytes, y: bytes, size: Size) -> DecodedLatents:
-        """The latents of one image of the given size from the segments of :meth:`encode`.
+        """Decode the latents of one image of the given size from the segments of :meth:`encode`.
 
         Raises:
             BitstreamError: the segments are damaged so that they cannot be decoded; other damage goes unnoticed.
@@ -224,7 +220,7 @@ class LearnedCodec(CompressionModel, ABC):
 
     @torch.inference_mode()
     def decompress(self, strings: list[list[bytes]], shape: Size) -> dict[str, Tensor]:
-        """Images from :meth:`compress`: ``{"x_hat": (B, 3, H, W)}`` clamped to [0, 1].
+        """Decode images from :meth:`compress`: ``{"x_hat": (B, 3, H, W)}`` clamped to [0, 1].
 
         Raises:
             BitstreamError: the strings are damaged so that they cannot be decoded, or ``shape`` is not theirs. Other
@@ -247,30 +243,28 @@ class LearnedCodec(CompressionModel, ABC):
         return {"x_hat": x_hat.clamp(0, 1)}
 
     def to_float(self, latent: Tensor) -> Tensor:
-        """A decoded latent in the precision of the networks."""
+        """Return a decoded latent in the precision of the networks."""
         return latent.to(next(parameter.dtype for parameter in self.parameters() if parameter.is_floating_point()))
 
     def update(self, *_args: Any, force: bool = False, **_kwargs: Any) -> bool:
-        """Make what coding needs from the weights; True if there was anything to do (the contract of CompressAI)."""
+        """Derive what coding needs from the weights; True if that was done (the contract of CompressAI)."""
         return False
 
     # ---- identity and files
 
-    def exact_tensors(self) -> dict[str, Tensor]:
+    def integer_tensors(self) -> dict[str, Tensor]:
         """Return the integers that define the entropy model, by name; empty where the coder works on floats."""
         return {}
 
-    def restore_exact(self, tensors: dict[str, Tensor]) -> None:
-        """Take over the integers of :meth:`exact_tensors`, and set the float weights to what they stand for."""
+    def restore_integers(self, tensors: dict[str, Tensor]) -> None:
+        """Take over the integers of :meth:`integer_tensors`, and set the float weights to what they stand for."""
 
     def weights(self) -> dict[str, Tensor]:
-        """Return all weights and buffers by the names that files have for them: as in a state dict, but that those of
-        the entropy model begin without its name.
-        """
+        """Return all weights and buffers by their names in files: those of the state dict without ``ENTROPY_MODEL``."""
         return {name.removeprefix(ENTROPY_MODEL): value for name, value in self.state_dict().items()}
 
     def is_float(self, name: str) -> bool:
-        """Tell whether a file of the model has to hold the weight ``name`` of :meth:`weights`: no integers do."""
+        """Tell whether an export has to hold the weight ``name`` of :meth:`weights`, for which no integers stand."""
         part, model = name.partition(".")[0], self.entropy_model
         if name == CONFIG or model is None:
             return name != CONFIG
@@ -285,15 +279,15 @@ class LearnedCodec(CompressionModel, ABC):
         return next(self.parameters()).device
 
     def aux_loss(self) -> Tensor:
-        """CompressAI's auxiliary loss; zero for models without its quantiles."""
+        """Return CompressAI's auxiliary loss; zero for models without quantiles."""
         return torch.zeros((), device=self.device)
 
     def forget(self) -> None:
-        """Drop everything that was derived from the weights, because they change."""
+        """Drop all that was derived from the weights; called when they change."""
         self.cached_fingerprint = None
 
     def train(self, mode: bool = True) -> Self:
-        """Switch as ``nn.Module`` does; weights about to change invalidate what was derived from them."""
+        """Switch as ``nn.Module`` does, and :meth:`forget`, because training changes the weights."""
         if mode:
             self.forget()
         return super().train(mode)
@@ -312,11 +306,11 @@ class LearnedCodec(CompressionModel, ABC):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def get_extra_state(self) -> Tensor:
-        """Return the configuration as bytes of JSON, so that a state dict says what it is the state of."""
+        """Return the configuration as bytes of JSON: a state dict names its model."""
         return torch.frombuffer(bytearray(json.dumps(self.config).encode()), dtype=torch.uint8)
 
     def trunk_settings(self) -> list[str]:
-        """Return the settings that say what all but the entropy model and the enhancer is."""
+        """Return the settings of the transforms: of all but the entropy model and the enhancer."""
         return list(self.settings.as_dict())
 
     def staged(self) -> list[str]:
@@ -347,7 +341,7 @@ class LearnedCodec(CompressionModel, ABC):
 
 
 def compressed(x_mid: Tensor, log_likelihoods: Latents) -> dict[str, Any]:
-    """Return what :meth:`LearnedCodec.compression` does."""
+    """Return the dictionary of :meth:`LearnedCodec.compression`."""
     return {
         "x_mid": x_mid,
         "likelihoods": {key: value.exp().clamp(min=LIKELIHOOD_FLOOR) for key, value in log_likelihoods.items()},
@@ -356,7 +350,7 @@ def compressed(x_mid: Tensor, log_likelihoods: Latents) -> dict[str, Any]:
 
 
 def require_finite(latents: Latents) -> Latents:
-    """The latents themselves.
+    """Return the latents, checked.
 
     Raises:
         DataError: they are not finite.
@@ -367,17 +361,17 @@ def require_finite(latents: Latents) -> Latents:
 
 
 def bits(log_likelihoods: Tensor) -> Tensor:
-    """Total bits of log-likelihoods in nats."""
+    """Return the total bits of log-likelihoods in nats."""
     return -log_likelihoods.sum() / math.log(2)
 
 
 def pack_segments(segments: list[bytes]) -> bytes:
-    """Several byte strings as one: the lengths of all but the last (LEB128 each), then all of them."""
+    """Join byte strings: the lengths of all but the last (LEB128 each), then all of them."""
     return b"".join(pack_varint(len(segment)) for segment in segments[:-1]) + b"".join(segments)
 
 
 def unpack_segments(data: bytes, count: int) -> list[bytes]:
-    """The ``count`` strings of :func:`pack_segments`.
+    """Split the ``count`` byte strings that :func:`pack_segments` joined.
 
     Raises:
         BitstreamError: the lengths do not fit the data.

@@ -47,7 +47,7 @@ class CoarseToFineNetSettings(Settings):
 
     Attributes:
         N, M: channels of the transforms and of y; equal in the authors' code, 192 or 384.
-        helper_weight: of the squared errors of the helping heads, in nats a pixel (the authors have 1 bit; our choice).
+        helper_weight: weight of the heads' squared errors, in nats a pixel (the authors have 1 bit; our choice).
     """
 
     N: int = at_least(1)
@@ -57,12 +57,12 @@ class CoarseToFineNetSettings(Settings):
 
 @register_model("coarse_to_fine")
 class CoarseToFine(IntegerCodec):
-    """The coarse-to-fine model, or what there is of it in a phase of its training."""
+    """The coarse-to-fine model, or the parts of it that a phase of its training has."""
 
     SETTINGS = CoarseToFineNetSettings
     DECODER = ("g_s", "h_s1", "h_s2", "aggregation", "enhancer")
     OWN_ENTROPY_MODEL = "coarse_to_fine"
-    # The picture is made from its features too.
+    # The aggregation reads its features too.
     SWAPS_ENTROPY_MODEL = False
 
     settings: CoarseToFineNetSettings
@@ -94,7 +94,7 @@ class CoarseToFine(IntegerCodec):
         return result
 
     def _helper_loss(self, latents: Latents, features: Latents) -> Tensor:
-        """Return the squared errors of the heads that are to find the latents in the features which predict them."""
+        """Return the loss of the heads, which predict the latents themselves from the features (phases 1 to 3)."""
         heads = {"y": self.head_y, "h2": self.head_h2}
         errors = [
             F.mse_loss(head(features[name]).float(), latents[name].detach())

@@ -60,14 +60,14 @@ ARCHITECTURES: dict[str, type[Any]] = {
 MULTIPLE = 64
 #: Pixels of a side that one position of y stands for.
 Y_STEP = 16
-# What CompressAI's coder reads instead of its tables in `update`, and what has no size before.
+# Buffers that CompressAI's coder reads; they are empty before its `update`.
 _TABLES = ("_quantized_cdf", "_offset", "_cdf_length", "scale_table")
 # What damaged data can make CompressAI's decoders raise.
 _GARBAGE = (ValueError, RuntimeError, IndexError, OverflowError)
 
 
 class _AllDecoded(Exception):
-    """Ends CompressAI's decoder where it has all latents and turns to g_s."""
+    """Ends CompressAI's decoder when all latents are decoded and g_s would begin."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class CompressAISettings(Settings):
     """Settings of :class:`CompressAICodec`.
 
     Attributes:
-        arch: which model, by its name in the zoo (:data:`ARCHITECTURES`).
+        arch: name of the model in the zoo (:data:`ARCHITECTURES`).
         N, M: channels of the transforms and of y. In the cheng2020 models, M = N. CompressAI's coder crashes on a lone
             symbol, which is what one channel of a small image is.
     """
@@ -107,7 +107,7 @@ class CompressAICodec(LearnedCodec):
         ConfigError: an unknown or missing key, or a value that is not allowed.
 
     Attributes:
-        net: CompressAI's model. It always runs in float32, also under autocast, which its entropy models do not stand.
+        net: CompressAI's model. It always runs in float32: its entropy models do not support autocast.
     """
 
     SETTINGS = CompressAISettings
@@ -134,7 +134,7 @@ class CompressAICodec(LearnedCodec):
 
     @classmethod
     def from_zoo(cls, state_dict: Mapping[str, Tensor]) -> Self:
-        """The model that a state dict of CompressAI's zoo or training belongs to, with its weights and its tables.
+        """Return the model of a state dict of CompressAI's zoo or training, with its weights and its tables.
 
         Raises:
             KeyError, RuntimeError, ValueError: not one of :data:`ARCHITECTURES`.
@@ -192,7 +192,7 @@ class CompressAICodec(LearnedCodec):
         return {"z": net.entropy_bottleneck(z_hat, training=False)[1].log(), "y": likelihood.log()}
 
     def aux_loss(self) -> Tensor:
-        """CompressAI's auxiliary loss, which the quantiles of its factorised priors are trained by."""
+        """Return CompressAI's auxiliary loss, which trains the quantiles of its factorised priors."""
         loss: Tensor = self.net.aux_loss()
         return loss
 
@@ -207,7 +207,7 @@ class CompressAICodec(LearnedCodec):
         return isinstance(self.net, JointAutoregressiveHierarchicalPriors)
 
     def _coders(self) -> dict[str, EntropyModel]:
-        """What codes each latent, in the order of a decoder."""
+        """Return CompressAI's entropy model of each latent, in the order of decoding."""
         if not self.side:
             return {"y": self.net.entropy_bottleneck}
         return {"z": self.net.entropy_bottleneck, "y": self.net.gaussian_conditional}
@@ -220,7 +220,7 @@ class CompressAICodec(LearnedCodec):
         return self._sizes(size)[(*self.side, "y")[0]]
 
     def _sizes(self, size: Size) -> dict[str, Size]:
-        """Height and width of each latent."""
+        """Return height and width of each latent."""
         height, width = (-(-side // MULTIPLE) for side in size)
         return {"z": (height, width), "y": (height * MULTIPLE // Y_STEP, width * MULTIPLE // Y_STEP)}
 
@@ -294,7 +294,7 @@ class CompressAICodec(LearnedCodec):
 
 
 def _architecture(state: Mapping[str, Tensor]) -> str:
-    """Which of :data:`ARCHITECTURES` a state dict is of, by what its layers are called and how large they are."""
+    """Return the architecture of a state dict, by the names and sizes of its layers."""
     if "context_prediction.weight" in state:
         if "g_a.0.conv1.weight" not in state:
             return "mbt2018"
@@ -306,19 +306,19 @@ def _architecture(state: Mapping[str, Tensor]) -> str:
 
 
 def _padded(x: Tensor) -> Tensor:
-    """Images (B, 3, H, W) with zeros all around, to multiples of 64."""
+    """Pad images (B, 3, H, W) with zeros on all sides, to multiples of 64."""
     return F.pad(x, compute_padding(x.shape[-2], x.shape[-1], min_div=MULTIPLE)[0])
 
 
 def _cropped(x: Tensor, size: Size) -> Tensor:
-    """What :func:`_padded` had made of images of ``size``, as they were."""
+    """Crop padded images back to ``size``."""
     return F.pad(x, compute_padding(*size, min_div=MULTIPLE)[1])
 
 
 def _with_margin(data: bytes, symbols: int) -> bytes:
-    """A coded string with zeros behind it, because CompressAI's decoder does not look where its data end.
+    """Append zeros to a coded string, because CompressAI's decoder does not check where its data ends.
 
-    It reads at most 15 times their length beyond them after an escape in them, and a few bytes a symbol in the zeros.
+    After an escape it reads up to 15 times the length of the data beyond it, and in the zeros a few bytes a symbol.
     """
     return data + bytes(16 * len(data) + 4 * symbols + 4096)
 
@@ -343,7 +343,7 @@ def _tables_of(model: nn.Module) -> list[str]:
 
 
 def _fit_tables(model: nn.Module, state: Mapping[str, Tensor], prefix: str, *_: Any) -> None:
-    """Give the tables of an entropy model the sizes of those that are about to be loaded (a state dict's hook)."""
+    """Resize the tables of an entropy model to those about to be loaded (a hook of ``load_state_dict``)."""
     for name in _tables_of(model):
         if prefix + name in state:
             setattr(model, name, getattr(model, name).new_empty(state[prefix + name].shape))

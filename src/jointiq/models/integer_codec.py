@@ -1,4 +1,4 @@
-"""Models whose latents are coded exactly: from the side information to every probability all is integer arithmetic."""
+"""Base of the models that code with integer networks (Balle 2019): every probability is integer arithmetic."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class IntegerCodec(LearnedCodec):
     g_a: nn.Module
     g_s: nn.Module
     entropy_model: EntropyModel
-    _exact: IntegerEntropyModel | None
+    _integers: IntegerEntropyModel | None
 
     def __init__(
         self, entropy_model: str | None = None, enhancer: Mapping[str, Any] | None = None, **values: Any
@@ -101,34 +101,34 @@ class IntegerCodec(LearnedCodec):
         return self.entropy_model.latent_shape(size)
 
     @property
-    def exact(self) -> IntegerEntropyModel:
+    def integers(self) -> IntegerEntropyModel:
         """The integer network of the present weights, on the device of the model; derived when first needed."""
-        if self._exact is None:
+        if self._integers is None:
             self.update()
-        assert self._exact is not None
-        if self._exact.device != self.device:
-            self._exact = self._exact.to(self.device)
-        return self._exact
+        assert self._integers is not None
+        if self._integers.device != self.device:
+            self._integers = self._integers.to(self.device)
+        return self._integers
 
     def update(self, *_args: object, force: bool = False, **_kwargs: object) -> bool:
         """Derive the integer network from the weights; True if that was done (the contract of CompressAI)."""
-        if self._exact is not None and not force:
+        if self._integers is not None and not force:
             return False
-        self._exact = self.entropy_model.integers()
+        self._integers = self.entropy_model.integers()
         self.cached_fingerprint = None
         return True
 
-    def exact_tensors(self) -> dict[str, Tensor]:
-        return self.exact.tensors()
+    def integer_tensors(self) -> dict[str, Tensor]:
+        return self.integers.tensors()
 
-    def restore_exact(self, tensors: dict[str, Tensor]) -> None:
-        self._exact = self.entropy_model.restore(tensors)
+    def restore_integers(self, tensors: dict[str, Tensor]) -> None:
+        self._integers = self.entropy_model.restore(tensors)
         self.cached_fingerprint = None
 
     def forget(self) -> None:
         """Drop the integers too."""
         super().forget()
-        self._exact = None
+        self._integers = None
 
     def staged(self) -> list[str]:
         return [*super().staged(), *self.entropy_settings.names("staged")]
@@ -145,7 +145,7 @@ class IntegerCodec(LearnedCodec):
 
     def encode_latents(self, latents: Latents) -> CodedLatents:
         """Code the latents of one image, (C, h, w) each, holding integers."""
-        decisions = self.exact.record(latents)
+        decisions = self.integers.record(latents)
         side = pack_segments([decisions[name].encode() for name in self.side])
         symbols = {name: latent.long().cpu() for name, latent in latents.items()}
         return CodedLatents(side, decisions["y"].encode(), symbols, self, latents, decisions)
@@ -157,7 +157,7 @@ class IntegerCodec(LearnedCodec):
             BitstreamError: the segments are damaged so that they cannot be decoded; other damage goes unnoticed.
         """
         segments = dict(zip(self.side, unpack_segments(side, len(self.side)), strict=True))
-        return self.exact.decode({**segments, "y": y}, size)
+        return self.integers.decode({**segments, "y": y}, size)
 
 
 def to_unit(mid: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ class JointIQNet(IntegerCodec):
 
     SETTINGS: ClassVar[type[Settings]] = JointIQSettings
     OWN_ENTROPY_MODEL = "context"
-    #: What makes g_a and g_s, from (N, M): modules for (B, 3, H, W) -> (B, M, ceil(H / 16), ceil(W / 16)) and back.
+    #: Classes of g_a and g_s, made from (N, M): (B, 3, H, W) -> (B, M, ceil(H / 16), ceil(W / 16)) and back.
     ANALYSIS: ClassVar[type[nn.Module]] = AnalysisTransform
     SYNTHESIS: ClassVar[type[nn.Module]] = SynthesisTransform
 

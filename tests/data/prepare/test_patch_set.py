@@ -16,14 +16,14 @@ from PIL import Image
 from jointiq.commands.prepare import main
 from jointiq.data.image_sets import ImageSet, refuse_listed
 from jointiq.data.images import pixel_hash, read_image, write_png
-from jointiq.data.prepare import cutting
-from jointiq.data.prepare.cutting import Settings
+from jointiq.data.prepare import patch_cutting
+from jointiq.data.prepare.patch_cutting import PatchSettings
 from jointiq.data.prepare.patch_set import prepare
-from jointiq.data.prepare.sources import fingerprint, look
+from jointiq.data.prepare.sources import difference_hash, look
 from jointiq.data.prepared import LIST, PATCHES, open_patches, read_rows
 from jointiq.errors import ConfigError, DataError, UserError
 
-SETTINGS = Settings(patches=24, side=16)
+SETTINGS = PatchSettings(patches=24, side=16)
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def images(tmp_path: Path, picture: Callable[..., Any]) -> Path:
     return folder
 
 
-def make(images: Path, output: Path, settings: Settings = SETTINGS) -> np.ndarray:
+def make(images: Path, output: Path, settings: PatchSettings = SETTINGS) -> np.ndarray:
     prepare([str(images)], output, settings)
     return np.array(open_patches(output))
 
@@ -71,7 +71,7 @@ def test_patches_do_not_depend_on_names_or_places(images: Path, tmp_path: Path) 
         moved.mkdir(exist_ok=True)
         shutil.copy(path, moved / f"x{number}.png")
     assert np.array_equal(make(moved, tmp_path / "out2"), first)
-    assert not np.array_equal(make(images, tmp_path / "out3", Settings(patches=24, side=16, seed=1)), first)
+    assert not np.array_equal(make(images, tmp_path / "out3", PatchSettings(patches=24, side=16, seed=1)), first)
 
 
 @pytest.mark.parametrize("kept", [0, 100, 5000, 10_000])
@@ -85,7 +85,7 @@ def test_a_killed_run_goes_on(images: Path, tmp_path: Path, monkeypatch: pytest.
             raise KeyboardInterrupt
         return read_image(path)
 
-    monkeypatch.setattr(cutting, "read_image", read)
+    monkeypatch.setattr(patch_cutting, "read_image", read)
     with pytest.raises(KeyboardInterrupt):
         make(images, tmp_path / "out")
     # What a crash leaves of the array beyond the listed patches is anything.
@@ -104,8 +104,8 @@ def test_what_was_begun_with_other_settings_is_begun_anew(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(cutting, "_to_disk", lambda stream: (_ for _ in ()).throw(KeyboardInterrupt))
-        make(images, tmp_path / "out", Settings(patches=20, side=8))
+        patch.setattr(patch_cutting, "_to_disk", lambda stream: (_ for _ in ()).throw(KeyboardInterrupt))
+        make(images, tmp_path / "out", PatchSettings(patches=20, side=8))
     assert np.array_equal(make(images, tmp_path / "out"), make(images, tmp_path / "other"))
 
 
@@ -115,11 +115,11 @@ def test_the_same_command_again_does_nothing_and_another_is_refused(images: Path
     make(images, tmp_path / "out")
     assert (tmp_path / "out" / PATCHES).stat().st_mtime_ns == before
     with pytest.raises(ConfigError, match="--output"):
-        make(images, tmp_path / "out", Settings(patches=23, side=16))
+        make(images, tmp_path / "out", PatchSettings(patches=23, side=16))
 
 
 def test_fewer_patches_than_images(images: Path, tmp_path: Path) -> None:
-    rows = make(images, tmp_path / "out", Settings(patches=2, side=16))
+    rows = make(images, tmp_path / "out", PatchSettings(patches=2, side=16))
     assert len(rows) == 2
 
 
@@ -130,7 +130,7 @@ def test_too_few_different_patches(tmp_path: Path) -> None:
 
 
 def test_scaling_down_shows_larger_squares(images: Path, tmp_path: Path) -> None:
-    patches = make(images, tmp_path / "out", Settings(patches=12, side=16, min_zoom=0.5))
+    patches = make(images, tmp_path / "out", PatchSettings(patches=12, side=16, min_zoom=0.5))
     rows = read_rows(tmp_path / "out" / LIST)
     assert patches.shape == (12, 16, 16, 3) and max(row.side for row in rows) > 24
 
@@ -155,10 +155,10 @@ def test_near_duplicates_are_left_out_on_request(tmp_path: Path, picture: Callab
     smaller = np.asarray(Image.fromarray(original).resize((80, 80), Image.Resampling.LANCZOS))
     for name, image in (("a", original), ("b", smaller), ("c", other)):
         write_png(tmp_path / "images" / f"{name}.png", image)
-    assert bin(fingerprint(original) ^ fingerprint(smaller)).count("1") <= 6
-    assert look(tmp_path / "images" / "a.png").fingerprint == fingerprint(original)
+    assert bin(difference_hash(original) ^ difference_hash(smaller)).count("1") <= 6
+    assert look(tmp_path / "images" / "a.png").fingerprint == difference_hash(original)
     exact = prepare([str(tmp_path / "images")], tmp_path / "exact", SETTINGS)
-    near = Settings(patches=24, side=16, near_duplicates=6)
+    near = PatchSettings(patches=24, side=16, near_duplicates=6)
     manifest = prepare([str(tmp_path / "images")], tmp_path / "near", near)
     assert len(exact["images"]) == 3 and len(manifest["images"]) == 2
     (reason,) = manifest["left_out"].values()
@@ -176,7 +176,7 @@ def test_a_full_disk_is_one_line(images: Path, tmp_path: Path, monkeypatch: pyte
     def full(stream: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cutting, "_to_disk", full)
+    monkeypatch.setattr(patch_cutting, "_to_disk", full)
     with pytest.raises(UserError, match="No space left on device; what is there stays"):
         make(images, tmp_path / "out")
 
@@ -192,15 +192,15 @@ def test_another_process_that_makes_the_same_set_is_told(images: Path, tmp_path:
 @pytest.mark.parametrize(
     "settings",
     [
-        Settings(patches=0),
-        Settings(side=0),
-        Settings(seed=-1),
-        Settings(min_zoom=0),
-        Settings(min_zoom=1.5),
-        Settings(near_duplicates=40),
+        PatchSettings(patches=0),
+        PatchSettings(side=0),
+        PatchSettings(seed=-1),
+        PatchSettings(min_zoom=0),
+        PatchSettings(min_zoom=1.5),
+        PatchSettings(near_duplicates=40),
     ],
 )
-def test_wrong_settings(settings: Settings, tmp_path: Path) -> None:
+def test_wrong_settings(settings: PatchSettings, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--"):
         prepare(["nowhere"], tmp_path / "out", settings)
 

@@ -44,13 +44,13 @@ def test_round_trip_with_any_thread_count(living, latents, variant, size):
     coded = {}
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        coded[threads] = code(model.exact, y_hat, z_hat)
+        coded[threads] = code(model.integers, y_hat, z_hat)
     assert coded[1] == coded[2]
     z, y = coded[1]
     for threads in (2, 1):
         torch.set_num_threads(threads)
-        assert torch.equal(model.exact.decode_z(z, z_hat.shape[1:]), z_hat)
-        assert torch.equal(model.exact.decode_y(y, z_hat, y_hat.shape[1:]), y_hat)
+        assert torch.equal(model.integers.decode_z(z, z_hat.shape[1:]), z_hat)
+        assert torch.equal(model.integers.decode_y(y, z_hat, y_hat.shape[1:]), y_hat)
 
 
 @pytest.mark.parametrize("content", ["zero", "huge", "random"])
@@ -67,33 +67,33 @@ def test_any_latents(living, content, scan):
         y_hat[0, 0, 0], y_hat[3, 2, 1] = LATENT_MAX, -LATENT_MAX
         z_hat[1, 0, 0] = -70_000
         assert (y_hat.abs() > 5000).float().mean() > 0.3
-    z, y = code(model.exact, y_hat, z_hat)
-    assert torch.equal(model.exact.decode_z(z, (2, 2)), z_hat)
-    assert torch.equal(model.exact.decode_y(y, z_hat, (5, 7)), y_hat)
+    z, y = code(model.integers, y_hat, z_hat)
+    assert torch.equal(model.integers.decode_z(z, (2, 2)), z_hat)
+    assert torch.equal(model.integers.decode_y(y, z_hat, (5, 7)), y_hat)
 
 
 def test_beyond_the_range_of_latents_is_refused(living):
     model = living()
     y_hat = torch.full((10, 1, 1), LATENT_MAX + 1)
     with pytest.raises(UserError, match="beyond"):
-        model.exact.encode_y(y_hat, torch.zeros(8, 1, 1))
+        model.integers.encode_y(y_hat, torch.zeros(8, 1, 1))
 
 
 def changed_bits(model, y_hat, z_hat, change):
-    before = model.exact.encode_y(y_hat, z_hat)
+    before = model.integers.encode_y(y_hat, z_hat)
     with torch.no_grad():
         change(model)
     model.update(force=True)
-    return model.exact.encode_y(y_hat, z_hat) != before
+    return model.integers.encode_y(y_hat, z_hat) != before
 
 
 def test_every_part_has_a_say_in_the_bits(living, latents):
     y_hat, z_hat = latents(living())
     model = living()
-    before = model.exact.encode_y(y_hat, z_hat)
+    before = model.integers.encode_y(y_hat, z_hat)
     other = z_hat.clone()
     other[0, 0, 0] += 1
-    assert model.exact.encode_y(y_hat, other) != before
+    assert model.integers.encode_y(y_hat, other) != before
     assert not changed_bits(living(), y_hat, z_hat, lambda model: None)
     assert changed_bits(living(), y_hat, z_hat, lambda model: model.entropy_model.global_context.psi[:, 0, 6].add_(1))
     assert changed_bits(
@@ -106,11 +106,11 @@ def test_every_part_has_a_say_in_the_bits(living, latents):
         living(), y_hat, z_hat, lambda model: model.entropy_model.estimator.mprm.expand[1].bias[0].add_(0.3)
     )
     model = living()
-    z = model.exact.encode_z(z_hat)
+    z = model.integers.encode_z(z_hat)
     with torch.no_grad():
         model.entropy_model.z_prior.log_sigma[0] += 0.5
     model.update(force=True)
-    assert model.exact.encode_z(z_hat) != z
+    assert model.integers.encode_z(z_hat) != z
 
 
 @variants
@@ -123,7 +123,7 @@ def test_real_bits_are_those_of_the_float_likelihood(living, latents, variant):
             key: float(bits(value))
             for key, value in model.log_likelihoods({"y": y_hat[None].float(), "z": z_hat[None].float()}).items()
         }
-    z, y = code(model.exact, y_hat, z_hat)
+    z, y = code(model.integers, y_hat, z_hat)
     assert estimate["y"] > 20_000
     assert 8 * len(y) - 48 == pytest.approx(estimate["y"], rel=0.002, abs=17)
     assert 8 * len(z) - 48 == pytest.approx(estimate["z"], rel=0.005, abs=24)
@@ -144,7 +144,7 @@ def test_batches_are_coded_image_by_image(living, latents):
     model.latents = lambda x: pair.pop(0)
     (y_strings, z_strings), shape = model.compress(torch.rand(2, 3, 96, 112)).values()
     for index, (y_hat, z_hat) in enumerate((first, second)):
-        z, y = code(model.exact, y_hat, z_hat)
+        z, y = code(model.integers, y_hat, z_hat)
         assert y_strings[index] == y
         assert z_strings[index].endswith(z)
     assert y_strings[0] != y_strings[1]
@@ -152,33 +152,33 @@ def test_batches_are_coded_image_by_image(living, latents):
 
 def test_stored_integers_give_the_same_model(living, latents):
     model = living()
-    stored = {name: tensor.clone() for name, tensor in model.exact.tensors().items()}
+    stored = {name: tensor.clone() for name, tensor in model.integers.tensors().items()}
     again = IntegerContextModel(stored, *(model.config[key] for key in ("G", "scan", "hyper_exp", "K", "min_known")))
     y_hat, z_hat = latents(model)
-    assert code(again, y_hat, z_hat) == code(model.exact, y_hat, z_hat)
+    assert code(again, y_hat, z_hat) == code(model.integers, y_hat, z_hat)
     assert {tensor.dtype for tensor in stored.values()} == {torch.int16, torch.int64, torch.uint8, torch.int32}
 
 
 def test_damaged_segments_never_give_an_image_of_the_right_latents(living, latents):
     model = living()
     y_hat, z_hat = latents(model)
-    _, y = code(model.exact, y_hat, z_hat)
+    _, y = code(model.integers, y_hat, z_hat)
     wrong = 0
     for position in range(0, len(y), 31):
         damaged = bytearray(y)
         damaged[position] ^= 0x10
         try:
-            wrong += not torch.equal(model.exact.decode_y(bytes(damaged), z_hat, y_hat.shape[1:]), y_hat)
+            wrong += not torch.equal(model.integers.decode_y(bytes(damaged), z_hat, y_hat.shape[1:]), y_hat)
         except BitstreamError:
             wrong += 1
     assert wrong == len(range(0, len(y), 31))
     for length in (0, 4, len(y) // 8 * 4, len(y) - 8):
         with pytest.raises(BitstreamError):
-            model.exact.decode_y(y[:length], z_hat, y_hat.shape[1:])
+            model.integers.decode_y(y[:length], z_hat, y_hat.shape[1:])
 
 
 def test_few_bytes_for_a_huge_image_fail_before_any_work(living):
-    exact = living().exact
+    exact = living().integers
     with pytest.raises(BitstreamError):
         exact.decode_z(bytes(12), (128, 128))
     with pytest.raises(BitstreamError):
@@ -187,7 +187,7 @@ def test_few_bytes_for_a_huge_image_fail_before_any_work(living):
 
 def test_more_positions_than_the_integers_allow(living):
     with pytest.raises(UserError, match="262144"):
-        living().exact.decode_y(bytes(1 << 20), torch.zeros(8, 1, 1), (1, (1 << 18) + 1))
+        living().integers.decode_y(bytes(1 << 20), torch.zeros(8, 1, 1), (1, (1 << 18) + 1))
 
 
 DECODE = """
@@ -228,7 +228,7 @@ def test_another_process_with_another_thread_count(living, picture, tmp_path):
 def test_cpu_and_gpu_read_each_other(living, latents, variant):
     model = living(**variant)
     y_hat, z_hat = latents(model, 160, 208)
-    exact = {"cpu": model.exact, "cuda": model.exact.to("cuda")}
+    exact = {"cpu": model.integers, "cuda": model.integers.to("cuda")}
     coded = {device: code(entropy, y_hat, z_hat) for device, entropy in exact.items()}
     assert coded["cpu"] == coded["cuda"]
     z, y = coded["cpu"]
@@ -259,14 +259,14 @@ def test_every_size_of_table_1(living, latents, N, M, scan):
     model = living(N=N, M=M, scan=scan)
     y_hat, z_hat = latents(model, 144, 176)
     torch.set_num_threads(2)
-    z, y = code(model.exact, y_hat, z_hat)
+    z, y = code(model.integers, y_hat, z_hat)
     torch.set_num_threads(1)
-    assert torch.equal(model.exact.decode_z(z, z_hat.shape[1:]), z_hat)
-    assert torch.equal(model.exact.decode_y(y, z_hat, y_hat.shape[1:]), y_hat)
+    assert torch.equal(model.integers.decode_z(z, z_hat.shape[1:]), z_hat)
+    assert torch.equal(model.integers.decode_y(y, z_hat, y_hat.shape[1:]), y_hat)
 
 
 def test_segments_are_those_of_the_file(living, picture, latents):
     model = living()
     image = picture(96, 112)
     container = Container.unpack(encode_image(model, image).data)
-    assert (container.z, container.y) == code(model.exact, *latents(model))
+    assert (container.z, container.y) == code(model.integers, *latents(model))

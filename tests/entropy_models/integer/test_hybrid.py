@@ -39,9 +39,9 @@ def test_any_thread_count_gives_the_same_bytes(latents, variant) -> None:
     coded = set()
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        coded.add(model.exact.encode_y(y_hat, z_hat))
+        coded.add(model.integers.encode_y(y_hat, z_hat))
     assert len(coded) == 1
-    assert torch.equal(model.exact.decode_y(coded.pop(), z_hat, y_hat.shape[1:]), y_hat)
+    assert torch.equal(model.integers.decode_y(coded.pop(), z_hat, y_hat.shape[1:]), y_hat)
 
 
 @variants
@@ -53,7 +53,7 @@ def test_real_bits_are_those_of_the_float_likelihood(latents, variant) -> None:
         floats = model.log_likelihoods({"y": y_hat[None].float(), "z": z_hat[None].float()})
     estimate = float(bits(floats["y"]))
     assert estimate > 20_000
-    recorder = model.exact.record_y(y_hat, z_hat)
+    recorder = model.integers.record_y(y_hat, z_hat)
     assert recorder.bits() == pytest.approx(estimate, rel=0.002)
     assert 8 * len(recorder.encode()) - 48 == pytest.approx(estimate, rel=0.002, abs=17)
 
@@ -66,7 +66,7 @@ def test_any_latents(content) -> None:
     z_hat = torch.randint(-9, 10, (8, 2, 2), generator=generator)
     if content == "huge":
         y_hat[0, 0, 0], y_hat[-1, 2, 1] = LATENT_MAX, -LATENT_MAX
-    assert torch.equal(model.exact.decode_y(model.exact.encode_y(y_hat, z_hat), z_hat, (5, 7)), y_hat)
+    assert torch.equal(model.integers.decode_y(model.integers.encode_y(y_hat, z_hat), z_hat, (5, 7)), y_hat)
 
 
 def test_the_bits_begin_with_y2_which_knows_nothing_of_y1(latents, monkeypatch) -> None:
@@ -85,8 +85,8 @@ def test_the_bits_begin_with_y2_which_knows_nothing_of_y1(latents, monkeypatch) 
     monkeypatch.setattr(DecisionDecoder, "read", listen)
     for each in (y_hat, other):
         read.append([])
-        data = model.exact.encode_y(each, z_hat)
-        assert torch.equal(model.exact.decode_y(data, z_hat, each.shape[1:]), each)
+        data = model.integers.encode_y(each, z_hat)
+        assert torch.equal(model.integers.decode_y(data, z_hat, each.shape[1:]), each)
     same = 0
     while read[0][same] == read[1][same]:
         same += 1
@@ -98,11 +98,11 @@ def test_every_part_has_a_say_in_the_bits(latents) -> None:
     def changes(alter) -> bool:
         model = living_hybrid()
         y_hat, z_hat = latents(model)
-        before = model.exact.encode_y(y_hat, z_hat)
+        before = model.integers.encode_y(y_hat, z_hat)
         with torch.no_grad():
             alter(model)
         model.update(force=True)
-        return model.exact.encode_y(y_hat, z_hat) != before
+        return model.integers.encode_y(y_hat, z_hat) != before
 
     assert changes(lambda model: model.entropy_model.h_s.conv.bias[0].add_(0.3))
     assert changes(lambda model: model.entropy_model.h_s.conv.bias[-1].add_(0.3))
@@ -112,21 +112,21 @@ def test_every_part_has_a_say_in_the_bits(latents) -> None:
 def test_stored_integers_and_devices_give_the_same_model(latents) -> None:
     model = living_hybrid()
     y_hat, z_hat = latents(model)
-    again = IntegerHybridModel(model.exact.tensors(), model.config["G"], model.config["scan"]).to("cpu")
-    assert again.encode_y(y_hat, z_hat) == model.exact.encode_y(y_hat, z_hat)
+    again = IntegerHybridModel(model.integers.tensors(), model.config["G"], model.config["scan"]).to("cpu")
+    assert again.encode_y(y_hat, z_hat) == model.integers.encode_y(y_hat, z_hat)
 
 
 def test_damage_is_noticed_or_changes_the_latents(latents) -> None:
     model = living_hybrid()
     y_hat, z_hat = latents(model)
-    data = model.exact.encode_y(y_hat, z_hat)
+    data = model.integers.encode_y(y_hat, z_hat)
     for position in range(0, len(data), 41):
         damaged = bytearray(data)
         damaged[position] ^= 0x10
         with contextlib.suppress(BitstreamError):
-            assert not torch.equal(model.exact.decode_y(bytes(damaged), z_hat, y_hat.shape[1:]), y_hat)
+            assert not torch.equal(model.integers.decode_y(bytes(damaged), z_hat, y_hat.shape[1:]), y_hat)
     with pytest.raises(BitstreamError):
-        model.exact.decode_y(bytes(12), torch.zeros(8, 128, 128), (512, 512))
+        model.integers.decode_y(bytes(12), torch.zeros(8, 128, 128), (512, 512))
 
 
 @pytest.mark.slow
@@ -135,7 +135,7 @@ def test_the_sizes_of_the_paper(picture, N, M1, M2) -> None:
     model = living_hybrid(N=N, M1=M1, M2=M2)
     encoded = encode_image(model, picture(75, 100))
     assert same_latents(encoded, decode_image(model, encoded.data))
-    assert encoded.exact_bits["y"] == pytest.approx(encoded.estimated_bits["y"], rel=0.002)
+    assert encoded.integer_bits["y"] == pytest.approx(encoded.estimated_bits["y"], rel=0.002)
 
 
 @pytest.mark.gpu
@@ -144,7 +144,7 @@ def test_the_sizes_of_the_paper(picture, N, M1, M2) -> None:
 def test_cpu_and_gpu_read_each_other(latents, variant) -> None:
     model = living_hybrid(**variant)
     y_hat, z_hat = latents(model, 160, 208)
-    exact = {"cpu": model.exact, "cuda": model.exact.to("cuda")}
+    exact = {"cpu": model.integers, "cuda": model.integers.to("cuda")}
     data = exact["cpu"].encode_y(y_hat, z_hat)
     assert exact["cuda"].encode_y(y_hat, z_hat) == data
     for entropy in exact.values():

@@ -9,7 +9,7 @@ import torch
 from jointiq.errors import ConfigError
 from jointiq.evaluation.stopwatch import Moment
 from tools.bench import __main__ as bench
-from tools.bench import codec, contenders, drive, scaling
+from tools.bench import codec, contenders, scaling, synthetic_latents
 from tools.bench.codec import profile_codec
 
 CHANNELS = 24
@@ -23,7 +23,7 @@ def small(monkeypatch):
     monkeypatch.setattr(codec, "LIGHT_GRDN", {"name": "grdn", "grdbs": 1, "rdbs": 1, "convs": 1, "kernels": 4})
     monkeypatch.setattr(codec, "QUICK_SIZE", SIZE)
     monkeypatch.setattr(scaling, "QUICK_SIZES", ((64, 96),))
-    monkeypatch.setattr(drive, "CALIBRATION_SIZE", (256, 384))
+    monkeypatch.setattr(synthetic_latents, "CALIBRATION_SIZE", (256, 384))
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
@@ -31,8 +31,8 @@ def small(monkeypatch):
 
 @pytest.fixture
 def latents():
-    scale = drive.find_scale(CHANNELS, CHANNELS)
-    return drive.make_latents(SIZE, CHANNELS, CHANNELS, scale), scale
+    scale = synthetic_latents.find_scale(CHANNELS, CHANNELS)
+    return synthetic_latents.make_latents(SIZE, CHANNELS, CHANNELS, scale), scale
 
 
 def numbers(value):
@@ -86,23 +86,23 @@ def test_latents_are_busy_and_cost_the_wanted_rate(latents):
     (y, z), scale = (latents[0].y, latents[0].z), latents[1]
     assert y.shape == (1, CHANNELS, 8, 12) and z.shape == (1, CHANNELS, 2, 3)
     assert float((y.abs() > 1).float().mean()) > 0.02
-    assert not torch.equal(y, drive.make_latents(SIZE, CHANNELS, CHANNELS, scale, seed=1).y)
-    calibration = drive.make_latents(drive.CALIBRATION_SIZE, CHANNELS, CHANNELS, scale)
-    costs = [drive.estimated_bpp(calibration, drive.CALIBRATION_SIZE, G, scale) for G in (1, 3)]
+    assert not torch.equal(y, synthetic_latents.make_latents(SIZE, CHANNELS, CHANNELS, scale, seed=1).y)
+    calibration = synthetic_latents.make_latents(synthetic_latents.CALIBRATION_SIZE, CHANNELS, CHANNELS, scale)
+    costs = [synthetic_latents.estimated_bpp(calibration, synthetic_latents.CALIBRATION_SIZE, G, scale) for G in (1, 3)]
     assert sum(costs) / 2 == pytest.approx(0.5, abs=0.01)
     assert costs[1] < costs[0]
 
 
 def test_predictions_fit_and_scatter(latents):
     _, scale = latents
-    model = drive.driven_jointiq(codec.model_config(), scale)
-    seen = drive.make_latents(drive.CALIBRATION_SIZE, CHANNELS, CHANNELS, scale)
+    model = synthetic_latents.fitted_jointiq(codec.model_config(), scale)
+    seen = synthetic_latents.make_latents(synthetic_latents.CALIBRATION_SIZE, CHANNELS, CHANNELS, scale)
     with torch.no_grad():
         parameters = model.entropy_model.mixture_parameters(seen.y, seen.z)[0].unflatten(0, (3, 3, CHANNELS)).flatten(3)
-    wanted = drive.fitting_mixture(3, CHANNELS, scale)
+    wanted = synthetic_latents.fitting_mixture(3, CHANNELS, scale)
     assert torch.allclose(parameters[:2].mean(-1), wanted[:2], atol=1e-4)
     assert torch.allclose(parameters[2].mean(-1), wanted[2], atol=1e-2)
-    assert torch.allclose(parameters[2].std(-1), torch.full((3, CHANNELS), drive.SCALE_ERROR), atol=1e-2)
+    assert torch.allclose(parameters[2].std(-1), torch.full((3, CHANNELS), synthetic_latents.SCALE_ERROR), atol=1e-2)
 
 
 @pytest.mark.parametrize("name", [codec.OURS, codec.THEIRS])
@@ -111,14 +111,14 @@ def test_other_latents_than_encoded_stop_the_run(name, latents):
     entry.encode()
     entry.decode()
     # The same object feeds the hooks, so it is the check that sees another one.
-    entry.latents = drive.Latents(entry.latents.y + 1, entry.latents.z)
+    entry.latents = synthetic_latents.Latents(entry.latents.y + 1, entry.latents.z)
     with pytest.raises(RuntimeError, match="other latents"):
         entry.decode()
 
 
 def test_encoding_runs_the_transforms_it_replaces(latents):
     given, scale = latents
-    model = drive.driven_jointiq(codec.model_config(), scale)
+    model = synthetic_latents.fitted_jointiq(codec.model_config(), scale)
     calls = []
     model.g_a.register_forward_pre_hook(lambda *_: calls.append("g_a"))
     model.entropy_model.h_a.register_forward_pre_hook(lambda *_: calls.append("h_a"))

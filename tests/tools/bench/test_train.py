@@ -12,7 +12,7 @@ import torch
 
 from jointiq.commands.prepare import prepare
 from jointiq.data.images import write_png
-from jointiq.data.prepare.cutting import Settings
+from jointiq.data.prepare.patch_cutting import PatchSettings
 from jointiq.errors import ConfigError
 from jointiq.evaluation.stopwatch import Moment
 from tools.bench import train, training_speed
@@ -33,7 +33,7 @@ def test_a_run_writes_all_that_is_promised(
     small: None, tmp_path: Path, picture: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_png(tmp_path / "images" / "a.png", picture(140, 150))
-    prepare([str(tmp_path / "images")], tmp_path / "patches", Settings(patches=4, side=128))
+    prepare([str(tmp_path / "images")], tmp_path / "patches", PatchSettings(patches=4, side=128))
     size = ["--N", "8", "--M", "8", "--batch", "2", "--crop", "128", "--threads", "1"]
     output = tmp_path / "train.json"
     options = ["--rounds", "1", "--modes", "fp32", "bf16", "--data", str(tmp_path / "patches"), "--data-steps", "2"]

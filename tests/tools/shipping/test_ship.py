@@ -17,7 +17,7 @@ from tests.tools.shipping.runs import make_run
 from tools import ship as entry
 from tools.shipping import ship as shipping
 from tools.shipping.card import BEGIN, END, filled
-from tools.shipping.measured import Measured
+from tools.shipping.ship_measurements import Means
 
 CARD = f"# Card\n\n{BEGIN}\nearlier\n{END}\n\nafter\n"
 NUMBERS = {"q1": (0.1, 25.0), "q2": (0.2, 27.0), "q3": (0.4, 30.0), "q4": (0.8, 33.25)}
@@ -37,12 +37,12 @@ def output(tmp_path, monkeypatch):
 def numbers(monkeypatch):
     given = dict(NUMBERS)
 
-    def measure(files, images, device, workers, rows):
+    def measure_exports(files, images, device, workers, rows):
         assert len(images) == 2
         losses = {file: LOSS.get(file.stem, 0.001) if file.parent.name == "float16" else 0.0 for file in files}
-        return {file: Measured(given[file.stem][0], given[file.stem][1] - losses[file], None, 1, 2) for file in files}
+        return {file: Means(given[file.stem][0], given[file.stem][1] - losses[file], None, 1, 2) for file in files}
 
-    monkeypatch.setattr(shipping, "measure", measure)
+    monkeypatch.setattr(shipping, "measure_exports", measure_exports)
     return given
 
 
@@ -121,7 +121,7 @@ def test_test_images_that_were_trained_on(options, living, output, tmp_path):
     assert set(contents(output)) == {"README.md"}
 
 
-def test_twins(options):
+def test_equal_fingerprints(options):
     twice = (options.checkpoints[0], *options.checkpoints[:3])
     with pytest.raises(UserError, match="same fingerprint"):
         shipping.ship(replace(options, checkpoints=twice))

@@ -8,7 +8,7 @@ from jointiq.data.images import write_png
 from jointiq.errors import UserError
 from tests.tools.shipping.runs import make_run
 from tests.training.tiny import config
-from tools.shipping.training_facts import public_command, read_training
+from tools.shipping.training_facts import public_command, read_history
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def folder(path):
 def test_one_training(living, train_dir, tmp_path):
     data = folder(train_dir)
     checkpoint = make_run(tmp_path / "run", living(), 70, "lmbda=0.3", "seed=4", "data.batch_size=3", *data)
-    training = read_training(checkpoint)
+    training = read_history(checkpoint)
     assert training.steps == 70 and training.complete and len(training.stages) == 1
     facts = training.stages[0].facts
     assert {key: facts[key] for key in ("experiment", "scale", "lambda", "seed", "steps", "batch_size")} == {
@@ -38,7 +38,7 @@ def test_one_training(living, train_dir, tmp_path):
 
 
 def test_the_command_says_sizes_that_a_scale_decided(living, tmp_path):
-    command = read_training(make_run(tmp_path / "run", living(), 70, "model.M=4")).stages[0].facts["command"]
+    command = read_history(make_run(tmp_path / "run", living(), 70, "model.M=4")).stages[0].facts["command"]
     words = command.split()
     cfg = config("+experiment=jointiq", "scale=demo")
     assert {f"model.N={cfg.model.N}", f"trainer.max_steps={cfg.trainer.max_steps}", f"optim.lr={cfg.optim.lr}"} < {
@@ -51,7 +51,7 @@ def test_a_chain_of_trainings(living, tmp_path):
     first = make_run(tmp_path / "a", living(), 100, "lmbda=0.5", "init_from=null")
     second = make_run(tmp_path / "b", living(), 20, "lmbda=0.3", f"init_from={first}")
     third = make_run(tmp_path / "c", living(), 3, "lmbda=0.3", f"init_from={second}")
-    training = read_training(third)
+    training = read_history(third)
     assert [stage.facts["steps"] for stage in training.stages] == [100, 20, 3]
     assert (training.steps, training.complete) == (123, True)
     assert [stage.facts["lambda"] for stage in training.stages] == [0.5, 0.3, 0.3]
@@ -59,14 +59,14 @@ def test_a_chain_of_trainings(living, tmp_path):
     assert [stage.facts["start"] for stage in training.stages] == ["random weights", *2 * ["the stage before"]]
 
     first.unlink()  # only its folder is left, which says how long it was
-    assert read_training(third).steps == 123
+    assert read_history(third).steps == 123
     shutil.rmtree(tmp_path / "a")
-    training = read_training(third)
+    training = read_history(third)
     assert (training.steps, training.complete) == (23, False)
 
 
 def test_a_start_from_principal_components(living, tmp_path):
-    training = read_training(make_run(tmp_path / "run", living(), 70, "init_from=pca"))
+    training = read_history(make_run(tmp_path / "run", living(), 70, "init_from=pca"))
     assert (training.steps, training.complete, training.stages[0].facts["start"]) == (70, True, "pca")
     assert "init_from=pca" in training.stages[0].facts["command"]
 
@@ -76,7 +76,7 @@ def test_a_run_in_stages(living, tmp_path):
     first = make_run(tmp_path / "run" / "1_joint", living(), 30)
     make_run(tmp_path / "run" / "2_enhancer", living(), 5, f"init_from={first}")
     make_run(tmp_path / "run" / "2_enhancer.old1", living(), 9)  # an earlier one, moved aside
-    training = read_training(checkpoint)
+    training = read_history(checkpoint)
     assert [stage.facts["steps"] for stage in training.stages] == [30, 5]
 
 
@@ -86,9 +86,9 @@ def test_images_by_the_list_beside_them(living, train_dir, tmp_path):
     checkpoint = make_run(tmp_path / "run", living(), 70, *folder(linked))
     shutil.rmtree(linked)
     shutil.rmtree(train_dir)
-    found = read_training(checkpoint).images[0]
+    found = read_history(checkpoint).images[0]
     assert str(found) == str(images) and str(found).startswith("mine (3 images")
-    assert read_training(checkpoint, "ours").images[0].name == "ours"
+    assert read_history(checkpoint, "ours").images[0].name == "ours"
 
 
 @pytest.mark.parametrize(
@@ -97,23 +97,23 @@ def test_images_by_the_list_beside_them(living, train_dir, tmp_path):
 def test_a_foreign_file_beside_the_images_is_no_list_of_them(living, train_dir, tmp_path, foreign):
     train_dir.with_name(f"{train_dir.name}.json").write_text(foreign)
     checkpoint = make_run(tmp_path / "run", living(), 70, *folder(train_dir))
-    assert str(read_training(checkpoint).images[0]) == str(read_set([str(train_dir)], tmp_path / "cache"))
+    assert str(read_history(checkpoint).images[0]) == str(read_set([str(train_dir)], tmp_path / "cache"))
 
 
 def test_images_of_several_folders(living, train_dir, picture, tmp_path):
     write_png(tmp_path / "more" / "x.png", picture(20, 30, seed=9))
     checkpoint = make_run(tmp_path / "run", living(), 70, *folder(f"[{train_dir},{tmp_path / 'more'}]"))
     both = read_set([str(train_dir), str(tmp_path / "more")], tmp_path / "cache")
-    assert str(read_training(checkpoint).images[0]) == str(both) and both.name == "photos+more"
+    assert str(read_history(checkpoint).images[0]) == str(both) and both.name == "photos+more"
     for name, files in (("photos", train_dir), ("more", tmp_path / "more")):
         write_manifest(read_set([str(files)], tmp_path / "cache"), tmp_path / f"{name}.json")
-    assert str(read_training(checkpoint).images[0]) == str(both)
+    assert str(read_history(checkpoint).images[0]) == str(both)
 
 
 def test_images_that_are_gone(living, train_dir, tmp_path):
     checkpoint = make_run(tmp_path / "run", living(), 70, *folder(train_dir))
     shutil.rmtree(train_dir)
-    training = read_training(checkpoint)
+    training = read_history(checkpoint)
     assert training.images == () and training.stages[0].facts["data"] is None
 
 
@@ -121,7 +121,7 @@ def test_a_checkpoint_outside_a_run(living, tmp_path):
     checkpoint = make_run(tmp_path / "run", living(), 70)
     shutil.move(checkpoint, tmp_path / "last.ckpt")
     with pytest.raises(UserError, match=r"last\.ckpt: no config\.yaml"):
-        read_training(tmp_path / "last.ckpt")
+        read_history(tmp_path / "last.ckpt")
 
 
 def test_commands_name_no_places():

@@ -1,1 +1,1 @@
-"""Patches cut in advance from folders of images."""
+"""``src.prepare``: cut training patches from folders of images in advance."""

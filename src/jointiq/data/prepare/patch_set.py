@@ -1,10 +1,10 @@
-"""A set of training patches from folders of images: look at them, choose, cut, and list what was done.
+"""Make a set of training patches from folders of images: read them, choose, cut, and write a manifest.
 
 The patches (:mod:`jointiq.data.prepared` says in what form and why) depend on the contents of the images and on the
-settings alone, not on the names or places of files. Every image gives as many as the others, as far as it holds so many
+settings alone, not on the names or places of files. Every image gives equally many, as far as it holds that many
 different ones; no two are equal. The paper's set is 51,140 patches of 256x256 from the training set of CLIC.
 
-Everything is written into ``DIR.part``, which becomes ``DIR`` at the end; what was begun is gone on with.
+Everything is written into ``DIR.part``, which becomes ``DIR`` at the end; an interrupted command continues.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rich.progress import Progress
 
 from jointiq.console import progress_bar
 from jointiq.data.images import list_images
-from jointiq.data.prepare.cutting import SETTINGS, Settings, cut_patches
+from jointiq.data.prepare.patch_cutting import SETTINGS, PatchSettings, cut_patches
 from jointiq.data.prepare.sources import Source, choose, look_at_all
 from jointiq.errors import ConfigError, DataError, UserError
 from jointiq.files import FileFacts, write_text
@@ -31,16 +31,16 @@ from jointiq.files import FileFacts, write_text
 _SOURCES, _LOCK = "sources.json", "lock"
 
 
-def prepare(folders: Sequence[str], output: Path, settings: Settings) -> dict[str, Any]:
+def prepare(folders: Sequence[str], output: Path, settings: PatchSettings) -> dict[str, Any]:
     """Make the set of patches ``output`` from the images in ``folders``.
 
     Returns:
-        What its ``manifest.json`` holds.
+        The contents of its ``manifest.json``.
 
     Raises:
         ConfigError: a setting that is not allowed, or ``output`` holds something else.
         DataError: no usable image, or too few different patches in them.
-        UserError: the disk is too small or full, or another process makes the same set.
+        UserError: the disk is too small or full, or another process is making the same set.
     """
     settings.check()
     from jointiq.data.prepared import MANIFEST, read_manifest
@@ -76,9 +76,9 @@ def prepare(folders: Sequence[str], output: Path, settings: Settings) -> dict[st
 
 
 def _sources(
-    folders: Sequence[str], settings: Settings, work: Path, progress: Progress
+    folders: Sequence[str], settings: PatchSettings, work: Path, progress: Progress
 ) -> tuple[list[Source], dict[str, str]]:
-    """The images to cut from, those with the fewest places first; and why others are left out, by path."""
+    """Return the images to cut from, those with the fewest places first; and why others are left out, by path."""
     paths = list(dict.fromkeys(path.resolve() for folder in folders for path in list_images(folder)))
     task = progress.add_task("look at images", total=len(paths), note="")
     known = FileFacts(work / _SOURCES)
@@ -96,5 +96,5 @@ def _sources(
 
 
 def _name(number: int, path: Path) -> str:
-    """Name of an image in the lists: the file's, in plain letters, behind a number that makes it the only one."""
+    """Return a unique name of an image for the lists: a number, and the file's name in plain letters."""
     return f"{number:05d}_{re.sub(r'[^A-Za-z0-9._-]+', '_', path.name)}"

@@ -1,4 +1,4 @@
-"""The images a set of patches is cut from: which can be used, and which repeat others."""
+"""The images that patches are cut from: which are large enough, and which repeat others."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Source:
         path: the file.
         sha256: of its pixels (:func:`jointiq.data.images.pixel_hash`).
         height, width: in pixels.
-        fingerprint: 64 bits that stand for the picture (:func:`fingerprint`), as a whole number.
+        fingerprint: perceptual hash of 64 bits (:func:`difference_hash`).
     """
 
     path: Path
@@ -38,7 +38,7 @@ class Source:
     fingerprint: int
 
     def places(self, side: int) -> int:
-        """Squares of ``side`` pixels that it holds."""
+        """Return the number of squares of ``side`` pixels in it."""
         return max(self.height - side + 1, 0) * max(self.width - side + 1, 0)
 
 
@@ -50,13 +50,13 @@ def look(path: Path) -> Source:
     """
     image = read_image(path)
     height, width, _ = image.shape
-    return Source(path, pixel_hash(image), height, width, fingerprint(image))
+    return Source(path, pixel_hash(image), height, width, difference_hash(image))
 
 
 def look_at_all(
     paths: Sequence[Path], known: FileFacts, advance: Callable[[], object]
 ) -> tuple[list[Source], dict[str, str]]:
-    """Describe all images, several at a time; and why those are left out that cannot be read, by path.
+    """Describe all images, several at a time; and the reason for each that cannot be read, by path.
 
     Args:
         known: descriptions from earlier; new ones are added.
@@ -73,7 +73,7 @@ def look_at_all(
         known.set(path, {key: value for key, value in asdict(source).items() if key != "path"})
         return source
 
-    # Threads: decoding and hashing let each other run.
+    # Threads suffice: decoding and hashing release the interpreter lock.
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         found = list(zip(paths, pool.map(one, paths), strict=True))
     sources = [source for _, source in found if isinstance(source, Source)]
@@ -88,10 +88,10 @@ def _known(known: FileFacts, path: Path) -> Source | None:
 
 
 def choose(sources: Sequence[Source], side: int, distance: int | None) -> tuple[list[Source], dict[str, str]]:
-    """The images that patches are cut from, in an order of their contents; and why the others are left out, by path.
+    """Return the images that patches are cut from, in the order of their hashes; and why others are left out, by path.
 
     Left out are images smaller than ``side``, copies (the same pixels), and, with a ``distance``, those whose
-    fingerprint differs in at most so many bits from that of one that is kept.
+    perceptual hash differs in at most that many bits from that of one that is kept.
     """
     kept: dict[str, Source] = {}
     bits = np.zeros((0, FINGERPRINT_BITS), dtype=bool)
@@ -111,10 +111,10 @@ def choose(sources: Sequence[Source], side: int, distance: int | None) -> tuple[
     return list(kept.values()), left_out
 
 
-def fingerprint(image: NDArray[np.uint8]) -> int:
-    """64 bits of a picture that small changes (scaling, compression, a little cropping) leave mostly alone.
+def difference_hash(image: NDArray[np.uint8]) -> int:
+    """Return 64 bits of a picture that hardly change with scaling, compression or slight cropping (dHash).
 
-    Of the grey picture, scaled to 9x8: whether each pixel is brighter than the one on its right (a difference hash).
+    Of the grey picture, scaled to 9x8: whether each pixel is brighter than the one on its right.
     """
     small = np.asarray(Image.fromarray(image).convert("L").resize((9, 8), Image.Resampling.BOX), dtype=np.int16)
     bits = (small[:, :-1] > small[:, 1:]).flatten()

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from jointiq.bitstream.binarisation import walk
+from jointiq.bitstream.binarisation import binarise
 from jointiq.bitstream.rans import DecisionDecoder
 from jointiq.entropy_models.base import IntegerEntropyModel
 from jointiq.entropy_models.gaussian_mixture import IntegerMixture
@@ -67,7 +67,7 @@ class IntegerCoarseToFine(IntegerEntropyModel):
             channels = len(self.predictors[name].layers["linear"].weight) // 2
             decoder = DecisionDecoder(segments[name], channels * height * width)
             read = reader(decoder)
-            rows = [walk(row, read).view(width, channels) for row in self._rows(name, above, (height, width))]
+            rows = [binarise(row, read).view(width, channels) for row in self._rows(name, above, (height, width))]
             decoder.finish()
             above = latents[name] = torch.stack(rows).permute(2, 0, 1).contiguous()
         return latents

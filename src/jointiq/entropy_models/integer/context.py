@@ -16,7 +16,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from jointiq.bitstream.binarisation import CodeStage, walk
+from jointiq.bitstream.binarisation import CodeStage, binarise
 from jointiq.bitstream.rans import DecisionDecoder
 from jointiq.bitstream.scan import MAX_POSITIONS, ScanStep, get_scan, grid_rows
 from jointiq.entropy_models.base import IntegerEntropyModel
@@ -129,7 +129,7 @@ class IntegerContextModel(IntegerEntropyModel):
         state = ContextState(self, hyper)
         y_hat = torch.zeros(height, width, self.M, dtype=torch.int64, device=self.device)
         for step in self.scan.steps(height, width):
-            values = walk(state.distribution(step), read).view(step.count, self.M)
+            values = binarise(state.distribution(step), read).view(step.count, self.M)
             y_hat[step.index(self.device)] = values
             state.write(step, values)
         return y_hat

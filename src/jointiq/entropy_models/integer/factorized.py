@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from jointiq.bitstream.binarisation import walk
+from jointiq.bitstream.binarisation import binarise
 from jointiq.bitstream.rans import DecisionDecoder
 from jointiq.entropy_models.base import IntegerEntropyModel
 from jointiq.entropy_models.integer.recorder import Recorder, in_range, reader
@@ -20,7 +20,7 @@ STEP_SYMBOLS = 1 << 20
 
 
 class IntegerTable:
-    """Distributions of a set of symbols, for :func:`jointiq.bitstream.binarisation.walk`.
+    """Distributions of a set of symbols, for :func:`jointiq.bitstream.binarisation.binarise`.
 
     Args:
         cdf: of :func:`jointiq.entropy_models.factorized.integer_cdf`.
@@ -67,7 +67,7 @@ class IntegerFactorized(IntegerEntropyModel):
         height, width = pyramid(size, 4)[4]
         decoder = DecisionDecoder(segments["y"], len(self.cdf) * height * width)
         steps = self._steps((height, width))
-        rows = [walk(table, reader(decoder)).view(len(self.cdf), -1, width) for _, table in steps]
+        rows = [binarise(table, reader(decoder)).view(len(self.cdf), -1, width) for _, table in steps]
         decoder.finish()
         return {"y": torch.cat(rows, dim=1)}
 

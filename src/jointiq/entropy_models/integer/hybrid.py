@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from jointiq.bitstream.binarisation import CodeStage, walk
+from jointiq.bitstream.binarisation import CodeStage, binarise
 from jointiq.entropy_models.gaussian_mixture import IntegerMixture
 from jointiq.entropy_models.integer.context import IntegerContextModel
 from jointiq.entropy_models.integer.recorder import Recorder
@@ -35,7 +35,7 @@ class IntegerHybridModel(IntegerContextModel):
 
     def _decode(self, read: CodeStage, hyper: Tensor) -> Tensor:
         c_prime, log_sigma = self._parts(hyper)
-        second = torch.stack([walk(_row(row), read).view(row.shape) for row in log_sigma])
+        second = torch.stack([binarise(_row(row), read).view(row.shape) for row in log_sigma])
         return torch.cat([super()._decode(read, c_prime), second], 2)
 
     def _parts(self, hyper: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jointiq.bitstream.binarisation import STAGES, CodeStage, Distribution, known_bits, walk
+from jointiq.bitstream.binarisation import STAGES, CodeStage, Distribution, binarise, known_bits
 from jointiq.bitstream.rans import DecisionDecoder, decision_bits, encode_decisions
 from jointiq.errors import BitstreamError
 
@@ -32,7 +32,7 @@ class Recorder:
             self._levels.append(levels.cpu().numpy())
             return bits
 
-        walk(distribution, code)
+        binarise(distribution, code)
 
     def encode(self) -> bytes:
         """The coded decisions."""
@@ -45,7 +45,7 @@ class Recorder:
 
 
 def reader(decoder: DecisionDecoder) -> CodeStage:
-    """The bits that :func:`jointiq.bitstream.binarisation.walk` asks for, from coded data."""
+    """The bits that :func:`jointiq.bitstream.binarisation.binarise` asks for, from coded data."""
 
     def code(_stage: int, _members: Tensor | slice, levels: Tensor) -> Tensor:
         return torch.from_numpy(decoder.read(levels.cpu().numpy())).to(levels.device).bool()

@@ -1,6 +1,4 @@
-"""Write the array of patches: squares drawn from images, none equal to another, in files that a killed process leaves
-usable.
-"""
+"""Cut random squares from images, no two equal, and write them to one array; a killed process can continue."""
 
 from __future__ import annotations
 
@@ -28,21 +26,21 @@ from jointiq.files import write_text
 if TYPE_CHECKING:
     from jointiq.data.prepared import PatchRow
 
-#: What the files in a working folder are made of; others are begun anew.
+#: File of the settings and images that a working folder is for; for others it is begun anew.
 SETTINGS = "settings.json"
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What decides the patches, beside the images.
+class PatchSettings:
+    """PatchSettings of a set of patches.
 
     Attributes:
-        patches: how many.
-        side: of each, in pixels.
-        seed: of all draws.
+        patches: number of patches.
+        side: side of each, in pixels.
+        seed: seed of all draws.
         min_zoom: a patch shows a square of side / zoom pixels, zoom uniform in [min_zoom, 1], scaled down.
-        near_duplicates: bits, of 64, in which the fingerprints of two images may differ for the second to be left out;
-            None: only exact copies are.
+        near_duplicates: images are left out whose perceptual hash differs in at most so many of 64 bits from that of
+            another; None: only exact copies are.
     """
 
     patches: int = 51_140
@@ -52,8 +50,10 @@ class Settings:
     near_duplicates: int | None = None
 
     def check(self) -> None:
-        """Raises:
-        ConfigError: a value that is not allowed.
+        """Check the ranges.
+
+        Raises:
+            ConfigError: a value is not allowed.
         """
         for key in ("patches", "side"):
             if getattr(self, key) < 1:
@@ -72,17 +72,17 @@ class Settings:
 
 
 def cut_patches(
-    sources: Sequence[Source], names: Mapping[str, str], settings: Settings, work: Path, progress: Progress
+    sources: Sequence[Source], names: Mapping[str, str], settings: PatchSettings, work: Path, progress: Progress
 ) -> None:
-    """Write ``patches.npy`` and ``patches.csv``, going on after what is there of the same set.
+    """Write ``patches.npy`` and ``patches.csv``; continue files of the same set.
 
     Args:
-        sources: the images, in the order in which they are cut; what one cannot give is asked of those after it.
-        names: how the list calls them, by their hashes; without commas and quotes.
-        work: the folder to write into.
+        sources: the images, in the order in which they are cut; where one has too few patches, later ones give more.
+        names: names of the images in ``patches.csv``, by their hashes; without commas and quotes.
+        work: folder to write into.
 
     Raises:
-        DataError: the images do not hold so many different patches.
+        DataError: the images do not hold that many different patches.
         UserError: the disk is too small.
     """
     from jointiq.data.prepared import LIST, PATCHES, PatchRow
@@ -107,7 +107,7 @@ def cut_patches(
                 array.write(patch.tobytes())
                 listed.write(_line(PatchRow(number, name, *place, digest)))
             count += len(squares)
-            # The pixels come first: a line stands for what is on the disk.
+            # Pixels first: a line says that its patch is on the disk.
             _to_disk(array)
             _to_disk(listed)
             progress.update(task, completed=count, note=source.path.name)
@@ -116,15 +116,15 @@ def cut_patches(
 
 
 def _squares(
-    source: Source, quota: int, settings: Settings, seen: set[str]
+    source: Source, quota: int, settings: PatchSettings, seen: set[str]
 ) -> Iterator[tuple[tuple[int, int, int], NDArray[np.uint8], str]]:
-    """Up to ``quota`` patches of an image that differ from each other and from those in ``seen``, which grows."""
+    """Yield up to ``quota`` patches of an image that differ from each other and from ``seen``, which grows."""
     from jointiq.data.patches import cut_square, draw_square
 
     image = read_image(source.path)
     rng = np.random.default_rng((settings.seed, int(source.sha256[:16], 16)))
     found = 0
-    # An image that has so many different patches gives them within this, but for rare bad luck.
+    # Enough draws for an image that has that many different patches.
     for _ in range(10 * quota + 100):
         if found == quota:
             return
@@ -137,8 +137,8 @@ def _squares(
             yield place, patch, digest
 
 
-def _continued(names: Mapping[str, str], settings: Settings, work: Path) -> list[PatchRow]:
-    """The lines of the images that are wholly cut; the files are made to end there, or begun anew for another set."""
+def _continued(names: Mapping[str, str], settings: PatchSettings, work: Path) -> list[PatchRow]:
+    """Return the lines of the images that are wholly cut; truncate the files to them, or begin another set anew."""
     from jointiq.data.prepared import LIST, PATCHES, PatchRow, read_rows
 
     wanted = json.dumps({"settings": asdict(settings), "names": names})
@@ -160,8 +160,8 @@ def _continued(names: Mapping[str, str], settings: Settings, work: Path) -> list
     return rows
 
 
-def _header(settings: Settings) -> bytes:
-    """What NumPy's file of the array begins with; the pixels follow."""
+def _header(settings: PatchSettings) -> bytes:
+    """Return the header of NumPy's file of the array; the pixels follow it."""
     stream = io.BytesIO()
     shape = (settings.patches, settings.side, settings.side, 3)
     np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})

@@ -1,4 +1,4 @@
-"""What models do on test images, by real files, and whether 16-bit transforms do as well."""
+"""Rate and quality of exported models on test images, from real files, and the checks before they are shipped."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from jointiq.evaluation import measuring
 from jointiq.evaluation.models import evaluate_checkpoints
 from jointiq.evaluation.rd import MS_SSIM, PSNR
 
-#: What 16-bit transforms may be worse by than 32-bit ones and still lose nothing: dB of PSNR, and share of the bits.
+#: Loss of 16-bit transforms against 32-bit ones that counts as none: dB of PSNR, and share of the bits.
 PSNR_LOSS = 0.005
 BPP_LOSS = 1e-4
 
 
 @dataclass(frozen=True)
-class Measured:
+class Means:
     """Means over the test images.
 
     Attributes:
@@ -36,21 +36,21 @@ class Measured:
     decoding_time: float
 
     def as_dict(self) -> dict[str, Any]:
-        """The same, ready for JSON."""
+        """Return the means, ready for JSON."""
         return asdict(self)
 
 
-def measure(
+def measure_exports(
     files: Sequence[Path], images: Sequence[Path], device: str, workers: int, rows: Path
-) -> dict[Path, Measured]:
-    """Send every image through every model and a real file, with a progress bar.
+) -> dict[Path, Means]:
+    """Encode and decode every image with every model by real files, with a progress bar.
 
     Args:
         files: exported models.
         images: the test images.
-        device: where the networks run.
-        workers: processes.
-        rows: folder that keeps what is measured, so that a repeated run goes on.
+        device: device of the networks.
+        workers: number of processes.
+        rows: folder that keeps the measurements, so that a repeated command continues.
 
     Raises:
         UserError: an image could not be coded with a model, or came back with other latents.
@@ -70,7 +70,7 @@ def measure(
             raise UserError(f"{row['image']} comes back with other latents from {_label(row['checkpoint'])}")
     columns = curve.results
     return {
-        Path(file): Measured(
+        Path(file): Means(
             bpp=columns["bpp"][i],
             psnr=columns[PSNR][i],
             ms_ssim=columns[MS_SSIM][i] if MS_SSIM in columns else None,
@@ -81,12 +81,12 @@ def measure(
     }
 
 
-def loses_nothing(half: Measured, full: Measured) -> bool:
-    """Whether 16-bit transforms give what 32-bit ones give, up to :data:`PSNR_LOSS` and :data:`BPP_LOSS`."""
+def loses_nothing(half: Means, full: Means) -> bool:
+    """Tell whether 16-bit transforms equal 32-bit ones up to :data:`PSNR_LOSS` and :data:`BPP_LOSS`."""
     return full.psnr - half.psnr < PSNR_LOSS and half.bpp - full.bpp <= BPP_LOSS * full.bpp
 
 
-def refuse_disorder(measured: Sequence[Measured], names: Sequence[str]) -> None:
+def refuse_disorder(measured: Sequence[Means], names: Sequence[str]) -> None:
     """Refuse models that are not in the order of quality.
 
     Raises:

@@ -5,11 +5,11 @@ from jointiq.coding.image_codec import decode_image, encode_image
 from jointiq.data.images import write_png
 from jointiq.errors import UserError
 from jointiq.evaluation.metrics import psnr
-from tools.shipping.measured import Measured, loses_nothing, measure, refuse_disorder
+from tools.shipping.ship_measurements import Means, loses_nothing, measure_exports, refuse_disorder
 
 
 def numbers(bpp, psnr):
-    return Measured(bpp, psnr, 0.9, 1.0, 1.0)
+    return Means(bpp, psnr, 0.9, 1.0, 1.0)
 
 
 def test_real_files(living, picture, tmp_path):
@@ -19,7 +19,7 @@ def test_real_files(living, picture, tmp_path):
         images.append(tmp_path / f"{number}.png")
         files.append(tmp_path / f"m{number}.safetensors")
         write_export(living(seed=number), files[-1])
-    measured = measure(files, images, "cpu", 1, tmp_path / "rows")
+    measured = measure_exports(files, images, "cpu", 1, tmp_path / "rows")
     assert set(measured) == set(files)
     for number, file in enumerate(files):
         bpp, quality = [], []
@@ -38,7 +38,7 @@ def test_an_image_that_cannot_be_coded(living, picture, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"no image")
     write_export(living(), tmp_path / "m.safetensors")
     with pytest.raises(UserError, match=r"bad\.png cannot be coded with m"):
-        measure([tmp_path / "m.safetensors"], sorted(tmp_path.glob("*.png")), "cpu", 1, tmp_path / "rows")
+        measure_exports([tmp_path / "m.safetensors"], sorted(tmp_path.glob("*.png")), "cpu", 1, tmp_path / "rows")
 
 
 @pytest.mark.parametrize(

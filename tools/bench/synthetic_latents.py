@@ -1,6 +1,6 @@
-"""Untrained models that code latents of a realistic rate.
+"""Synthetic latents of a realistic rate, and untrained models that code them.
 
-What coding costs depends on the latents: a model with random weights rounds nearly all of them to zero, and its almost
+The time of coding depends on the latents: a model with random weights rounds nearly all of them to zero, and its almost
 empty stream says little about speed. So both contenders run all their networks on random weights, but
 
 * hooks put the same synthetic latents in place of what g_a and h_a return, after these have been computed;
@@ -48,14 +48,14 @@ CALIBRATION_SIZE = (512, 768)
 
 @dataclass(frozen=True)
 class Latents:
-    """What both contenders code: y (1, M, h, w) and z (1, N, ...), integers in float32."""
+    """The latents that both contenders code: y (1, M, h, w) and z (1, N, ...), integers in float32."""
 
     y: Tensor
     z: Tensor
 
 
 def make_latents(size: Size, N: int, M: int, scale: float, seed: int = 0) -> Latents:
-    """Synthetic latents of an image of ``size`` (height, width), at least 32 each; ``scale`` is s."""
+    """Return synthetic latents of an image of ``size`` (height, width), at least 32 each; ``scale`` is s."""
     random = torch.Generator().manual_seed(seed)
     sizes = pyramid(size, 6)
     height, width = sizes[4]
@@ -68,12 +68,12 @@ def make_latents(size: Size, N: int, M: int, scale: float, seed: int = 0) -> Lat
 
 
 def channel_scales(M: int, scale: float) -> Tensor:
-    """s * a(c), (M,)."""
+    """Return s * a(c), (M,)."""
     return scale * torch.exp(-CHANNEL_DECAY * torch.arange(M) / M)
 
 
 def fitting_log_sigmas(G: int, M: int, scale: float) -> tuple[Tensor, Tensor]:
-    """Weights (G,) and log sigmas (G, M) of G Gaussians that fit y.
+    """Return weights (G,) and log sigmas (G, M) of G Gaussians that fit y.
 
     One Gaussian takes the root mean square over the field; several take the nodes of Gauss-Hermite quadrature over it.
     """
@@ -84,14 +84,14 @@ def fitting_log_sigmas(G: int, M: int, scale: float) -> tuple[Tensor, Tensor]:
 
 
 def fitting_mixture(G: int, M: int, scale: float) -> Tensor:
-    """The same as mixture parameters, (parameter_kinds(G), G, M)."""
+    """Return the G Gaussians that fit y as mixture parameters, (parameter_kinds(G), G, M)."""
     weights, log_sigmas = fitting_log_sigmas(G, M, scale)
     logits = weights.log()[:, None].expand_as(log_sigmas)
     return torch.stack([logits, torch.zeros_like(log_sigmas), log_sigmas][-parameter_kinds(G) :])
 
 
 def estimated_bpp(latents: Latents, size: Size, G: int, scale: float) -> float:
-    """Cost of y under the fitting mixture of G Gaussians and of z under its own Gaussian."""
+    """Return the bits per pixel of y under the fitting mixture of G Gaussians, and of z under its Gaussian."""
     M = latents.y.shape[1]
     parameters = fitting_mixture(G, M, scale).reshape(1, -1, 1, 1).expand(-1, -1, *latents.y.shape[-2:])
     y_bits = bits(log_likelihood(latents.y, parameters, G))
@@ -100,7 +100,7 @@ def estimated_bpp(latents: Latents, size: Size, G: int, scale: float) -> float:
 
 
 def find_scale(N: int, M: int, target: float = TARGET_BPP) -> float:
-    """The s at which the latents cost ``target`` bits a pixel, in the mean of three Gaussians and one."""
+    """Return the s at which the latents cost ``target`` bits a pixel, in the mean of three Gaussians and one."""
     low, high = 0.01, 100.0
     for _ in range(14):
         middle = math.sqrt(low * high)
@@ -111,15 +111,15 @@ def find_scale(N: int, M: int, target: float = TARGET_BPP) -> float:
 
 
 def substitute(model: CompressionModel, latents: Latents) -> None:
-    """Have g_a and h_a of a model return ``latents`` from now on, once they have done their work."""
+    """Make g_a and h_a of a model compute as ever, but return ``latents``."""
     h_a = "h_a" if hasattr(model, "h_a") else "entropy_model.h_a"
     model.get_submodule("g_a").register_forward_hook(lambda _module, _inputs, _output: latents.y)
     model.get_submodule(h_a).register_forward_hook(lambda _module, _inputs, _output: latents.z)
 
 
 @torch.no_grad()
-def driven_jointiq(config: Mapping[str, Any], scale: float, seed: int = 0) -> JointIQNet:
-    """A JointIQ-Net with random weights that predicts the scales of the synthetic latents."""
+def fitted_jointiq(config: Mapping[str, Any], scale: float, seed: int = 0) -> JointIQNet:
+    """Return a JointIQ-Net with random weights that predicts the scales of the synthetic latents."""
     torch.manual_seed(seed)
     model = build_model(config).eval()
     assert isinstance(model, JointIQNet)
@@ -145,8 +145,8 @@ def driven_jointiq(config: Mapping[str, Any], scale: float, seed: int = 0) -> Jo
 
 
 @torch.no_grad()
-def driven_mbt2018(N: int, M: int, scale: float, seed: int = 0) -> JointAutoregressiveHierarchicalPriors:
-    """CompressAI's mbt2018 with random weights that predicts the scales of the synthetic latents, tables made."""
+def fitted_mbt2018(N: int, M: int, scale: float, seed: int = 0) -> JointAutoregressiveHierarchicalPriors:
+    """Return CompressAI's mbt2018, random but for predicting the scales of the synthetic latents, its tables made."""
     torch.manual_seed(seed)
     model = JointAutoregressiveHierarchicalPriors(N, M).eval()
     # An untrained bottleneck is a logistic density with random offsets; with this scale and without them it fits z.

@@ -1,0 +1,98 @@
+"""One file or a whole folder: which files a command reads and writes, and one line for each as it goes."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from jointiq.errors import EXIT_USER_ERROR, DataError, UserError
+
+#: Lists the files of a folder; calls the function for each subfolder that cannot be read.
+ListFolder = Callable[[Path, Callable[[OSError], object]], list[Path]]
+
+
+@dataclass(frozen=True)
+class FilePairs:
+    """Pairs of files, to read and to write.
+
+    Attributes:
+        of_folder: whether the input was a folder.
+        unreadable: its subfolders that cannot be read, each with the reason.
+    """
+
+    pairs: list[tuple[Path, Path]]
+    of_folder: bool
+    unreadable: list[str]
+
+
+def pair_files(source: str, target: str | None, suffix: str, list_folder: ListFolder) -> FilePairs:
+    """Return what to read and to write: one file, or all of a folder with their paths inside it kept.
+
+    Args:
+        target: the output; None where nothing is written: then the second of each pair is the first.
+        suffix: of the files that are written.
+        list_folder: lists the files of a folder.
+
+    Raises:
+        DataError: the input is missing, the output has the wrong suffix, or two inputs would write one output.
+    """
+    start = Path(source)
+    end = start if target is None else Path(target)
+    try:
+        is_folder = start.is_dir()
+        if not start.exists():
+            raise DataError(f"{start}: no such file or folder")
+    except OSError as error:
+        raise DataError(f"{start}: {error.strerror or error}") from error
+    if not is_folder:
+        if target is not None and end.suffix.lower() != suffix:
+            raise DataError(f"the output {end} must end in {suffix}")
+        return FilePairs([(start, end)], False, [])
+    unreadable: list[str] = []
+    sources = list_folder(start, lambda error: unreadable.append(f"{error.filename}: {error.strerror}"))
+    if target is None:
+        return FilePairs([(path, path) for path in sources], True, unreadable)
+    pairs = [(path, (end / path.relative_to(start)).with_suffix(suffix)) for path in sources]
+    writers: dict[str, Path] = {}
+    for path, output in pairs:
+        # Some file systems tell names apart neither by case nor by the form of an accent.
+        key = unicodedata.normalize("NFC", str(output)).casefold()
+        if key in writers:
+            raise DataError(f"{writers[key]} and {path} would both be written to {output}")
+        writers[key] = path
+    return FilePairs(pairs, True, unreadable)
+
+
+def run_pairs(files: FilePairs, one: Callable[[Path, Path], str], label: str) -> int:
+    """Call ``one`` for each pair and print what it returns; return the exit code.
+
+    With several pairs, a progress bar called ``label`` is shown, and a pair that fails does not stop the others.
+    """
+    if len(files.pairs) == 1 and not files.unreadable:
+        print(one(*files.pairs[0]))
+        return 0
+    failures = 0
+    columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+
+        def say(line: str) -> None:
+            # Brackets in a name are no markup.
+            progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+        for problem in files.unreadable:
+            say(f"error: {problem}")
+        for source, target in progress.track(files.pairs):
+            try:
+                say(one(source, target))
+            except (UserError, OSError) as error:
+                failures += 1
+                say(f"error: {error}")
+    done = f"{len(files.pairs) - failures} of {len(files.pairs)} files done"
+    done += f", {failures} failed" if failures else ""
+    print(done + (f", {len(files.unreadable)} folders cannot be read" if files.unreadable else ""))
+    return EXIT_USER_ERROR if failures or files.unreadable else 0

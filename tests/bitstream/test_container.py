@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jointiq.bitstream.container import Container, pack_varint, unpack_varint
+from jointiq.bitstream.container import Container, pack_segments, pack_varint, unpack_segments, unpack_varint
 from jointiq.bitstream.scan import MAX_POSITIONS
 from jointiq.errors import BitstreamError
 
@@ -111,3 +111,18 @@ def test_varints_that_end_early_or_never():
     for data in (b"", b"\x80", b"\x80\x80\x80\x80\x80\x00", b"\xff" * 6):
         with pytest.raises(BitstreamError):
             unpack_varint(data, 0)
+
+
+@given(st.lists(st.binary(max_size=200), max_size=4))
+def test_segments_come_back(segments):
+    assert unpack_segments(pack_segments(segments), len(segments)) == segments
+
+
+def test_one_segment_is_itself():
+    assert pack_segments([b"abc"]) == b"abc" and pack_segments([]) == b""
+
+
+@pytest.mark.parametrize(("data", "count"), [(b"x", 0), (b"\x05ab", 2), (b"", 2), (b"\x80", 3), (b"\x01\x05abc", 3)])
+def test_segments_that_do_not_add_up(data, count):
+    with pytest.raises(BitstreamError):
+        unpack_segments(data, count)

@@ -1,31 +1,14 @@
-"""What all models share: the registry, and how several side segments travel as one."""
+"""What all models share: the registry, checks of latents, and integers that follow the weights."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from jointiq.coding.image_codec import to_tensor
-from jointiq.errors import BitstreamError, ConfigError, DataError
+from jointiq.errors import ConfigError, DataError
 from jointiq.models import build_model, model_classes
-from jointiq.models.base import LearnedCodec, pack_segments, unpack_segments
-
-
-@given(st.lists(st.binary(max_size=200), max_size=4))
-def test_segments_come_back(segments: list[bytes]) -> None:
-    assert unpack_segments(pack_segments(segments), len(segments)) == segments
-
-
-def test_one_segment_is_itself() -> None:
-    assert pack_segments([b"abc"]) == b"abc" and pack_segments([]) == b""
-
-
-@pytest.mark.parametrize(("data", "count"), [(b"x", 0), (b"\x05ab", 2), (b"", 2), (b"\x80", 3), (b"\x01\x05abc", 3)])
-def test_segments_that_do_not_add_up(data: bytes, count: int) -> None:
-    with pytest.raises(BitstreamError):
-        unpack_segments(data, count)
+from jointiq.models.base import LearnedCodec
 
 
 def test_only_models_of_this_project_are_built() -> None:

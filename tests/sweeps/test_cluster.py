@@ -38,7 +38,6 @@ def images(tmp_path: Path) -> Path:
 @pytest.mark.timeout(600)
 def test_submitit_on_this_machine(images: Path, tmp_path: Path) -> None:
     """Distributed jobs too; a failed job stops no other; typed again, the sweep skips what is finished."""
-    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     sweep = f"hydra.sweep.dir={tmp_path / 'sweep'}"
     command = (
         "-m", *tiny.overrides(images, 2), "trainer=ddp_cpu", "hydra/launcher=submitit_local", "lmbda=0.5,1.5",
@@ -57,7 +56,6 @@ def test_submitit_on_this_machine(images: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_script_for_slurm(images: Path, tmp_path: Path) -> None:
-    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     programs = tmp_path / "programs"
     programs.mkdir()
     for name, line in (("sbatch", f'cp "$1" {tmp_path}/script; echo Submitted batch job 17'), ("sacct", "true")):

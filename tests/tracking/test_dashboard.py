@@ -29,7 +29,6 @@ def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def printed(capsys: pytest.CaptureFixture[str], *options: str) -> dict[str, Any]:
-    pytest.importorskip("wandb_workspaces")
     assert main(["--entity", "team", "--print", *options]) == 0
     return json.loads(capsys.readouterr().out)
 
@@ -116,7 +115,6 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, dict[str, Any]
 def test_a_logged_in_user_saves_chart_and_workspace(
     server: dict[str, dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("wandb_workspaces")
     assert main(["--entity", "team", "--group", "sweep7"]) == 0
     chart, view = server["CreateCustomChart"], server["UpsertView2"]
     assert (chart["entity"], chart["chartName"]) == ("team", "jointiq-rd-curve")
@@ -127,7 +125,6 @@ def test_a_logged_in_user_saves_chart_and_workspace(
 
 
 def test_without_login_it_says_so() -> None:
-    pytest.importorskip("wandb_workspaces")
     with pytest.raises(UserError, match="wandb login"):
         main(["--entity", "team"])
 

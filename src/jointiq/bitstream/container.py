@@ -133,3 +133,32 @@ def unpack_varint(data: bytes, position: int) -> tuple[int, int]:
         if byte < 0x80:
             return number, position + index + 1
     raise BitstreamError("the file is truncated or damaged inside its header")
+
+
+def pack_segments(segments: list[bytes]) -> bytes:
+    """Join byte strings: the lengths of all but the last (LEB128 each), then all of them."""
+    return b"".join(pack_varint(len(segment)) for segment in segments[:-1]) + b"".join(segments)
+
+
+def unpack_segments(data: bytes, count: int) -> list[bytes]:
+    """Split the ``count`` byte strings that :func:`pack_segments` joined.
+
+    Raises:
+        BitstreamError: the lengths do not fit the data.
+    """
+    if count == 0:
+        if data:
+            raise BitstreamError("the file holds side information that its model does not have")
+        return []
+    lengths, position = [], 0
+    for _ in range(count - 1):
+        length, position = unpack_varint(data, position)
+        lengths.append(length)
+    lengths.append(len(data) - position - sum(lengths))
+    if lengths[-1] < 0:
+        raise BitstreamError("the lengths of the side information do not add up")
+    segments = []
+    for length in lengths:
+        segments.append(data[position : position + length])
+        position += length
+    return segments

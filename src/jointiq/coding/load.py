@@ -18,8 +18,9 @@ from jointiq.coding import EXPORT, PTH_TAR
 from jointiq.coding.export import read_export
 from jointiq.errors import ModelError, UserError
 from jointiq.models import build_model
-from jointiq.models.base import CONFIG, LearnedCodec
+from jointiq.models.base import LearnedCodec
 from jointiq.models.compressai_codec import CompressAICodec
+from jointiq.models.state import CONFIG
 
 _NET = "net."
 # Where CompressAI's tools look for a state dict in a checkpoint.

@@ -7,33 +7,24 @@ latents, or none) that the decoder reads before it. Latents travel as dictionari
 
 from __future__ import annotations
 
-import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
-from compressai.models import CompressionModel
-from compressai.registry import MODELS
 from torch import Tensor, nn
 
 from jointiq.bitstream.container import pack_varint, unpack_varint
-from jointiq.entropy_models.base import EntropyModel, Latents
+from jointiq.entropy_models.base import Latents
 from jointiq.entropy_models.integer.recorder import Recorder
-from jointiq.errors import BitstreamError, ConfigError, DataError
+from jointiq.errors import BitstreamError, DataError
 from jointiq.layers.padding import Size
-from jointiq.parts import Settings
+from jointiq.models.state import StoredModel
 
 # Only for the `likelihoods` that are returned; the loss reads the unfloored logarithms.
 LIKELIHOOD_FLOOR = 1e-9
-
-#: Prefix of the entropy model's weights in a state dict. Exports leave it out, and so do files from before it was a
-#: module.
-ENTROPY_MODEL = "entropy_model."
-#: Name of the configuration in a state dict.
-CONFIG = "_extra_state"
 
 
 @dataclass(frozen=True)
@@ -80,38 +71,20 @@ class DecodedLatents:
     latents: Latents
 
 
-class LearnedCodec(CompressionModel, ABC):
+class LearnedCodec(StoredModel, ABC):
     """An image codec with trained networks, under the contract of CompressAI (``forward``, ``compress``, ...).
 
     Subclasses carry CompressAI's ``@register_model("name")`` and take their settings, and the ``enhancer``'s
     configuration, as keyword arguments.
 
     Attributes:
-        settings: of the model itself, checked.
-        config: ``name`` and all arguments of the constructor, ready for JSON.
-        entropy_model: the module that computes likelihoods of latents and codes them; None where it is CompressAI's.
         enhancer: the quality-enhancement network, or None.
-        cached_fingerprint: see :mod:`jointiq.coding.fingerprint`.
     """
 
-    #: The class of the settings.
-    SETTINGS: ClassVar[type[Settings]] = Settings
-    #: The float networks of a decoder; with the integers of the entropy model they make the model's fingerprint.
-    DECODER: ClassVar[tuple[str, ...]] = ("g_s", "enhancer")
     #: Whether images are padded on all sides, and not at the bottom and right only.
     PADS_BOTH_SIDES: ClassVar[bool] = False
 
-    settings: Settings
-    config: dict[str, Any]
-    entropy_model: EntropyModel | None
     enhancer: nn.Module | None
-    cached_fingerprint: bytes | None
-
-    @classmethod
-    def registered_name(cls) -> str:
-        """Return the name that the class, or the nearest it derives from, is registered by."""
-        names = {model: name for name, model in MODELS.items()}
-        return next(names[base] for base in cls.__mro__ if base in names)
 
     # ---- networks
 
@@ -250,30 +223,6 @@ class LearnedCodec(CompressionModel, ABC):
         """Derive what coding needs from the weights; True if that was done (the contract of CompressAI)."""
         return False
 
-    # ---- identity and files
-
-    def integer_tensors(self) -> dict[str, Tensor]:
-        """Return the integers that define the entropy model, by name; empty where the coder works on floats."""
-        return {}
-
-    def restore_integers(self, tensors: dict[str, Tensor]) -> None:
-        """Take over the integers of :meth:`integer_tensors`, and set the float weights to what they stand for."""
-
-    def weights(self) -> dict[str, Tensor]:
-        """Return all weights and buffers by their names in files: those of the state dict without ``ENTROPY_MODEL``."""
-        return {name.removeprefix(ENTROPY_MODEL): value for name, value in self.state_dict().items()}
-
-    def is_float(self, name: str) -> bool:
-        """Tell whether an export has to hold the weight ``name`` of :meth:`weights`, for which no integers stand."""
-        part, model = name.partition(".")[0], self.entropy_model
-        if name == CONFIG or model is None:
-            return name != CONFIG
-        return part in model.FLOAT or part not in dict(model.named_children())
-
-    def is_decoder(self, name: str) -> bool:
-        """Tell whether a decoder reads the weight ``name`` of :meth:`weights` as floats."""
-        return name.partition(".")[0] in self.DECODER
-
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
@@ -281,63 +230,6 @@ class LearnedCodec(CompressionModel, ABC):
     def aux_loss(self) -> Tensor:
         """Return CompressAI's auxiliary loss; zero for models without quantiles."""
         return torch.zeros((), device=self.device)
-
-    def forget(self) -> None:
-        """Drop all that was derived from the weights; called when they change."""
-        self.cached_fingerprint = None
-
-    def train(self, mode: bool = True) -> Self:
-        """Switch as ``nn.Module`` does, and :meth:`forget`, because training changes the weights."""
-        if mode:
-            self.forget()
-        return super().train(mode)
-
-    def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True) -> Any:
-        self.forget()
-        return super().load_state_dict(state_dict, strict=strict)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # Reached by every way to load weights, also through a parent module. Files from before the entropy model was a
-        # module of its own have its weights under the names of today without its name in front.
-        if self.entropy_model is not None:
-            for name in self.entropy_model.state_dict():
-                if prefix + name in state_dict:
-                    state_dict[f"{prefix}{ENTROPY_MODEL}{name}"] = state_dict.pop(prefix + name)
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
-    def get_extra_state(self) -> Tensor:
-        """Return the configuration as bytes of JSON: a state dict names its model."""
-        return torch.frombuffer(bytearray(json.dumps(self.config).encode()), dtype=torch.uint8)
-
-    def trunk_settings(self) -> list[str]:
-        """Return the settings of the transforms: of all but the entropy model and the enhancer."""
-        return list(self.settings.as_dict())
-
-    def staged(self) -> list[str]:
-        """Return the settings that differ between the stages of one training."""
-        return self.settings.names("staged")
-
-    def shapeless(self) -> list[str]:
-        """Return the settings that change how the model works, but no weight's shape."""
-        return self.settings.names("shapeless")
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Refuse a state whose entropy model works differently although its tensors have the same shapes."""
-        # Also reached when weights are loaded through a parent module, which passes load_state_dict by.
-        self.forget()
-        stored = json.loads(bytes(state.tolist()))
-        for key in self.shapeless():
-            if stored.get(key) != self.config.get(key):
-                raise ConfigError(f"model.{key}", self.config.get(key), f"{stored.get(key)!r}, as in the checkpoint")
-
-    @classmethod
-    def from_state_dict(cls, state_dict: Mapping[str, Tensor]) -> Self:
-        """Return the model that a state dict belongs to, with its weights (the contract of CompressAI)."""
-        config = json.loads(bytes(state_dict[CONFIG].tolist()))
-        del config["name"]
-        model = cls(**config)
-        model.load_state_dict(state_dict)
-        return model
 
 
 def compressed(x_mid: Tensor, log_likelihoods: Latents) -> dict[str, Any]:
@@ -363,32 +255,3 @@ def require_finite(latents: Latents) -> Latents:
 def bits(log_likelihoods: Tensor) -> Tensor:
     """Return the total bits of log-likelihoods in nats."""
     return -log_likelihoods.sum() / math.log(2)
-
-
-def pack_segments(segments: list[bytes]) -> bytes:
-    """Join byte strings: the lengths of all but the last (LEB128 each), then all of them."""
-    return b"".join(pack_varint(len(segment)) for segment in segments[:-1]) + b"".join(segments)
-
-
-def unpack_segments(data: bytes, count: int) -> list[bytes]:
-    """Split the ``count`` byte strings that :func:`pack_segments` joined.
-
-    Raises:
-        BitstreamError: the lengths do not fit the data.
-    """
-    if count == 0:
-        if data:
-            raise BitstreamError("the file holds side information that its model does not have")
-        return []
-    lengths, position = [], 0
-    for _ in range(count - 1):
-        length, position = unpack_varint(data, position)
-        lengths.append(length)
-    lengths.append(len(data) - position - sum(lengths))
-    if lengths[-1] < 0:
-        raise BitstreamError("the lengths of the side information do not add up")
-    segments = []
-    for length in lengths:
-        segments.append(data[position : position + length])
-        position += length
-    return segments

@@ -8,11 +8,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from jointiq.bitstream.container import pack_segments, unpack_segments
 from jointiq.entropy_models import ENTROPY_MODELS
 from jointiq.entropy_models.base import EntropyModel, IntegerEntropyModel, Latents
 from jointiq.errors import ConfigError
 from jointiq.layers.padding import Size
-from jointiq.models.base import CodedLatents, DecodedLatents, LearnedCodec, compressed, pack_segments, unpack_segments
+from jointiq.models.base import CodedLatents, DecodedLatents, LearnedCodec, compressed
 
 
 class IntegerCodec(LearnedCodec):

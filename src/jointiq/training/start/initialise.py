@@ -7,7 +7,8 @@ from typing import Any
 
 from jointiq.coding.load import load_model
 from jointiq.errors import UserError
-from jointiq.models.base import ENTROPY_MODEL, LearnedCodec
+from jointiq.models.base import LearnedCodec
+from jointiq.models.state import ENTROPY_MODEL
 
 _ENHANCER = "enhancer"
 

@@ -153,7 +153,9 @@ def test_a_picture_that_is_too_large_is_refused_from_its_header(run, checkpoint,
 # --- the operating system ---------------------------------------------------------------------------------------------
 
 
-def test_no_permission(run, checkpoint, picture, tmp_path):
+@pytest.fixture
+def permitted(run, checkpoint, picture, tmp_path):
+    """A folder ``in`` of images, ``a.jiq`` and a folder ``out``, with all of which the commands work."""
     image = save(tmp_path / "in" / "a.png", picture)
     save(tmp_path / "in" / "sub" / "b.png", picture)
     coded, options = tmp_path / "a.jiq", ("--checkpoint", checkpoint)
@@ -161,13 +163,19 @@ def test_no_permission(run, checkpoint, picture, tmp_path):
     assert run("decode", coded, tmp_path / "out" / "a.png", *options)[0] == 0
     assert run(checkpoint, tmp_path / "out" / "m.safetensors", module=export)[0] == 0
     (tmp_path / "out").chmod(0o777)
+    return tmp_path
+
+
+@pytest.fixture
+def refused(run, permitted):
+    """``refused(locked, *arguments)``: run a command without permission for ``locked`` -> stdout, stderr."""
     # Nothing is refused to root, whom tests in a container run as.
     user = os.geteuid()
-    for folder in (tmp_path, *list(tmp_path.parents)[:-2]):
+    for folder in (permitted, *list(permitted.parents)[:-2]):
         if folder.stat().st_uid == user:
             folder.chmod(folder.stat().st_mode | 0o755)
 
-    def refused(locked, *arguments, **others):
+    def call(locked, *arguments, **others):
         mode = locked.stat().st_mode
         locked.chmod(0)
         try:
@@ -180,17 +188,31 @@ def test_no_permission(run, checkpoint, picture, tmp_path):
         assert code == 2 and "Permission denied" in err and str(locked) in err, err
         return out, err
 
-    target = tmp_path / "out" / "b.jiq"
-    for arguments in (("encode", image, target, *options), ("verify", image, *options)):
-        assert one_line(refused(image, *arguments)[1])
-        assert one_line(refused(checkpoint, *arguments)[1])
-    assert one_line(refused(coded, "decode", coded, tmp_path / "out" / "b.png", *options)[1])
+    return call
+
+
+@pytest.mark.parametrize("locked", ["image", "model"])
+@pytest.mark.parametrize("command", ["encode", "verify"])
+def test_no_permission_to_read_for_encoding(refused, permitted, checkpoint, command, locked):
+    image = permitted / "in" / "a.png"
+    files = (image, permitted / "out" / "b.jiq") if command == "encode" else (image,)
+    file = {"image": image, "model": checkpoint}[locked]
+    assert one_line(refused(file, command, *files, "--checkpoint", checkpoint)[1])
+
+
+def test_no_permission_to_read_a_coded_file_or_a_model(refused, permitted, checkpoint):
+    coded, out = permitted / "a.jiq", permitted / "out"
+    assert one_line(refused(coded, "decode", coded, out / "b.png", "--checkpoint", checkpoint)[1])
     assert one_line(refused(coded, "info", coded)[1])
-    assert one_line(refused(checkpoint, checkpoint, tmp_path / "out" / "n.safetensors", module=export)[1])
-    assert one_line(refused(image.parent, "encode", image.parent, tmp_path / "out", *options)[1])
-    assert one_line(refused(tmp_path / "out", "encode", image, target, *options)[1])
-    out, _ = refused(tmp_path / "in" / "sub", "encode", tmp_path / "in", tmp_path / "out", *options)
-    assert "1 of 1 files done, 1 folders cannot be read" in out and (tmp_path / "out" / "a.jiq").exists()
+    assert one_line(refused(checkpoint, checkpoint, out / "n.safetensors", module=export)[1])
+
+
+def test_no_permission_for_folders(refused, permitted, checkpoint):
+    images, out, options = permitted / "in", permitted / "out", ("--checkpoint", checkpoint)
+    assert one_line(refused(images, "encode", images, out, *options)[1])
+    assert one_line(refused(out, "encode", images / "a.png", out / "b.jiq", *options)[1])
+    said, _ = refused(images / "sub", "encode", images, out, *options)
+    assert "1 of 1 files done, 1 folders cannot be read" in said and (out / "a.jiq").exists()
 
 
 def test_names_that_are_too_long(run, checkpoint, picture, tmp_path):

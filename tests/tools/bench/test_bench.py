@@ -1,5 +1,7 @@
 """The benchmark's program, on small models: what it writes, and that it would notice a codec that does not work."""
 
+import contextlib
+import io
 import json
 import math
 
@@ -17,15 +19,16 @@ CHANNELS = 24
 SIZE = (128, 192)
 
 
-@pytest.fixture(autouse=True)
-def small(monkeypatch):
-    monkeypatch.setattr(codec, "CHANNELS", CHANNELS)
-    monkeypatch.setattr(codec, "LIGHT_GRDN", {"name": "grdn", "grdbs": 1, "rdbs": 1, "convs": 1, "kernels": 4})
-    monkeypatch.setattr(codec, "QUICK_SIZE", SIZE)
-    monkeypatch.setattr(scaling, "QUICK_SIZES", ((64, 96),))
-    monkeypatch.setattr(synthetic_latents, "CALIBRATION_SIZE", (256, 384))
+@pytest.fixture(autouse=True, scope="module")
+def small():
     threads = torch.get_num_threads()
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(codec, "CHANNELS", CHANNELS)
+        patch.setattr(codec, "LIGHT_GRDN", {"name": "grdn", "grdbs": 1, "rdbs": 1, "convs": 1, "kernels": 4})
+        patch.setattr(codec, "QUICK_SIZE", SIZE)
+        patch.setattr(scaling, "QUICK_SIZES", ((64, 96),))
+        patch.setattr(synthetic_latents, "CALIBRATION_SIZE", (256, 384))
+        yield
     torch.set_num_threads(threads)
 
 
@@ -43,9 +46,21 @@ def numbers(value):
     return [value] if isinstance(value, int | float) and not isinstance(value, bool) else []
 
 
-def test_quick_run_writes_all_that_is_promised(tmp_path, capfd):
-    assert bench.main(["codec", "--quick", "--output", str(tmp_path / "codec.json")]) == 0
-    result = json.loads((tmp_path / "codec.json").read_text())
+@pytest.fixture(scope="module")
+def quick(small, tmp_path_factory):
+    """A quick run: its folder, and what it printed."""
+    folder, said = tmp_path_factory.mktemp("bench"), io.StringIO()
+    with contextlib.redirect_stdout(said):
+        assert bench.main(["codec", "--quick", "--output", str(folder / "codec.json")]) == 0
+    return folder, said.getvalue()
+
+
+@pytest.fixture
+def result(quick):
+    return json.loads((quick[0] / "codec.json").read_text())
+
+
+def test_ratios_are_those_of_the_seconds(result):
     assert all(math.isfinite(number) for number in numbers(result))
     for part in ("encode", "decode", "entropy_decode"):
         ours, theirs = (result["contenders"][name][f"{part}_seconds"] for name in ("jointiq", "mbt2018"))
@@ -53,21 +68,33 @@ def test_quick_run_writes_all_that_is_promised(tmp_path, capfd):
         light = result["contenders"]["jointiq_light_grdn"][f"{part}_seconds"]
         assert result["light_grdn"][f"{part}_ratio"] == pytest.approx(light / theirs)
         assert min(ours, theirs, light) > 0
+
+
+def test_all_contenders_code_at_half_a_bit_per_pixel(result):
     for entry in result["contenders"].values():
         assert 0.4 <= entry["bpp"] <= 0.6
         assert entry["entropy_decode_seconds"] < entry["decode_seconds"]
+
+
+def test_the_settings_are_written(result):
     settings = result["settings"]
     assert settings["threads"] == 1 and settings["repeats"] == 1
     assert (settings["height"], settings["width"]) == SIZE and settings["N"] == settings["M"] == CHANNELS
     assert settings["processor"] and settings["torch"] == torch.__version__
+
+
+def test_time_and_memory_against_size(result):
     (entry,) = result["size_scaling"]
     assert (entry["height"], entry["width"]) == (64, 96)
     for action in ("encode", "decode"):
         assert entry[f"{action}_peak_memory_bytes"] >= entry[f"{action}_base_memory_bytes"] > 2**26
         assert entry[f"{action}_seconds_per_megapixel"] == pytest.approx(entry[f"{action}_seconds"] / 0.006144)
-    assert (tmp_path / "codec.png").stat().st_size > 5000
-    printed = capfd.readouterr().out
-    assert "mbt2018" in printed and "96x64" in printed
+
+
+def test_the_tables_and_the_figure(quick):
+    folder, said = quick
+    assert (folder / "codec.png").stat().st_size > 5000
+    assert "mbt2018" in said and "96x64" in said
 
 
 def test_sizes_can_be_left_out(tmp_path):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,34 +25,41 @@ CPU = torch.device("cpu")
 CONFIG = {"name": "jointiq", "N": 8, "M": 8, "enhancer": None}
 
 
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training_speed, "LIGHT_GRDN", {"name": "grdn", "grdbs": 1, "rdbs": 1, "convs": 1, "kernels": 4})
-
-
-def test_a_run_writes_all_that_is_promised(
-    small: None, tmp_path: Path, picture: Callable[..., Any], capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_png(tmp_path / "images" / "a.png", picture(140, 150))
-    prepare([str(tmp_path / "images")], tmp_path / "patches", PatchSettings(patches=4, side=128))
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, picture: Callable[..., Any]) -> tuple[dict[str, Any], str]:
+    """A run with small networks: what it wrote and what it printed."""
+    folder, said = tmp_path_factory.mktemp("train"), io.StringIO()
+    write_png(folder / "images" / "a.png", picture(140, 150))
+    prepare([str(folder / "images")], folder / "patches", PatchSettings(patches=4, side=128))
     size = ["--N", "8", "--M", "8", "--batch", "2", "--crop", "128", "--threads", "1"]
-    output = tmp_path / "train.json"
-    options = ["--rounds", "1", "--modes", "fp32", "bf16", "--data", str(tmp_path / "patches"), "--data-steps", "2"]
-    assert train.main([*size, *options, "--output", str(output)]) == 0
-    result = json.loads(output.read_text())
-    assert list(result["modes"]) == ["fp32", "bf16"]
+    options = ["--rounds", "1", "--modes", "fp32", "bf16", "--data", str(folder / "patches"), "--data-steps", "2"]
+    small = {"name": "grdn", "grdbs": 1, "rdbs": 1, "convs": 1, "kernels": 4}
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
+        patch.setattr(training_speed, "LIGHT_GRDN", small)
+        assert train.main([*size, *options, "--output", str(folder / "train.json")]) == 0
+    return json.loads((folder / "train.json").read_text()), said.getvalue()
+
+
+def test_ratios_are_those_of_the_seconds(run: tuple[dict[str, Any], str]) -> None:
+    result, said = run
+    assert list(result["modes"]) == ["fp32", "bf16"] and "bf16: steps/s" in said
     for entry in result["modes"].values():
         seconds = {name: entry["contenders"][name]["seconds"] for name in (OURS, THEIRS, LIGHT)}
         assert entry["ratio"] == pytest.approx(seconds[THEIRS] / seconds[OURS])
         assert entry["light_grdn_ratio"] == pytest.approx(seconds[THEIRS] / seconds[LIGHT])
         assert entry["contenders"][OURS]["patches_per_second"] == pytest.approx(2 / seconds[OURS])
     assert result["goal"] == {"ratio": 0.9}
-    for entry in result["data"].values():
+
+
+def test_the_wait_for_data(run: tuple[dict[str, Any], str]) -> None:
+    for entry in run[0]["data"].values():
         assert 0 < entry["share_waiting"] < 1 and entry["steps"] == 2
-    settings = result["settings"]
+
+
+def test_the_settings_are_written(run: tuple[dict[str, Any], str]) -> None:
+    settings = run[0]["settings"]
     assert (settings["N"], settings["M"], settings["batch"], settings["crop"]) == (8, 8, 2, 128)
     assert settings["model"]["enhancer"] is None and settings["model"]["G"] == 3 and settings["model"]["global_context"]
-    assert "bf16: steps/s" in capsys.readouterr().out
 
 
 def test_medians_and_turns() -> None:

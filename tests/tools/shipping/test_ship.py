@@ -63,29 +63,44 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_what_is_shipped(options, living, output, tmp_path):
+@pytest.fixture
+def index(options, output):
+    """The index of a run with ``--half``."""
     written = shipping.ship(replace(options, half=True))
     assert [path.name for path in written] == [
         "q1.safetensors", "q2.safetensors", "q3.safetensors", "q4.safetensors", "README.md", "index.json",
     ]  # fmt: skip
     assert {path.name for path in output.iterdir()} == {path.name for path in written}
-    index = json.loads((output / "index.json").read_text())
-    assert [model["transforms"] for model in index["models"]] == ["float16", "float16", "float32", "float16"]
+    return json.loads((output / "index.json").read_text())
+
+
+def test_what_is_shipped(index, options, living):
     assert (index["test"]["name"], index["test"]["images"]) == ("kodak", 2)
     for quality, (model, facts) in enumerate(zip(shipped.shipped_models(), index["models"], strict=True), start=1):
         assert (model.quality, model.name, facts["lambda"]) == (quality, f"q{quality}", round(1 - quality / 10, 1))
         assert model.sha256 == hashlib.sha256(model.path.read_bytes()).hexdigest()
         assert facts["training"]["steps"] == 9 + quality
-        assert facts["measured"] == facts["by_transforms"][facts["transforms"]]
-        assert set(facts["by_transforms"]) == {"float32", "float16"}
         assert facts["parameters"] == sum(parameter.numel() for parameter in living(seed=quality - 1).parameters())
         assert fingerprint(shipped.load_shipped(model)) == model.fingerprint
     # What is kept in 32 bits is the trained model itself.
     assert shipped.of_quality(3).fingerprint == fingerprint(load_model(options.checkpoints[2]))
+
+
+def test_16_bits_where_they_lose_nothing(index):
+    assert [model["transforms"] for model in index["models"]] == ["float16", "float16", "float32", "float16"]
+    for facts in index["models"]:
+        assert facts["measured"] == facts["by_transforms"][facts["transforms"]]
+        assert set(facts["by_transforms"]) == {"float32", "float16"}
+
+
+def test_the_card_is_filled(index, output):
     text = (output / "README.md").read_text()
     assert text.startswith("# Card") and text.endswith("after\n") and "earlier" not in text
     assert "| 33.249 |" in text and "| 0.6 |" in text and NOTHING in text
     assert filled(text, index) == text
+
+
+def test_no_paths_and_no_temporary_files_are_left(index, output, tmp_path):
     for path in ("README.md", "index.json"):
         assert str(tmp_path.parent) not in (output / path).read_text()
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-# The largest grid: up to here the sums of the exact global context fit their integers.
+# The largest grid: up to here the sums of the integer global context fit their types.
 MAX_POSITIONS = 1 << 18
 
 
@@ -72,7 +72,7 @@ def grid_rows(height: int, width: int) -> Iterator[ScanStep]:
 
 
 class Scan:
-    """Order of coding and what it makes known.
+    """An order of coding, and which positions are known at each step.
 
     Attributes:
         name: ``raster`` or ``wavefront``.
@@ -109,17 +109,17 @@ class Scan:
 
 
 SCANS = {scan.name: scan for scan in (Scan("raster", 0, None), Scan("wavefront", 1, 2))}
-#: The code, in a file, of models whose positions do not wait for each other.
+#: The code, in a file, of models that code all positions in parallel.
 PARALLEL = 2
 
 
 def scan_name(code: int) -> str:
-    """What to call the scan with a file's ``code``, known or not."""
+    """Return the name of the scan with a file's ``code``, also of an unknown one."""
     return {PARALLEL: "parallel", **{scan.code: scan.name for scan in SCANS.values()}}.get(code, f"unknown ({code})")
 
 
 def get_scan(name: str) -> Scan:
-    """The scan called ``name``.
+    """Return the scan called ``name``.
 
     Raises:
         ConfigError: no scan has that name.

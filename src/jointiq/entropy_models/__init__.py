@@ -1,4 +1,4 @@
-"""Entropy models: what gives latents their likelihoods, and the integer networks that code them.
+"""Entropy models: likelihoods of the latents, and the integer networks that code them.
 
 To add one: put a file into this folder with a class that derives from
 :class:`jointiq.entropy_models.base.EntropyModel` and carries ``@register_entropy_model("name", its settings)``, and a

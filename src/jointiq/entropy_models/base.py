@@ -1,4 +1,4 @@
-"""What a model asks of its entropy model: likelihoods to train with, and the integer network that codes.
+"""The interface of entropy models: likelihoods to train with, and the integer network that codes.
 
 Latents travel as dictionaries by name: ``y``, which g_s turns into the picture, and the side information that a decoder
 reads before it.
@@ -93,7 +93,7 @@ class EntropyModel(nn.Module, ABC):
 
     @abstractmethod
     def log_likelihoods(self, latents: Latents) -> Latents:
-        """Return the log-likelihoods, in nats, of rounded latents: what the size of a file is held against."""
+        """Return the log-likelihoods, in nats, of rounded latents: the estimate of a file's size."""
 
     @abstractmethod
     def latent_shape(self, size: Size) -> Size:

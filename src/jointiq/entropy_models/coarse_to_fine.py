@@ -1,4 +1,4 @@
-"""The coarse-to-fine hyperprior (Hu 2020, section 3): two hyper latents, and no position that waits for another.
+"""The coarse-to-fine hyperprior (Hu 2020, section 3): two hyper latents, all positions coded in parallel.
 
     y_hat --> h_a2 --> h2 --> round --> h2_hat --> h_s2 --> 5x5 neighbourhoods --> N(mean, sigma^2) of y_hat
                                           |
@@ -61,7 +61,7 @@ class CoarseToFineSettings(Settings):
 
 @register_entropy_model("coarse_to_fine", CoarseToFineSettings)
 class CoarseToFineEntropyModel(EntropyModel):
-    """The coarse-to-fine hyperprior, or what there is of it in a phase of its training; sized by M, 3 at the least."""
+    """The coarse-to-fine hyperprior, or the parts of it that a phase of its training has; sized by M, at least 3."""
 
     FLOAT = ("h_a1", "h_a2", "h_s1", "h_s2")
 

@@ -133,7 +133,7 @@ class IntegerEstimator:
 
 
 class EstimatorState:
-    """What f knows of one image: all of c', and y_hat as far as it has been written.
+    """State of f for one image: all of c', and y_hat as far as it has been written.
 
     Args:
         network: whose layers are evaluated.

@@ -81,7 +81,7 @@ class GlobalContext(nn.Module):
         return region_counts(self.scan, self.K, height, width).to(device)
 
     def _dense(self, weights: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Sums of w, w^2, w v, w v^2 over the known positions, through one weight matrix a channel."""
+        """Return the sums of w, w^2, w v, w v^2 over the known positions, through one weight matrix a channel."""
         batch, channels, height, width = values.shape
         index, known = pair_index(self.scan, self.K, height, width)
         # A further entry, zero, stands for what is not known. Of all gathers index_select has the fastest gradient.
@@ -95,7 +95,7 @@ class GlobalContext(nn.Module):
         return *self._weight_sums(weights.flatten(1), height, width), value_sum, square_sum
 
     def _linear(self, weights: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The same sums in time linear in the number of positions, in float64; not differentiable."""
+        """Return the same in time linear in the number of positions, in float64; not differentiable."""
         _, _, height, width = values.shape
         weights = weights.double().flatten(1)
         weight_sums = self._weight_sums(weights, height, width)
@@ -106,7 +106,7 @@ class GlobalContext(nn.Module):
         return *weight_sums, value_sum, square_sum
 
     def _weight_sums(self, weights: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Sums of w and w^2 over the positions known to each, (1, M, height, width), from weights (M, taps)."""
+        """Return sums of w and w^2 over the positions known to each, (1, M, height, width); weights (M, taps)."""
         counts = self._known(height, width, weights.device).to(weights.dtype)
         sums, square_sums = ((counts @ w.T).T.reshape(1, -1, height, width) for w in (weights, weights.square()))
         # Where nothing is known the sum is zero and so is c'''; the 1 only keeps the division defined.
@@ -167,7 +167,7 @@ class IntegerGlobalContext:
 
 
 class GlobalContextState:
-    """c''' of one image, from what has been written of its y_hat."""
+    """State of the global context of one image: sums over the y_hat that has been written."""
 
     def __init__(self, network: IntegerGlobalContext, height: int, width: int) -> None:
         self.network = network

@@ -1,1 +1,1 @@
-"""The integer networks of the entropy models: what codes, exactly, on every machine."""
+"""The integer networks of the entropy models, which give the same probabilities on every machine."""

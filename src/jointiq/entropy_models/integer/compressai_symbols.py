@@ -1,4 +1,4 @@
-"""The integers that pass through CompressAI's own coder, seen on both sides of it.
+"""Hooks that collect the integers which CompressAI's own coder encodes or decodes.
 
 CompressAI's entropy models code symbols: a latent's rounded distances from its means. They make them right before the
 coder (``quantize``) and add the means again right behind it (``dequantize``). Only there are both sides' integers to be
@@ -22,7 +22,7 @@ from jointiq.layers.padding import Size
 
 @dataclass
 class Passage:
-    """What passed through the coder of one latent: all of it at once, or position by position in raster order."""
+    """The symbols of one latent that passed through the coder: at once, or position by position in raster order."""
 
     _symbols: list[Tensor] = field(default_factory=list)
     _latents: list[Tensor] = field(default_factory=list)

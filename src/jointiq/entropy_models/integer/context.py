@@ -142,7 +142,7 @@ class IntegerContextModel(IntegerEntropyModel):
 
 
 class ContextState:
-    """One image on its way through the coder: what is known of its y_hat, and the distributions that follow from it.
+    """State of coding one image: the known part of its y_hat, and the distributions that follow from it.
 
     Args:
         model: whose networks are evaluated.

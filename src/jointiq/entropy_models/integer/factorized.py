@@ -45,7 +45,7 @@ class IntegerTable:
 
 
 class IntegerFactorized(IntegerEntropyModel):
-    """Integer entropy model of a latent ``y`` at 1/16 of the image that nothing else tells of.
+    """Integer entropy model of a latent ``y`` at 1/16 of the image, without side information.
 
     Args:
         tensors: ``cdf``, of :func:`jointiq.entropy_models.factorized.integer_cdf`.

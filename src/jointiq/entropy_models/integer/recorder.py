@@ -1,4 +1,4 @@
-"""Symbols to coded decisions and back: what every exact entropy model writes to and reads from."""
+"""Symbols to coded binary decisions and back: the recorder of an encoder and the reader of a decoder."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Recorder:
 
 
 def reader(decoder: DecisionDecoder) -> CodeStage:
-    """The bits that :func:`jointiq.bitstream.binarisation.binarise` asks for, from coded data."""
+    """Return the decoder's source of bits for :func:`jointiq.bitstream.binarisation.binarise`."""
 
     def code(_stage: int, _members: Tensor | slice, levels: Tensor) -> Tensor:
         return torch.from_numpy(decoder.read(levels.cpu().numpy())).to(levels.device).bool()

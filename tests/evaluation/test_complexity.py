@@ -16,7 +16,6 @@ from jointiq.evaluation.complexity import CODING, OTHER, complexity, complexity_
 from jointiq.layers.gdn import GDN
 from jointiq.models import build_model
 from jointiq.models.base import LearnedCodec
-from jointiq.training import resolvers
 from jointiq.training.from_config import model_config
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -128,7 +127,6 @@ def experiments() -> list[str]:
 
 @pytest.mark.parametrize("experiment", experiments())
 def test_every_system_is_counted_whole_and_by_part(experiment: str) -> None:
-    resolvers.register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", overrides=[f"+experiment={experiment}", "scale=demo"])
     system = build_model(model_config(cfg))

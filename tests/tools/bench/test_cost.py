@@ -15,7 +15,6 @@ from jointiq.configs import CONFIGS
 from jointiq.errors import ConfigError, UserError
 from jointiq.evaluation.complexity import count_macs
 from jointiq.layers.transforms import AnalysisTransform
-from jointiq.training import resolvers
 from tools.bench import cost
 from tools.bench.codec import LIGHT, OURS
 
@@ -23,7 +22,6 @@ SMALL = ["scale=demo", "model.N=8", "model.M=8", "data.crop=128"]
 
 
 def config(*overrides: str) -> DictConfig:
-    resolvers.register()
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return compose("train", overrides=list(overrides))
 

@@ -69,7 +69,7 @@ def test_every_parameter_is_in_one_part(model: LearnedCodec) -> None:
     assert result.total.parameters == sum(parameter.numel() for parameter in model.parameters())
     assert result.total.parameters == sum(cost.parameters for cost in result.parts.values())
     for name, cost in result.parts.items():
-        assert cost.parameters == sum(parameter.numel() for parameter in model.get_submodule(name).parameters())
+        assert cost.parameters == sum(parameter.numel() for parameter in parts_of(model)[name].parameters())
 
 
 def test_only_counted_means_no_times(model: LearnedCodec) -> None:

@@ -180,12 +180,12 @@ def test_another_models_checkpoint_is_refused(
     assert not (tmp_path / "b").exists()
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves(tmp_path: Path, images: Path, number: int, code: int) -> None:
     folder = tmp_path / "run"
     process = start(*own(images), "trainer.max_steps=100000", f"paths.run_dir={folder}", "trainer.max_time=null")
-    limit = time.monotonic() + 60
-    while time.monotonic() < limit and not (folder / "metrics.csv").exists() and process.poll() is None:
+    while not (folder / "metrics.csv").exists() and process.poll() is None:
         time.sleep(0.2)
     process.send_signal(number)
     output = process.communicate(timeout=50)[0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,14 +11,13 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import nn
 
+from jointiq.configs import CONFIGS as CONF
 from jointiq.evaluation.complexity import CODING, OTHER, complexity, complexity_table, count_macs, parts_of, steps
 from jointiq.layers.gdn import GDN
 from jointiq.models import build_model
 from jointiq.models.base import LearnedCodec
-from jointiq.training import resolvers
 from jointiq.training.assemble import model_config
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
 N, M = 6, 10
 SIZE = (64, 128)
 CONFIG: dict[str, Any] = {"name": "jointiq", "N": N, "M": M, "enhancer": {"name": "vdsr", "layers": 3, "kernels": 4}}
@@ -71,7 +69,7 @@ def test_every_parameter_is_in_one_part(model: LearnedCodec) -> None:
     assert result.total.parameters == sum(parameter.numel() for parameter in model.parameters())
     assert result.total.parameters == sum(cost.parameters for cost in result.parts.values())
     for name, cost in result.parts.items():
-        assert cost.parameters == sum(parameter.numel() for parameter in model.get_submodule(name).parameters())
+        assert cost.parameters == sum(parameter.numel() for parameter in parts_of(model)[name].parameters())
 
 
 def test_only_counted_means_no_times(model: LearnedCodec) -> None:
@@ -128,7 +126,6 @@ def experiments() -> list[str]:
 
 @pytest.mark.parametrize("experiment", experiments())
 def test_every_system_is_counted_whole_and_by_part(experiment: str) -> None:
-    resolvers.register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", overrides=[f"+experiment={experiment}", "scale=demo"])
     system = build_model(model_config(cfg))

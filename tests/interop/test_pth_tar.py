@@ -41,7 +41,7 @@ def test_both_sides_load_the_same_model(living, picture, tmp_path, variant):
     assert identity == fingerprint(model) == fingerprint(ours) == fingerprint(theirs)
     assert ours.config == theirs.config == model.config
     assert (ours.enhancer is None) == (theirs.enhancer is None) == ("enhancer" not in variant)
-    assert ours.scan.name == theirs.scan.name == variant.get("scan", "wavefront")
+    assert ours.entropy_model.scan.name == theirs.entropy_model.scan.name == variant.get("scan", "wavefront")
     strings = model.compress(to_tensor(image))["strings"]
     assert theirs.compress(to_tensor(image))["strings"] == strings
     assert encode_image(ours, image).payload_bytes > 0

@@ -54,6 +54,22 @@ def test_a_run_of_an_earlier_version_gets_the_keys_that_it_lacks(saved: Path) ->
     assert (repeated.resume, repeated.optimized_metric) == ("auto", "val/loss")
 
 
+def test_a_run_of_an_earlier_version_gets_todays_callbacks_and_loggers(saved: Path) -> None:
+    cfg = OmegaConf.load(saved / "config.yaml")
+    cfg.callbacks = {
+        "checkpoint": {"_target_": "src.training.callbacks.LastCheckpoint", "path": "${paths.run_dir}/last.ckpt"},
+        "speed": {"_target_": "src.training.callbacks.Speed"},
+        "mine": {"_target_": "mine.Callback"},
+    }
+    cfg.logger = {"csv": {"_target_": "src.training.loggers.CsvLog", "folder": "${paths.run_dir}"}}
+    OmegaConf.save(cfg, saved / "config.yaml")
+    repeated, today = config_for_rerun(saved, []), tiny.config()
+    assert set(repeated.callbacks) == {"mine", *today.callbacks} and list(repeated.logger) == ["csv"]
+    assert repeated.callbacks.checkpoint._target_ == today.callbacks.checkpoint._target_
+    assert repeated.callbacks.checkpoint.path.startswith(f"{saved}.rerun/")
+    assert repeated.logger.csv == {"_target_": today.logger.csv._target_, "folder": f"{saved}.rerun"}
+
+
 @pytest.mark.parametrize("override", ["trainer=gpu", "model.Q=3", "+new=1", "~seed", "seed=1,2", "seed=["])
 def test_a_rerun_takes_single_values_only(saved: Path, override: str) -> None:
     with pytest.raises(UserError):

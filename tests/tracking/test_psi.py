@@ -66,7 +66,7 @@ def validate(callback: PsiMaps, net: Any, recorder: Recorder, step: int, fn: Tra
 
 def test_pictures_are_logged_when_due() -> None:
     recorder, callback = Recorder(), PsiMaps(channels=2, every=3)
-    net = SimpleNamespace(global_context=module())
+    net = SimpleNamespace(entropy_model=SimpleNamespace(global_context=module()))
     for step in (10, 20, 30, 40, 50):
         validate(callback, net, recorder, step)
     validate(callback, net, recorder, 55, TrainerFn.VALIDATING)  # a time cap has ended the training
@@ -74,10 +74,10 @@ def test_pictures_are_logged_when_due() -> None:
     assert recorder.steps == [9, 39, 54, 69]
 
 
-@pytest.mark.parametrize("net", [SimpleNamespace(global_context=None), SimpleNamespace()])
-def test_models_without_global_context_have_none(net: Any) -> None:
+@pytest.mark.parametrize("entropy_model", [SimpleNamespace(global_context=None), SimpleNamespace(), None])
+def test_models_without_global_context_have_none(entropy_model: Any) -> None:
     recorder = Recorder()
-    validate(PsiMaps(), net, recorder, 10)
+    validate(PsiMaps(), SimpleNamespace(entropy_model=entropy_model), recorder, 10)
     assert recorder.steps == []
 
 

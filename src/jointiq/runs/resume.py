@@ -14,8 +14,9 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import OverrideType
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
+from jointiq.configs import compose
 from jointiq.errors import ConfigError, UserError
 from jointiq.runs import folder as run_folder
 
@@ -161,6 +162,7 @@ def config_for_rerun(folder: str | Path, overrides: Sequence[str]) -> DictConfig
     for key, value in _LATER_KEYS.items():
         if key not in cfg:
             OmegaConf.update(cfg, key, value, force_add=True)
+    _renew_classes(cfg)
     cfg.paths.run_dir = str(Path(folder).with_name(f"{Path(folder).resolve().name}.rerun"))
     cfg.rerun = str(folder)
     if continued:
@@ -168,6 +170,21 @@ def config_for_rerun(folder: str | Path, overrides: Sequence[str]) -> DictConfig
     for text in overrides:
         _change(cfg, text, folder)
     return cfg
+
+
+def _renew_classes(cfg: DictConfig) -> None:
+    """Take today's callbacks and loggers where ``cfg`` names those of a version before the package ``jointiq``.
+
+    They decide nothing of what is learned.
+    """
+    with open_dict(cfg):
+        for group in ("callbacks", "logger"):
+            earlier = [name for name, one in cfg[group].items() if str(one.get("_target_")).startswith("src.")]
+            if not earlier:
+                continue
+            today = compose("train", ["logger=wandb"])[group]
+            renewed = today if group == "callbacks" else {name: today[name] for name in earlier if name in today}
+            cfg[group] = {**{name: one for name, one in cfg[group].items() if name not in earlier}, **renewed}
 
 
 def _change(cfg: DictConfig, text: str, folder: str | Path) -> None:

@@ -1,5 +1,6 @@
 import math
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -76,7 +77,7 @@ def test_helping_heads_count_squared_errors(picture):
         latents = model.analyse(x)
         expected = latents["y"].square().mean() + latents["h2"].square().mean()
         torch.testing.assert_close(model(x)["auxiliary"], expected)
-        model.helper_weight = 0.25
+        model.settings = replace(model.settings, helper_weight=0.25)
         torch.testing.assert_close(model(x)["auxiliary"], expected / 4)
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from jointiq.commands.prepare import prepare
 from jointiq.data.images import write_png
 from jointiq.data.prepare.patch_cutting import PatchSettings
+from jointiq.data.prepare.patch_set import prepare
 from jointiq.errors import ConfigError
 from jointiq.evaluation.stopwatch import Moment
 from tools.bench import train, training_speed

@@ -41,6 +41,11 @@ def compose(name: str, overrides: Sequence[str] = ()) -> DictConfig:
         return hydra_compose(name, overrides=list(overrides))
 
 
+def option_names(group: str) -> list[str]:
+    """Return the options of a group in conf/; names that begin with "_" are no choices."""
+    return sorted(path.stem for path in (CONFIGS / group).glob("[!_]*.yaml"))
+
+
 class UnknownRatePoint(LookupError):
     """``lmbda`` is not in the rate table and the scale does not give the value either."""
 

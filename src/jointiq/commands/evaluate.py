@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig
 
-from jointiq.configs import CONFIGS
 from jointiq.console import progress_bar
 from jointiq.data import test_images
 from jointiq.errors import ConfigError, run_cli
@@ -17,6 +16,7 @@ from jointiq.evaluation.pictures import PictureFolder
 from jointiq.evaluation.rd import write_rd
 from jointiq.evaluation.tables import rd_table
 from jointiq.runtime import pick_device, set_threads
+from jointiq.typed import checked, hydra_command
 
 #: Timed runs by the key ``complexity``; None counts nothing.
 COMPLEXITY = {"none": None, "count": 0, "measure": 3}
@@ -103,10 +103,10 @@ def evaluate(cfg: DictConfig) -> int:
     return 1 if unequal or failed else 0
 
 
-@hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="evaluate")
+@hydra_command("evaluate")
 def main(cfg: DictConfig) -> None:
     """Entry point."""
-    run_cli(lambda: evaluate(cfg))
+    run_cli(lambda: evaluate(checked("evaluate", cfg, HydraConfig.get().overrides.task)))
 
 
 if __name__ == "__main__":

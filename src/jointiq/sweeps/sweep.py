@@ -23,6 +23,7 @@ from jointiq.runs.status import read_sweep, status_table
 from jointiq.sweeps.curves import close_sweep
 from jointiq.sweeps.jobs import Job, JobResult, clear_notes, note_job, run_jobs
 from jointiq.sweeps.processes import run_process
+from jointiq.training.validation import refuse_unread
 
 _POLL_SECONDS = 5.0
 
@@ -47,13 +48,21 @@ def launch_here(hydra: HydraConf, job_overrides: Sequence[Sequence[str]], first:
             SIGTERM. Started jobs have saved.
     """
     with one_line_errors():
-        jobs = [Job.of(overrides) for overrides in job_overrides]
+        jobs = _jobs(job_overrides)
         at_once, gpus = places(jobs[0].cfg)
         record = Path(hydra.sweep.dir)
         results = run_jobs(jobs, at_once, gpus, config_dirs(hydra), group(hydra), record, first)
     if any(result.code in (None, EXIT_TERMINATED) for result in results):
         sys.exit(EXIT_TERMINATED)
     return [_job_return(result) for result in results]
+
+
+def _jobs(job_overrides: Sequence[Sequence[str]]) -> list[Job]:
+    """Return the jobs of a sweep, or refuse a key that nothing reads in what is typed for all of them."""
+    jobs = [Job.of(overrides) for overrides in job_overrides]
+    if jobs[0].cfg.rerun is None:
+        refuse_unread("train", jobs[0].cfg, jobs[0].overrides)
+    return jobs
 
 
 def _job_return(result: JobResult) -> JobReturn:
@@ -79,7 +88,7 @@ def launch_elsewhere(launcher: Launcher, record: Path, job_overrides: Sequence[S
         record: the sweep's folder.
     """
     with one_line_errors():
-        jobs = [Job.of(overrides) for overrides in job_overrides]
+        jobs = _jobs(job_overrides)
     if first == 0:
         clear_notes(record)
     for number, job in enumerate(jobs, start=first):

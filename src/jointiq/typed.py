@@ -4,6 +4,7 @@ cannot read it or nothing reads it, before anything else is done.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import os
@@ -15,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra._internal.utils import get_args_parser
+from hydra._internal import utils as hydra_utils
+from hydra.conf import HydraConf
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
 from jointiq.command_line import program
 from jointiq.configs import CONFIGS, compose, option_names
@@ -39,7 +42,6 @@ _ELSEWHERE = {
     "anchors": {"run.dir": "output=DIR"},
     "complexity": {"run.dir": "output=OUT.json"},
 }
-_FULL_ERROR = "HYDRA_FULL_ERROR"
 # Stands for a key that a configuration lacks: values may be None.
 _ABSENT = object()
 
@@ -56,23 +58,30 @@ def hydra_command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable
                 if sys.argv[1:3] == ["-sc", "install=bash"]:
                     print(completion())
                     return
-                arguments = get_args_parser().parse_args()
+                arguments = hydra_utils.get_args_parser().parse_args()
                 _check(name, arguments)
-                if os.environ.setdefault(_FULL_ERROR, "0") == "1":
-                    composed()
-                    return
-                # So that Hydra raises what it would print in many lines.
-                os.environ[_FULL_ERROR] = "1"
-                try:
-                    composed()
-                except HydraException as error:
-                    raise UserError(_in_one_line(name, error, arguments.overrides)) from error
-                finally:
-                    os.environ[_FULL_ERROR] = "0"
+                with _raised():
+                    try:
+                        composed()
+                    except HydraException as error:
+                        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+                            raise
+                        raise UserError(_in_one_line(name, error, arguments.overrides)) from error
 
         return main
 
     return decorate
+
+
+@contextlib.contextmanager
+def _raised() -> Iterator[None]:
+    """Have Hydra raise its errors, which it prints, in many lines, on its own."""
+    printing = hydra_utils.run_and_report
+    hydra_utils.run_and_report = lambda run: run()
+    try:
+        yield
+    finally:
+        hydra_utils.run_and_report = printing
 
 
 def _check(name: str, typed: Namespace) -> None:
@@ -145,17 +154,24 @@ def _in_one_line(name: str, error: HydraException, overrides: Sequence[str]) -> 
     return f"{said}{nearest(option, choices)}; allowed: one of {', '.join(choices)}"
 
 
-def checked(name: str, cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """Return ``cfg``, the configuration ``name`` of these ``overrides``, if all of it is read and can be resolved.
+def task_overrides(settings: HydraConf) -> list[str]:
+    """Return what is typed for the configuration, but for Hydra's own keys; a ``${...}`` as it stands."""
+    return [str(text) for text in OmegaConf.to_container(settings.overrides, resolve=False)["task"]]  # type: ignore
+
+
+def checked(name: str, cfg: DictConfig) -> DictConfig:
+    """Return ``cfg``, the configuration ``name`` of this process, if all that is typed is read and can be resolved.
 
     Raises:
         UserError: a key that nothing reads, or a ``${...}`` of nothing.
     """
+    overrides = task_overrides(HydraConfig.get())
     for key, known in added(name, cfg, overrides).items():
         raise unknown(key, known)
     try:
-        OmegaConf.to_container(cfg, resolve=True)
-    except (OmegaConfBaseException, InterpolationResolutionError) as error:
+        for text in overrides:  # the configs themselves have keys that only trainings resolve
+            OmegaConf.select(cfg, text.lstrip("+").partition("=")[0])
+    except OmegaConfBaseException as error:
         raise UserError(f"the configuration cannot be resolved: {str(error).splitlines()[0]}") from error
     return cfg
 
@@ -244,7 +260,7 @@ _jointiq_complete() {
     fi
     name="${words[count-1]#src.}"
     case "$name" in train|evaluate|anchors|complexity) ;; *) return ;; esac
-    choices=$(COMP_LINE="$name ${words[*]:count}" "${words[@]:0:count}" -sc query=bash 2>/dev/null)
+    choices=$(COMP_LINE="$name ${words[*]:count}" "${words[@]:0:count}" -sc query=bash 2>/dev/null | tr ' ' '\\n' | grep -v '[=/]_')
     COMPREPLY=($(compgen -W "$choices" -- "$word"))
 }
 COMP_WORDBREAKS=${COMP_WORDBREAKS//=}

@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig
 
 from jointiq.console import progress_bar
@@ -94,7 +93,7 @@ def anchors(cfg: DictConfig) -> int:
 @hydra_command("anchors")
 def main(cfg: DictConfig) -> None:
     """Entry point."""
-    run_cli(lambda: anchors(checked("anchors", cfg, HydraConfig.get().overrides.task)))
+    run_cli(lambda: anchors(checked("anchors", cfg)))
 
 
 if __name__ == "__main__":

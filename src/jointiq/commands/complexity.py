@@ -20,7 +20,7 @@ from jointiq.files import write_text
 from jointiq.models import build_model
 from jointiq.runtime import pick_device, set_threads
 from jointiq.training.validation import refuse_unread, validate
-from jointiq.typed import hydra_command
+from jointiq.typed import hydra_command, task_overrides
 
 if TYPE_CHECKING:
     from jointiq.layers.padding import Size
@@ -94,8 +94,9 @@ def measure(cfg: DictConfig) -> None:
 @hydra_command("complexity")
 def main(cfg: DictConfig) -> None:
     """Entry point."""
+
     def run() -> None:
-        refuse_unread("complexity", cfg, HydraConfig.get().overrides.task)
+        refuse_unread("complexity", cfg, task_overrides(HydraConfig.get()))
         measure(cfg)
 
     run_cli(run)

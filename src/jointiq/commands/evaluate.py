@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig
 
 from jointiq.console import progress_bar
@@ -60,6 +59,9 @@ def evaluate(cfg: DictConfig) -> int:
     cache = output.parent / ".rows" if cfg.resume else None
     if not isinstance(cfg.threads, int | None):
         raise ConfigError("threads", cfg.threads, "null or a whole number from 1 up")
+    for key in ("name", "description"):
+        if not isinstance(cfg[key], str | None):
+            raise ConfigError(key, cfg[key], f"null or a text; a number in quotes: '{key}=\"1\"'")
     if cfg.complexity not in COMPLEXITY:
         raise ConfigError("complexity", cfg.complexity, COMPLEXITY)
     repeats = COMPLEXITY[cfg.complexity]
@@ -106,7 +108,7 @@ def evaluate(cfg: DictConfig) -> int:
 @hydra_command("evaluate")
 def main(cfg: DictConfig) -> None:
     """Entry point."""
-    run_cli(lambda: evaluate(checked("evaluate", cfg, HydraConfig.get().overrides.task)))
+    run_cli(lambda: evaluate(checked("evaluate", cfg)))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from jointiq.runtime import keep_freed_memory
 from jointiq.sweeps.processes import end_with_parent
 from jointiq.sweeps.sweep import config_dirs, run_elsewhere
 from jointiq.training.validation import refuse_long_trial, refuse_unread, validate
-from jointiq.typed import hydra_command
+from jointiq.typed import hydra_command, task_overrides
 
 
 @hydra_command("train")
@@ -37,7 +37,7 @@ def run(settings: HydraConf, cfg: DictConfig) -> None:
         UserError: a value, image or checkpoint that cannot be used, or a training that diverged.
         KeyboardInterrupt: stopped with Ctrl-C.
     """
-    overrides = list(settings.overrides.task)
+    overrides = task_overrides(settings)
     if cfg.rerun is None:
         refuse_unread("train", cfg, overrides)
     cfg = config_to_train(cfg, overrides)

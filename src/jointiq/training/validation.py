@@ -10,17 +10,17 @@ import ast
 import importlib.util
 import inspect
 import math
+import pkgutil
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from jointiq.configs import option_names, rate_rows
 from jointiq.data import LATENT, data_set_names
-from jointiq.errors import ConfigError, UserError, check_whole, nearest
+from jointiq.errors import ConfigError, UserError, check_whole
 from jointiq.training.schedules import SCHEDULES
 from jointiq.typed import added, unknown
 
@@ -87,7 +87,9 @@ def refuse_unread(name: str, cfg: DictConfig, overrides: Sequence[str]) -> None:
             owner, _, rest = rest.partition(".")
             target = OmegaConf.select(cfg, f"{group}.{owner}._target_")
             if target is None:
-                raise ConfigError(f"{group}.{owner}._target_", None, f"a class: +{group}.{owner}._target_=package.Class")
+                raise ConfigError(
+                    f"{group}.{owner}._target_", None, f"a class: +{group}.{owner}._target_=package.Class"
+                )
             taken = _arguments(str(target), f"{group}.{owner}._target_")
             group = f"{group}.{owner}"
         argument = rest.partition(".")[0]
@@ -106,7 +108,7 @@ def _arguments(target: str, key: str) -> list[str] | None:
     if written is not None:
         return written
     try:
-        made = get_object(target)
+        made = pkgutil.resolve_name(target)
         parameters = inspect.signature(made).parameters.values()
     except Exception as error:  # whatever the user's own module raises
         raise ConfigError(key, target, f"a class that can be imported ({error})") from error

@@ -245,8 +245,7 @@ def completion() -> str:
 
 
 # Hydra's own knows `python FILE`, but neither `python -m MODULE` nor commands within a command; it answers the query.
-_COMPLETION = """\
-_jointiq_complete() {
+_COMPLETION = r"""_jointiq_complete() {
     local words=(${COMP_LINE:0:COMP_POINT}) word="${COMP_WORDS[COMP_CWORD]}" count=2 name choices
     if [[ ${words[0]##*/} == python* ]]; then
         [[ ${words[1]} == -m ]] || return
@@ -260,7 +259,7 @@ _jointiq_complete() {
     fi
     name="${words[count-1]#src.}"
     case "$name" in train|evaluate|anchors|complexity) ;; *) return ;; esac
-    choices=$(COMP_LINE="$name ${words[*]:count}" "${words[@]:0:count}" -sc query=bash 2>/dev/null | tr ' ' '\\n' | grep -v '[=/]_')
+    choices=$(COMP_LINE="$name ${words[*]:count}" "${words[@]:0:count}" -sc query=bash 2>/dev/null | tr ' ' '\n' | grep -v '[=/]_')
     COMPREPLY=($(compgen -W "$choices" -- "$word"))
 }
 COMP_WORDBREAKS=${COMP_WORDBREAKS//=}

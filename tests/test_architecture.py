@@ -18,7 +18,7 @@ ROOMS = (
     "sweeps", "tracking", "studies", "interop", "commands",
 )  # fmt: skip
 #: Files of no room, below them all.
-GROUND = ("command_line", "configs", "console", "errors", "files", "parts", "runtime")
+GROUND = ("command_line", "configs", "console", "errors", "files", "parts", "runtime", "typed")
 #: The package's own two, above them all: what `import jointiq` gives, and its command line.
 TOP = ("", "__main__")
 #: Packages that only some may import: the files below, and nothing else.
@@ -26,7 +26,7 @@ OUTSIDE = {
     "wandb": {"tracking"},
     "wandb_workspaces": {"tracking"},
     "lightning": {"data", "runs", "training", "sweeps", "tracking"},
-    "hydra": {"command_line", "configs", "runs", "training", "sweeps", "studies", "commands"},
+    "hydra": {"command_line", "configs", "typed", "runs", "training", "sweeps", "studies", "commands"},
 }
 #: All of W&B is reached by ``_target_``, but for two commands that are about nothing else.
 TRACKING = ("tracking", "commands.bdrate", "commands.dashboard")

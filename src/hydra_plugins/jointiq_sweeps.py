@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
@@ -48,9 +49,14 @@ class JobSweeper(BasicSweeper):
         self.launcher = _WatchedLauncher(self.launcher, Path(config.hydra.sweep.dir))
 
     def sweep(self, arguments: list[str]) -> None:
-        from jointiq.sweeps.sweep import close, print_table
+        from jointiq.errors import one_line_errors
+        from jointiq.sweeps.sweep import close, jobs_of, print_table
 
-        assert self.config is not None
+        assert self.config is not None and self.hydra_context is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        (jobs,) = self.split_arguments(parser.parse_overrides([*self._parse_config(), *arguments]), None)
+        with one_line_errors():
+            jobs_of(jobs)
         record = Path(self.config.hydra.sweep.dir)
         try:
             super().sweep(arguments)
@@ -58,6 +64,9 @@ class JobSweeper(BasicSweeper):
             print_table(record)
         if code := close(record):
             sys.exit(code)
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        """Do nothing: all jobs have been composed before anything is written."""
 
 
 class _WatchedLauncher(Launcher):

@@ -8,6 +8,7 @@ it has one. ``${by_scale:32,{demo:8}}`` is for parts, which say their sizes at e
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ CONFIGS = ROOT / "conf"
 WEIGHTS = ROOT / "weights"
 EXPERIMENTS = ROOT / "experiments"
 
+_HELP_WIDTH = 80
+
 
 def compose(name: str, overrides: Sequence[str] = ()) -> DictConfig:
     """Compose the config ``name`` (``train``, ``evaluate``, ...) with ``overrides`` as typed.
@@ -39,6 +42,11 @@ def compose(name: str, overrides: Sequence[str] = ()) -> DictConfig:
         return hydra_compose(name, overrides=list(overrides))
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return hydra_compose(name, overrides=list(overrides))
+
+
+def option_names(group: str) -> list[str]:
+    """Return the options of a group in conf/; names that begin with "_" are no choices."""
+    return sorted(path.stem for path in (CONFIGS / group).glob("[!_]*.yaml"))
 
 
 class UnknownRatePoint(LookupError):
@@ -95,7 +103,7 @@ def staged(key: str, otherwise: Any, *, _root_: DictConfig) -> Any:
 
 
 def config_groups() -> str:
-    """The config groups and their options for ``--help``, one line each; names that begin with "_" are no choices."""
+    """The config groups and their options for ``--help``; names that begin with "_" are no choices."""
     hydra = GlobalHydra.instance().hydra
     if hydra is None:
         return ""
@@ -103,7 +111,8 @@ def config_groups() -> str:
     for group in sorted(hydra.list_all_config_groups()):
         if group.split("/")[0] != "hydra" and "/_" not in group:
             options = sorted(hydra.config_loader.get_group_options(group))
-            lines.append(f"{group}: {', '.join(option for option in options if not option.startswith('_'))}")
+            text = f"{group}: {', '.join(option for option in options if not option.startswith('_'))}"
+            lines += textwrap.wrap(text, _HELP_WIDTH, subsequent_indent="  ")
     return "\n".join(lines) + "\n"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import errno
 import io
 import math
@@ -44,6 +45,17 @@ def check_whole(key: str, value: object, smallest: int, largest: float = math.in
     if isinstance(value, bool) or not isinstance(value, int) or not smallest <= value <= largest:
         limit = "up" if largest == math.inf else f"to {largest}"
         raise ConfigError(key, value, f"a whole number from {smallest} {limit}")
+
+
+def nearest(key: str, keys: Iterable[str], count: int = 3) -> str:
+    """Return ``"; nearest: A, B"`` for the ``keys`` whose last parts are most like that of ``key``; "" without any."""
+    group, _, name = key.rpartition(".")
+    by_name: dict[str, list[str]] = {}
+    for one in keys:
+        by_name.setdefault(one.rpartition(".")[2], []).append(one)
+    found = [one for close in difflib.get_close_matches(name, by_name, count) for one in by_name[close]]
+    found.sort(key=lambda one: one.rpartition(".")[0] != group)
+    return f"; nearest: {', '.join(found[:count])}" if found else ""
 
 
 class BitstreamError(UserError):

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
-from jointiq.errors import ConfigError, check_whole
+from jointiq.errors import ConfigError, check_whole, nearest
 
 #: Refuses a value: (key, value) -> raises ConfigError.
 Check = Callable[[str, Any], None]
@@ -96,7 +96,8 @@ class Settings:
         known = {each.name: each for each in fields(cls)}
         for key, value in values.items():
             if key not in known:
-                raise ConfigError(f"{cls.group}.{key}", value, f"the keys of {part}: {', '.join(known) or 'none'}")
+                allowed = f"the keys of {part}: {', '.join(known) or 'none'}{nearest(key, known)}"
+                raise ConfigError(f"{cls.group}.{key}", value, allowed)
         for key, each in known.items():
             if each.default is MISSING and key not in values:
                 raise ConfigError(f"{cls.group}.{key}", None, f"{part} needs a value for it")

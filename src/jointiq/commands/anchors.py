@@ -6,10 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-import hydra
 from omegaconf import DictConfig, ListConfig
 
-from jointiq.configs import CONFIGS
 from jointiq.console import progress_bar
 from jointiq.data import test_images
 from jointiq.data.images import named_images
@@ -21,6 +19,7 @@ from jointiq.evaluation.codecs.run import run_anchors
 from jointiq.evaluation.measuring import Measured, worker_count
 from jointiq.evaluation.rd import read_rd
 from jointiq.evaluation.tables import points_table
+from jointiq.typed import checked, hydra_command
 
 
 def _wanted(value: object) -> list[str]:
@@ -91,10 +90,10 @@ def anchors(cfg: DictConfig) -> int:
     return 1 if run.failures else 0
 
 
-@hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="anchors")
+@hydra_command("anchors")
 def main(cfg: DictConfig) -> None:
     """Entry point."""
-    run_cli(lambda: anchors(cfg))
+    run_cli(lambda: anchors(checked("anchors", cfg)))
 
 
 if __name__ == "__main__":

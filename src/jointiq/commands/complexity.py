@@ -8,19 +8,19 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from jointiq.bitstream.container import SIZES, positions
 from jointiq.bitstream.scan import MAX_POSITIONS
-from jointiq.configs import CONFIGS
 from jointiq.console import progress_bar
 from jointiq.errors import ConfigError, run_cli
 from jointiq.evaluation.stopwatch import processor_name
 from jointiq.files import write_text
 from jointiq.models import build_model
 from jointiq.runtime import pick_device, set_threads
-from jointiq.training.validation import validate
+from jointiq.training.validation import refuse_unread, validate
+from jointiq.typed import hydra_command, task_overrides
 
 if TYPE_CHECKING:
     from jointiq.layers.padding import Size
@@ -91,10 +91,15 @@ def measure(cfg: DictConfig) -> None:
         print("written:", cfg.output)
 
 
-@hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="complexity")
+@hydra_command("complexity")
 def main(cfg: DictConfig) -> None:
     """Entry point."""
-    run_cli(lambda: measure(cfg))
+
+    def run() -> None:
+        refuse_unread("complexity", cfg, task_overrides(HydraConfig.get()))
+        measure(cfg)
+
+    run_cli(run)
 
 
 if __name__ == "__main__":

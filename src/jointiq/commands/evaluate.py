@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig, ListConfig
 
-from jointiq.configs import CONFIGS
 from jointiq.console import progress_bar
 from jointiq.data import test_images
 from jointiq.errors import ConfigError, run_cli
@@ -17,6 +15,7 @@ from jointiq.evaluation.pictures import PictureFolder
 from jointiq.evaluation.rd import write_rd
 from jointiq.evaluation.tables import rd_table
 from jointiq.runtime import pick_device, set_threads
+from jointiq.typed import checked, hydra_command
 
 #: Timed runs by the key ``complexity``; None counts nothing.
 COMPLEXITY = {"none": None, "count": 0, "measure": 3}
@@ -60,6 +59,9 @@ def evaluate(cfg: DictConfig) -> int:
     cache = output.parent / ".rows" if cfg.resume else None
     if not isinstance(cfg.threads, int | None):
         raise ConfigError("threads", cfg.threads, "null or a whole number from 1 up")
+    for key in ("name", "description"):
+        if not isinstance(cfg[key], str | None):
+            raise ConfigError(key, cfg[key], f"null or a text; a number in quotes: '{key}=\"1\"'")
     if cfg.complexity not in COMPLEXITY:
         raise ConfigError("complexity", cfg.complexity, COMPLEXITY)
     repeats = COMPLEXITY[cfg.complexity]
@@ -103,10 +105,10 @@ def evaluate(cfg: DictConfig) -> int:
     return 1 if unequal or failed else 0
 
 
-@hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="evaluate")
+@hydra_command("evaluate")
 def main(cfg: DictConfig) -> None:
     """Entry point."""
-    run_cli(lambda: evaluate(cfg))
+    run_cli(lambda: evaluate(checked("evaluate", cfg)))
 
 
 if __name__ == "__main__":

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from functools import partial
 
-import hydra
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from jointiq.configs import CONFIGS
 from jointiq.errors import one_line_errors, run_cli
 from jointiq.runs.resume import config_to_train
 from jointiq.runtime import keep_freed_memory
 from jointiq.sweeps.processes import end_with_parent
 from jointiq.sweeps.sweep import config_dirs, run_elsewhere
-from jointiq.training.validation import refuse_long_trial, validate
+from jointiq.training.validation import refuse_long_trial, refuse_unread, validate
+from jointiq.typed import hydra_command, task_overrides
 
 
-@hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
+@hydra_command("train")
 def main(cfg: DictConfig) -> float | None:
     """Run what is typed; a job of a sweep, in a process that another launcher has made, returns its metric."""
     end_with_parent()
@@ -38,7 +37,9 @@ def run(settings: HydraConf, cfg: DictConfig) -> None:
         UserError: a value, image or checkpoint that cannot be used, or a training that diverged.
         KeyboardInterrupt: stopped with Ctrl-C.
     """
-    overrides = list(settings.overrides.task)
+    overrides = task_overrides(settings)
+    if cfg.rerun is None:
+        refuse_unread("train", cfg, overrides)
     cfg = config_to_train(cfg, overrides)
     validate(cfg)
     in_stages = cfg.stage.get("chain") is not None

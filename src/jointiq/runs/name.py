@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 # What decides where and how conveniently a run runs, not what it learns.
 _NOT_HASHED = (
     "paths", "logger", "callbacks", "ckpt_path", "rerun", "resume", "threads", "sweep", "rates", "scale",
-    "optimized_metric",
+    "optimized_metric", "tags",
 )  # fmt: skip
 _NOT_HASHED_TRAINER = ("accelerator", "devices", "strategy", "num_nodes")
 _NOT_HASHED_OPTIM = ("compile",)

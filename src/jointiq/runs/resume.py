@@ -23,7 +23,7 @@ from jointiq.runs import folder as run_folder
 CHOICES = ("auto", "never")
 
 # Keys that the configurations of earlier versions lack.
-_LATER_KEYS = {"resume": "auto", "optimized_metric": "val/loss"}
+_LATER_KEYS = {"resume": "auto", "optimized_metric": "val/loss", "tags": []}
 # Stands for a key that a configuration lacks: values may be None.
 _ABSENT = object()
 _OPEN_ERRORS = (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile)

@@ -23,6 +23,8 @@ from jointiq.runs.status import read_sweep, status_table
 from jointiq.sweeps.curves import close_sweep
 from jointiq.sweeps.jobs import Job, JobResult, clear_notes, note_job, run_jobs
 from jointiq.sweeps.processes import run_process
+from jointiq.training.validation import refuse_unread
+from jointiq.typed import task_overrides
 
 _POLL_SECONDS = 5.0
 
@@ -47,13 +49,26 @@ def launch_here(hydra: HydraConf, job_overrides: Sequence[Sequence[str]], first:
             SIGTERM. Started jobs have saved.
     """
     with one_line_errors():
-        jobs = [Job.of(overrides) for overrides in job_overrides]
+        jobs = jobs_of(job_overrides)
         at_once, gpus = places(jobs[0].cfg)
         record = Path(hydra.sweep.dir)
         results = run_jobs(jobs, at_once, gpus, config_dirs(hydra), group(hydra), record, first)
     if any(result.code in (None, EXIT_TERMINATED) for result in results):
         sys.exit(EXIT_TERMINATED)
     return [_job_return(result) for result in results]
+
+
+def jobs_of(job_overrides: Sequence[Sequence[str]]) -> list[Job]:
+    """Return the jobs of a sweep.
+
+    Raises:
+        UserError: a key that nothing reads, in what is typed for all of them, or a ``rerun=`` that names no run.
+        HydraException: an override that does not go with the configs.
+    """
+    jobs = [Job.of(overrides) for overrides in job_overrides]
+    if jobs[0].cfg.rerun is None:
+        refuse_unread("train", jobs[0].cfg, jobs[0].overrides)
+    return jobs
 
 
 def _job_return(result: JobResult) -> JobReturn:
@@ -79,7 +94,7 @@ def launch_elsewhere(launcher: Launcher, record: Path, job_overrides: Sequence[S
         record: the sweep's folder.
     """
     with one_line_errors():
-        jobs = [Job.of(overrides) for overrides in job_overrides]
+        jobs = jobs_of(job_overrides)
     if first == 0:
         clear_notes(record)
     for number, job in enumerate(jobs, start=first):
@@ -107,7 +122,7 @@ def run_elsewhere(hydra: HydraConf, cfg: DictConfig, run_here: Callable[[], obje
     Raises:
         JobFailed: the training has failed or was stopped; the sweep's folder says with which exit code.
     """
-    job = Job.of(tuple(hydra.overrides.task), cfg)
+    job = Job.of(tuple(task_overrides(hydra)), cfg)
     record, number = Path(hydra.sweep.dir), hydra.job.num
     os.environ.update({**group(hydra), **os.environ})
     from lightning.fabric.plugins.environments import SLURMEnvironment  # late: help does not wait for it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ class WandbLog(WandbLogger):
         offline: True, False, or None: offline unless the user is logged in; WANDB_MODE wins over None.
         anchors: an RD file, or a folder that holds some, whose curves stand behind the run's own point; None: none.
         closing: of the config, for :mod:`jointiq.sweeps`: what records the end of a sweep.
-        options: further arguments of ``wandb.init``, such as ``entity`` or ``tags``.
+        tags, entity, job_type, notes, log_model: as in ``wandb.init`` and in Lightning's logger.
 
     Raises:
         ConfigError: a mode or project that W&B does not know.
@@ -39,14 +40,21 @@ class WandbLog(WandbLogger):
         offline: bool | None = None,
         anchors: str | None = None,
         closing: Any = None,
-        **options: Any,
+        tags: Sequence[str] = (),
+        entity: str | None = None,
+        job_type: str | None = None,
+        notes: str | None = None,
+        log_model: bool | str = False,
     ) -> None:
         offline = is_offline(project, offline)
         self.anchors = read_anchors(anchors)
         # Lightning sets WANDB_MODE, which wandb reads but once a process: a second run in it has to be told.
         mode = {"mode": "offline"} if offline else {}
-        options = {**wandb_identity(Path(save_dir), Path(results)), **mode, **options}
-        super().__init__(project=project, group=group, save_dir=save_dir, offline=offline, **options)
+        options = {"tags": list(tags), "entity": entity, "job_type": job_type, "notes": notes, **mode}
+        identity = wandb_identity(Path(save_dir), Path(results))
+        super().__init__(
+            project=project, group=group, save_dir=save_dir, offline=offline, log_model=log_model, **identity, **options
+        )
 
     def finalize(self, status: str) -> None:
         """Close the run; what is logged later (a validation after a time cap) goes on in the same one."""
@@ -69,7 +77,7 @@ def read_anchors(place: str | Path | None) -> list[RDCurve]:
     return [file.curve for file in find_curves([Path(place)])]
 
 
-def wandb_identity(folder: Path, results: Path) -> dict[str, str]:
+def wandb_identity(folder: Path, results: Path) -> dict[str, Any]:
     """``id`` and ``name`` of the W&B run that belongs to a run's ``folder``.
 
     The id is the same whenever the run is continued, and another one where an earlier run of this configuration has

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import tempfile
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,7 +20,7 @@ from jointiq.errors import DataError, UserError
 from jointiq.runs import folder as run_folder
 from jointiq.runs.lock import locked
 from jointiq.runs.name import run_folder as folder_of
-from jointiq.runs.resume import find_start
+from jointiq.runs.resume import Start, find_start
 from jointiq.runs.status import note_failure
 from jointiq.training.assemble import Training, build_training, start_logs
 from jointiq.training.modules.compression import NonFiniteError
@@ -42,7 +43,7 @@ def train(cfg: DictConfig) -> Path:
         cfg: the composed ``train`` config of a single stage, which :mod:`jointiq.training.validation` has checked.
 
     Returns:
-        The run's folder; it holds ``checkpoints/last.ckpt``.
+        The run's folder; it holds ``checkpoints/last.ckpt``. With ``trainer.fast_dev_run`` nothing is kept in it.
 
     Raises:
         UserError: a value, image or checkpoint that cannot be used, or a training that diverged.
@@ -50,6 +51,9 @@ def train(cfg: DictConfig) -> Path:
             step.
     """
     folder = folder_of(cfg)
+    if cfg.trainer.get("fast_dev_run"):
+        _try(cfg)
+        return folder
     is_first = _is_first_process()  # of the processes of a distributed run, which share the folder
     with locked(folder) if is_first else contextlib.nullcontext():
         start = find_start(folder, cfg)
@@ -68,14 +72,29 @@ def train(cfg: DictConfig) -> Path:
         _announce(cfg, training)
         fit(cfg, training, start.checkpoint)
         step, stop = training.trainer.global_step, training.stop
-        _say(f"{'stopped' if stop.stopped else 'trained'} at step {step}: {folder / run_folder.CHECKPOINT}")
-        if not stop.stopped and is_first:
+        saved = (folder / run_folder.CHECKPOINT).is_file()
+        result = folder / run_folder.CHECKPOINT if saved else "nothing saved without callbacks.checkpoint"
+        _say(f"{'stopped' if stop.stopped else 'trained'} at step {step}: {result}")
+        if saved and not stop.stopped and is_first:
             run_folder.mark_done(folder, step)
             _say(f"again, from its own configuration: {command(rerun=folder)}")
     if stop.stopped:
         _say("the same command goes on")
         stop.leave(is_first)
     return folder
+
+
+def _try(cfg: DictConfig) -> None:
+    """Train and validate the few batches of ``trainer.fast_dev_run``, in a folder that does not stay."""
+    with tempfile.TemporaryDirectory() as folder:
+        cfg.paths.run_dir = folder
+        training = build_training(cfg, Start(cfg.ckpt_path))
+        _announce(cfg, training)
+        fit(cfg, training, cfg.ckpt_path)
+    if not training.stop.stopped:
+        _say(f"fast_dev_run: {training.trainer.global_step} steps and a validation went through; nothing is kept")
+        return
+    training.stop.leave(_is_first_process())
 
 
 def fit(cfg: DictConfig, training: Training, checkpoint: str | None) -> None:

@@ -6,17 +6,23 @@ model's own arguments to :func:`jointiq.models.build_model`, image files to the 
 
 from __future__ import annotations
 
+import ast
+import importlib.util
+import inspect
 import math
+import pkgutil
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
-from jointiq.configs import rate_rows
+from jointiq.configs import option_names, rate_rows
 from jointiq.data import LATENT, data_set_names
 from jointiq.errors import ConfigError, UserError, check_whole
 from jointiq.training.schedules import SCHEDULES
+from jointiq.typed import added, unknown
 
 #: Values of ``init_from`` that name no file: :mod:`jointiq.training.start.pca`, and the same where the model allows it.
 PCA, AUTO = "pca", "auto"
@@ -43,6 +49,92 @@ MIN_CROP_GLOBAL_CONTEXT = 128
 _TRIAL_STEPS = 10_000
 
 
+#: The groups of conf/ that every training reads. (`entropy_model` fills `model`.)
+_GROUPS = (
+    "paths", "rates", "scale", "model", "enhancer", "stage", "distortion", "optim", "data", "trainer", "callbacks",
+    "logger",
+)  # fmt: skip
+
+#: Characters of a tag that W&B takes.
+_TAG = 64
+
+#: What ``trainer`` holds the arguments of.
+_TRAINER = "lightning.pytorch.trainer.trainer.Trainer"
+
+
+def refuse_unread(name: str, cfg: DictConfig, overrides: Sequence[str]) -> None:
+    """Refuse keys that are typed with ``+`` and that nothing reads.
+
+    Read are, beside the keys of the chosen options, the arguments of Lightning's trainer and of the callbacks and
+    loggers. The arguments of the optimizer and the settings of the parts of a model (``optim``, ``model``,
+    ``enhancer``) are checked by what takes them.
+
+    Args:
+        name: of the configuration: ``train``, or ``complexity``, which is made of it.
+        overrides: what ``cfg`` is composed of.
+
+    Raises:
+        UserError: names the key and those nearest to it.
+    """
+    for key, known in added(name, cfg, overrides).items():
+        group, _, rest = key.partition(".")
+        if group in ("optim", "model", "enhancer") and rest:
+            continue
+        taken: list[str] | None = []
+        if group == "trainer":
+            taken = _arguments(_TRAINER, "trainer")
+        elif group in ("callbacks", "logger") and rest:
+            owner, _, rest = rest.partition(".")
+            target = OmegaConf.select(cfg, f"{group}.{owner}._target_")
+            if target is None:
+                raise ConfigError(
+                    f"{group}.{owner}._target_", None, f"a class: +{group}.{owner}._target_=package.Class"
+                )
+            taken = _arguments(str(target), f"{group}.{owner}._target_")
+            group = f"{group}.{owner}"
+        argument = rest.partition(".")[0]
+        if taken is None or argument in taken or (group.count(".") and argument.startswith("_")):
+            continue
+        raise unknown(key, [*known, *(f"{group}.{one}" for one in taken)])
+
+
+def _arguments(target: str, key: str) -> list[str] | None:
+    """Return the names of what the class (or function) ``target`` takes; None: any.
+
+    Raises:
+        ConfigError: ``target``, the value of ``key``, cannot be imported.
+    """
+    written = _written_arguments(target)
+    if written is not None:
+        return written
+    try:
+        made = pkgutil.resolve_name(target)
+        parameters = inspect.signature(made).parameters.values()
+    except Exception as error:  # whatever the user's own module raises
+        raise ConfigError(key, target, f"a class that can be imported ({error})") from error
+    if any(one.kind == inspect.Parameter.VAR_KEYWORD for one in parameters):
+        return None
+    return [one.name for one in parameters]
+
+
+def _written_arguments(target: str) -> list[str] | None:
+    """Return them from the class's source, without the import of its module, which takes seconds; None: not there."""
+    module, _, name = target.rpartition(".")
+    package, *parts = module.split(".")
+    try:
+        spec = importlib.util.find_spec(package)
+        (folder,) = (spec and spec.submodule_search_locations) or ()
+        tree = ast.parse(Path(folder, *parts).with_suffix(".py").read_text(encoding="utf-8"))
+    except (ValueError, OSError, SyntaxError):
+        return None
+    for cls in tree.body:
+        if isinstance(cls, ast.ClassDef) and cls.name == name:
+            for made in cls.body:
+                if isinstance(made, ast.FunctionDef) and made.name == "__init__" and made.args.kwarg is None:
+                    return [one.arg for one in (*made.args.args[1:], *made.args.kwonlyargs)]
+    return None
+
+
 def validate(cfg: DictConfig) -> None:
     """Check every value of a composed ``train`` config.
 
@@ -50,6 +142,9 @@ def validate(cfg: DictConfig) -> None:
         ConfigError: a value that is not allowed; its message names the key and what is allowed.
         UserError: an interpolation that cannot be resolved.
     """
+    for group in _GROUPS:
+        if not OmegaConf.is_dict(cfg.get(group)):
+            raise ConfigError(group, cfg.get(group), option_names(group))
     _check_name(cfg, "experiment_name")
     _check_number(cfg, "lmbda", lambda value: 0 < value < 1, "a number between 0 and 1, both excluded")
     _check_rate_point(cfg)
@@ -58,6 +153,7 @@ def validate(cfg: DictConfig) -> None:
     except OmegaConfBaseException as error:
         raise UserError(f"the configuration cannot be resolved: {str(error).splitlines()[0]}") from error
 
+    _check_loggers(cfg)
     metric = OmegaConf.select(cfg, "optimized_metric", default="val/loss")
     if not str(metric).startswith("val/"):
         raise ConfigError("optimized_metric", metric, "what a validation logs: val/loss, val/bpp, val/psnr, ...")
@@ -185,6 +281,16 @@ def _check_stage(cfg: DictConfig) -> None:
         if stage.crop % LATENT or stage.crop > cfg.data.crop:
             limit = f"null, or a multiple of {LATENT} up to data.crop={cfg.data.crop}"
             raise ConfigError("stage.crop", stage.crop, limit)
+
+
+def _check_loggers(cfg: DictConfig) -> None:
+    tags = OmegaConf.select(cfg, "tags", default=[])
+    if not OmegaConf.is_list(tags) or not all(isinstance(tag, str) and 0 < len(tag) <= _TAG for tag in tags):
+        raise ConfigError("tags", tags, f"words of up to {_TAG} characters: tags=[a,b]")
+    targets = [str(OmegaConf.select(cfg.logger, f"{name}._target_")) for name in cfg.logger]
+    installed = any(importlib.util.find_spec(package) for package in ("tensorboard", "tensorboardX"))
+    if not installed and any(target.endswith(".TensorBoardLogger") for target in targets):
+        raise UserError("logger=tensorboard needs a package that is not installed: pip install tensorboard")
 
 
 def _check_max_time(cfg: DictConfig) -> None:

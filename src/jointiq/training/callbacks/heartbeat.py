@@ -10,6 +10,7 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column
 
 from jointiq.errors import ConfigError
 from jointiq.runs.status import read_status, write_status
@@ -24,6 +25,8 @@ _IN_STATUS = ("bpp", "psnr")
 # Reading a metric waits for the device: not at every step.
 _BAR_SECONDS = 0.5
 _STATUS_SECONDS = 5.0
+# The bar and its words stay on one line of 80 columns.
+_BAR_WIDTH = 6
 
 
 class Heartbeat(Callback):
@@ -69,7 +72,8 @@ class Heartbeat(Callback):
         if not trainer.is_global_zero:
             self.style = "off"
         if self.style == "bar":
-            self._bar = Progress(BarColumn(bar_width=10), TextColumn("{task.description}"), console=self.console)
+            words = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis"))
+            self._bar = Progress(BarColumn(bar_width=_BAR_WIDTH), words, console=self.console)
             self._task = self._bar.add_task("", total=1.0)
             self._bar.start()
 
@@ -126,9 +130,12 @@ class Heartbeat(Callback):
         left = timedelta(seconds=round(seconds_left))
         speed = (trainer.global_step - self._first_step) / max(time.monotonic() - self._began, 1e-9)
         metrics = trainer.callback_metrics
-        values = "  ".join(f"{name} {float(metrics[key]):.3f}" for name, key in _SHOWN.items() if key in metrics)
-        text = f"{trainer.global_step}/{trainer.max_steps}  {values}  {speed:.1f}/s  {left} left"
+        values = [f"{name} {float(metrics[key]):.3f}" for name, key in _SHOWN.items() if key in metrics]
+        parts = [f"{trainer.global_step}/{trainer.max_steps}", *values, f"{speed:.1f}/s", f"{left} left"]
+        text = "  ".join(parts)
         if self._bar is not None:
+            if self.console.width < _BAR_WIDTH + 1 + len(text):
+                text = " ".join(parts).replace(" days,", "d").replace(" day,", "d")
             self._bar.update(self._task, completed=_share_done(trainer, module), description=text)
         else:
             finish = f"{datetime.now() + left:%Y-%m-%d %H:%M}"

@@ -17,7 +17,7 @@ import torch
 from lightning.pytorch.callbacks import Timer
 from torch import Tensor, nn
 
-from jointiq.errors import ConfigError, UserError
+from jointiq.errors import ConfigError, UserError, nearest
 from jointiq.evaluation.metrics import batch_psnr
 from jointiq.models.base import LearnedCodec
 from jointiq.training.modules.crops import Crops
@@ -53,7 +53,8 @@ def optimizer_of(optim: Mapping[str, Any]) -> MakeOptimizer:
     known = [key for key in inspect.signature(made).parameters if key not in ("params", "lr")]
     for key, value in arguments.items():
         if key not in known:
-            raise ConfigError(f"optim.{key}", value, f"the arguments of {target}: {', '.join(known)}")
+            allowed = f"the arguments of {target}: {', '.join(known)}{nearest(key, [*known, *COURSE])}"
+            raise ConfigError(f"optim.{key}", value, allowed)
     if "fused" in known and "foreach" not in arguments:
         arguments.setdefault("fused", True)
     make = functools.partial(made, **arguments)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import wandb
 
 from jointiq.commands.dashboard import main
 from jointiq.errors import UserError
@@ -109,6 +110,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, dict[str, Any]
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{http.server_port}")
         monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
         yield GraphQL.received
+        # W&B keeps a login for the whole process.
+        wandb.teardown()
         http.shutdown()
 
 

@@ -56,7 +56,7 @@ class JobSweeper(BasicSweeper):
             super().sweep(arguments)
         finally:
             print_table(record)
-        if code := close(record):
+        if code := close(record, Path(self.config.paths.results)):
             sys.exit(code)
 
 

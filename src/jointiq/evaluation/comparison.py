@@ -132,7 +132,8 @@ def find_curves(places: Sequence[Path], anchors: bool | None = None) -> list[Cur
     """Read the curves that ``places`` (files or folders, searched to any depth) hold, sorted by path.
 
     What runs and sweeps have left is joined to curves. Files and folders whose name begins with a dot are passed over,
-    and so are runs that were moved aside, and JSON without ``bpp``. In folders, ``anchors`` true keeps only what lies below a folder named ``anchors``, false only what does not.
+    and so are runs that were moved aside, and JSON without ``bpp``. In folders, ``anchors`` true keeps only what lies
+    below a folder named ``anchors``, false only what does not.
 
     Raises:
         DataError: a place that does not exist, or an RD file that cannot be a curve.

@@ -73,7 +73,9 @@ def measure(folder: Path, cfg: DictConfig) -> RDCurve:
     images = images_of(cfg)
     name = curve_name(cfg.experiment_name, cfg.stage.name, cfg.distortion.name, cfg.typed)
     device = pick_device("cpu" if cfg.trainer.accelerator == "cpu" else "auto")
-    with progress_bar() as progress:
+    progress = progress_bar()
+    progress.disable = not progress.console.is_terminal  # no line of a bar in a log
+    with progress:
         task = progress.add_task("test", total=len(images), note="")
 
         def advance(done: Measured) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig, ListConfig
+from rich.progress import Progress, TaskID
 
 from jointiq.configs import CONFIGS
 from jointiq.console import progress_bar
@@ -126,8 +127,7 @@ def evaluate(cfg: DictConfig) -> int:
             )
             if repeats is not None:
                 counting = progress.add_task("complexity", total=len(checkpoints), note="")
-                step = partial(progress.update, counting, advance=1)
-                curve = with_complexity(curve, str(device), repeats, lambda note, step=step: step(note=note))
+                curve = with_complexity(curve, str(device), repeats, partial(_step, progress, counting))
             made[file] = curve
     failed = unequal = False
     for file, curve in made.items():
@@ -139,6 +139,10 @@ def evaluate(cfg: DictConfig) -> int:
     if reused:
         print(f"taken from an earlier run: {reused} of {count * len(images)} images")
     return int(unequal or failed)
+
+
+def _step(progress: Progress, task: TaskID, note: str) -> None:
+    progress.update(task, advance=1, note=note)
 
 
 def _file_of(output: Path, curve: str) -> Path:

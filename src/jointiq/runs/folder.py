@@ -153,7 +153,7 @@ def find_runs(place: Path) -> list[Path]:
     if (place / "jobs").is_dir():
         notes = sorted((place / "jobs").glob("*.json"), key=lambda path: int(path.stem))
         folders = [json.loads(path.read_text())["folder"] for path in notes]
-        return [Path(folder) for folder in folders if folder is not None and (Path(folder) / CONFIG).is_file()]
+        return [Path(folder) for folder in folders if folder is not None and Path(folder).is_dir()]
     if (place / CONFIG).is_file():
         return [place]
     inside = sorted(path.parent for path in place.rglob(CONFIG))

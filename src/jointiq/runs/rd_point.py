@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def is_missing(folder: Path, cfg: DictConfig) -> bool:
     if not images:
         return False
     try:
-        return read_rd(folder / RD_FILE).about.get(_IMAGES) != _digest(images)
+        return read_rd(folder / RD_FILE).about.get(_IMAGES) != identity_of(images)
     except DataError:
         return True
 
@@ -89,7 +90,7 @@ def measure(folder: Path, cfg: DictConfig) -> RDCurve:
         CURVE: key_of_curve(cfg),
         EXPERIMENT: cfg.experiment_name,
         TYPED: list(cfg.typed),
-        _IMAGES: _digest(images),
+        _IMAGES: identity_of(images),
     }
     rows = tuple({**row, "lmbda": cfg.lmbda, "seed": cfg.seed} for row in curve.images)
     curve = replace(curve, images=rows, about=about)
@@ -110,7 +111,7 @@ def key_of_curve(cfg: DictConfig) -> str:
     return curve_key(cfg, start)
 
 
-def _digest(images: list[Path]) -> str:
+def identity_of(images: Sequence[Path]) -> str:
     """Stands for the images, wherever they are: their names and the sizes of their files."""
     listed = sorted((name, path.stat().st_size) for name, path in named_images(images))
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16]

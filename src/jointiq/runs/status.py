@@ -104,15 +104,9 @@ def read_run(folder: Path, name: str | None = None, code: int | None = None) -> 
         note = f"exit code {code}"
     shown: dict[str, Any] = {key: values.get(key) for key in ("step", "steps", "bpp", "psnr")}
     left = values.get("seconds_left") if state == "running" else None
-    measured = state == "done" and _measured(folder)
-    return RunStatus(
-        name or str(folder),
-        state,
-        **{**shown, **(measured or {})},
-        seconds_left=left,
-        note=note,
-        measured=bool(measured),
-    )
+    measured = _measured(folder) if state == "done" else {}
+    shown |= measured
+    return RunStatus(name or str(folder), state, **shown, seconds_left=left, note=note, measured=bool(measured))
 
 
 def _measured(folder: Path) -> dict[str, float]:

@@ -176,12 +176,13 @@ def given_curves(places: Sequence[Path]) -> list[RDCurve]:
     curves: list[CurveFile] = []
     for place in places:
         inside = [file for file in find_curves([place]) if file.place] if place.is_dir() else []
-        curves += sorted(inside, key=_full_model_last, reverse=True) or [CurveFile(place, read_rd(place))]
+        curves += sorted(inside, key=_nearest_to_full_model, reverse=True) or [CurveFile(place, read_rd(place))]
     return [file.curve for file in _distinct(curves)]
 
 
-def _full_model_last(file: CurveFile) -> bool:
-    return file.experiment == FULL_MODEL
+def _nearest_to_full_model(file: CurveFile) -> tuple[bool, int]:
+    """Largest for the full model with the least typed beside it."""
+    return file.experiment == FULL_MODEL, -len(file.curve.about.get(TYPED) or ())
 
 
 def find_compared(results: Sequence[Path], anchors: Sequence[Path]) -> tuple[list[CurveFile], list[CurveFile]]:
@@ -315,7 +316,7 @@ def _between(
             reason = f"{file.curve.name} has {len(file.curve)} points; BD-rate needs at least {MIN_POINTS}"
             left_out += [LeftOut(TOO_FEW, file.curve.name, metric, reason, file.curve.name) for metric in METRICS]
         if enough:
-            anchor = next((file for file in enough if _full_model_last(file)), enough[0])
+            anchor = max(enough, key=_nearest_to_full_model)
             pairs += [(anchor.curve, file.curve) for file in enough if file != anchor and file not in laid_out]
     return [
         rate for metric in METRICS for pair in pairs if (rate := _rate(*pair, metric, method, left_out)) is not None

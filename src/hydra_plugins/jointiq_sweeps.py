@@ -62,7 +62,7 @@ class JobSweeper(BasicSweeper):
             super().sweep(arguments)
         finally:
             print_table(record)
-        if code := close(record):
+        if code := close(record, Path(self.config.paths.results)):
             sys.exit(code)
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:

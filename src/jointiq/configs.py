@@ -7,6 +7,7 @@ it has one. ``${by_scale:32,{demo:8}}`` is for parts, which say their sizes at e
 
 from __future__ import annotations
 
+import contextlib
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -42,6 +43,14 @@ def compose(name: str, overrides: Sequence[str] = ()) -> DictConfig:
         return hydra_compose(name, overrides=list(overrides))
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return hydra_compose(name, overrides=list(overrides))
+
+
+def choices(name: str, overrides: Sequence[str] = ()) -> dict[str, str]:
+    """Return which option of each group a command line chooses."""
+    with contextlib.ExitStack() as stack:
+        if not GlobalHydra.instance().is_initialized():
+            stack.enter_context(initialize_config_dir(str(CONFIGS), version_base="1.3"))
+        return dict(hydra_compose(name, list(overrides), return_hydra_config=True).hydra.runtime.choices)
 
 
 def option_names(group: str) -> list[str]:

@@ -48,6 +48,8 @@ class Table:
         left: the first columns, names, which are aligned left and folded where they are long; numbers stand right.
         breaks: row counts after which a group ends.
         optional: headings of columns that a narrow terminal leaves out, the first one first.
+        texts: the last columns, free text, which is aligned left and folded at words.
+        whole: columns are left out before a name is folded.
     """
 
     title: str
@@ -56,6 +58,8 @@ class Table:
     rows: list[Sequence[str]] = field(default_factory=list)
     breaks: set[int] = field(default_factory=set)
     optional: Sequence[str] = ()
+    texts: int = 0
+    whole: bool = False
 
     def end_group(self) -> None:
         """Close a group of rows: a line is drawn below it in the terminal."""
@@ -66,20 +70,21 @@ class Table:
         console = console or Console()
         columns, left_out = list(range(len(self.header))), []
         if not console.is_terminal:
-            console = Console(file=console.file, width=max(160, self._width(columns, fold=False)))
+            console = Console(file=console.file, width=max(160, self._width(columns, fold=False) + self._hidden()))
         for heading in self.optional:
-            if self._width(columns) > console.width and heading in self.header:
+            if self._width(columns, fold=not self.whole) > console.width and heading in self.header:
                 columns.remove(list(self.header).index(heading))
                 left_out.append(heading)
         fits = self._width(columns) <= console.width
+        names_fit = self.whole and self._width(columns, fold=False) <= console.width
         table = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, title_justify="left")
         table.title = Text(self.title, style="table.title")
         for i in columns:
-            is_name = i < self.left
+            is_name, is_text = i < self.left, i >= len(self.header) - self.texts
             # Numbers are never folded where that can be helped.
             table.add_column(
-                Text(self.header[i]), "", justify="left" if is_name else "right", overflow="fold",
-                no_wrap=fits and not is_name,
+                Text(self.header[i]), "", justify="left" if is_name or is_text else "right", overflow="fold",
+                no_wrap=fits and not is_text and (names_fit or not is_name),
             )  # fmt: skip
         for number, row in enumerate(self.rows, start=1):
             table.add_row(*(Text(row[i]) for i in columns), end_section=number in self.breaks)
@@ -88,12 +93,19 @@ class Table:
             console.print(f"too narrow for: {', '.join(left_out)}", style="dim", markup=False, highlight=False)
 
     def _width(self, columns: Sequence[int], fold: bool = True) -> int:
-        """Characters of a line with these columns, names folded or not."""
+        """Characters of a line with these columns, names folded or not, texts folded."""
         widths = [max(cell_len(cells[i]) for cells in (self.header, *self.rows)) for i in columns]
         names = sum(i < self.left for i in columns)
         if fold:
             widths[:names] = [min(width, _NAME) for width in widths[:names]]
+        if self.texts:
+            widths[-self.texts :] = [min(width, _NAME) for width in widths[-self.texts :]]
         return sum(widths) + _GAP * (len(widths) - 1) + _EDGES
+
+    def _hidden(self) -> int:
+        """Characters of the texts that :meth:`_width` folds away."""
+        texts = range(len(self.header) - self.texts, len(self.header))
+        return sum(max(0, *(cell_len(row[i]) - _NAME for row in self.rows)) for i in texts if self.rows)
 
     def markdown(self) -> str:
         """Return the table as Markdown with its title as a heading."""

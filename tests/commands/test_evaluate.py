@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from jointiq.coding.image_codec import decode_image, encode_image
 from jointiq.coding.load import load_model
-from jointiq.commands.evaluate import evaluate
+from jointiq.commands.evaluate import _checkpoints, evaluate
 from jointiq.configs import CONFIGS
 from jointiq.data.images import read_image, write_png
 from jointiq.data.sample import sample_images
@@ -25,6 +25,9 @@ from jointiq.evaluation import models
 from jointiq.evaluation.metrics import psnr
 from jointiq.evaluation.rd import read_rd
 from jointiq.models import build_model
+from jointiq.runs.folder import describe
+from jointiq.sweeps.jobs import note_job
+from tests.training import tiny
 
 SIZES = {"a.png": (33, 50), "b.png": (161, 170)}
 
@@ -96,6 +99,35 @@ def test_a_decoder_that_misses_the_latents_is_told(
     assert evaluate(cfg) == 1
     assert "did not arrive at the encoder's latents" in capsys.readouterr().out
     assert read_rd(folder / "wrong.json").images[0]["latents_equal"] is False
+
+
+def test_runs_sweeps_and_patterns_stand_for_their_checkpoints(folder: Path, tmp_path: Path) -> None:
+    for number, (experiment, lmbda) in enumerate((("jointiq", 0.5), ("jointiq", 0.06), ("ablation_no_grdn", 0.5))):
+        run = tmp_path / "runs" / f"{number}"
+        (run / "checkpoints").mkdir(parents=True)
+        (run / "checkpoints" / "last.ckpt").write_bytes((folder / f"{number % 2}.ckpt").read_bytes())
+        describe(run, tiny.config(f"+experiment={experiment}", f"lmbda={lmbda}"))
+        note_job(tmp_path / "sweep", number, (), run, 0)
+    ones = [str(tmp_path / "runs" / name / "checkpoints" / "last.ckpt") for name in "012"]
+    both = {"jointiq": ones[:2], "ablation_no_grdn": ones[2:]}
+    runs = str(tmp_path / "runs")
+    assert _checkpoints(f"{runs}/0") == {"jointiq": ones[:1]}
+    assert _checkpoints(runs) == _checkpoints(f"{runs}/*") == _checkpoints(str(tmp_path / "sweep")) == both
+    assert _checkpoints([f"{runs}/1", f"{runs}/1/checkpoints/*.ckpt"]) == {"": ones[1:2], "jointiq": ones[1:2]}
+    for wrong in (f"{runs}/9*", str(folder / "images")):
+        with pytest.raises(ConfigError, match="checkpoint="):
+            _checkpoints(wrong)
+
+    test = ("data=folder", f"data.test_dir={folder / 'images'}", "data.pattern=a.png", "device=cpu", "complexity=none")
+    assert evaluate(config(f"checkpoint={runs}/0", f"output={tmp_path / 'one.json'}", *test)) == 0
+    assert evaluate(config(f"checkpoint={tmp_path / 'sweep'}", f"output={tmp_path / 'all.json'}", *test)) == 0
+    written = {path.stem: read_rd(path) for path in tmp_path.glob("*.json")}
+    assert {stem: len(curve) for stem, curve in written.items()} == {
+        "one": 1,
+        "all_jointiq": 2,
+        "all_ablation_no_grdn": 1,
+    }
+    assert {curve.name for curve in written.values()} == {"one", "jointiq", "ablation_no_grdn"}
 
 
 @pytest.mark.parametrize(

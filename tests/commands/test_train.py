@@ -31,7 +31,8 @@ def test_a_run_leaves_its_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert folder.name.startswith("lmbda0.03_seed0_") and "=" not in str(folder.name)
     files = {str(path.relative_to(folder)) for path in folder.rglob("[!.]*") if path.is_file()}
     checkpoints = {"checkpoints/last.ckpt", "checkpoints/best.ckpt"}
-    assert files == checkpoints | {"config.yaml", "provenance.json", "metrics.csv", "status.json", "done.json"}
+    described = {"config.yaml", "provenance.json", "metrics.csv", "status.json", "done.json"}
+    assert files == checkpoints | described | {"rd.json", "rd.csv"}
 
     checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 2

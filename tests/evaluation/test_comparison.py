@@ -101,7 +101,7 @@ def test_pairs_without_a_number_are_told_once_a_reason(results: Path, capsys: py
     assert main(["--results", str(results)]) == 0
     told = [line for line in capsys.readouterr().err.splitlines() if line]
     assert sorted(told) == [
-        "left out: 2 pairs with a curve of under 4 points: short against jpeg, short against webp",
+        "left out: 1 curve with too few rates for a BD-rate: short",
         "left out: 2 pairs with a curve that does not rise: far against jpeg (ms-ssim), far against webp (ms-ssim)",
         "left out: 2 pairs without a common range of quality: far against jpeg (psnr), far against webp (psnr)",
         "left out: 4 pairs measured on different images: a against webp, b against webp, c against webp, and 1 more",
@@ -174,7 +174,7 @@ def test_own_results_that_cannot_be_compared_are_no_failure(
     monkeypatch.chdir(tmp_path)
     assert main([]) == 0
     told = capsys.readouterr()
-    assert told.err == "left out: 1 pair with a curve of under 4 points: one_point against a\n"
+    assert told.err == "left out: 1 curve with too few rates for a BD-rate: one_point\n"
     assert "nothing of yours to compare yet (1 RD files of models, 1 of anchors)" in told.out
     assert not (tmp_path / "results" / "bdrate.md").exists()
     with pytest.raises(DataError, match="no BD-rate can be computed"):

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from jointiq.runs.name import run_folder, run_key
+from jointiq.runs.name import curve_name, run_folder, run_key, what_is_typed
+from jointiq.runs.resume import config_to_train
 from tests.training import tiny
 
 DEMO = ("+experiment=jointiq", "scale=demo")
@@ -48,3 +49,40 @@ def test_a_folder_is_named_by_experiment_and_key_unless_it_is_given() -> None:
     cfg = tiny.config(*DEMO, "paths.results=r")
     assert run_folder(cfg) == Path("r/runs/jointiq") / run_key(cfg)
     assert run_folder(tiny.config(*DEMO, "paths.run_dir=here")) == Path("here")
+
+
+def chosen(*overrides: str) -> Path:
+    cfg = config_to_train(tiny.config(*DEMO, "paths.results=r", *overrides), [*DEMO, *overrides])
+    return run_folder(cfg)
+
+
+def test_a_folder_says_the_parts_that_were_chosen() -> None:
+    assert chosen("enhancer=vdsr").parent == Path("r/runs/jointiq-enhancer=vdsr")
+    several = ("model.N=8", "optim=sgd", "enhancer=none", "trainer=cpu", "logger=wandb", "data=sample", "seed=3")
+    assert chosen(*several).parent == Path("r/runs/jointiq-enhancer=none-optim=sgd")
+    assert "=" not in chosen("enhancer=vdsr").name
+    for same in ("enhancer=grdn_light", "distortion=mse", "lmbda=0.5", "model.N=8", "trainer=cpu"):
+        assert chosen(same).parent == Path("r/runs/jointiq"), same
+
+
+def test_folders_of_earlier_versions_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    named = chosen("enhancer=vdsr")
+    earlier = Path("r/runs/jointiq") / named.name
+    earlier.mkdir(parents=True)
+    assert chosen("enhancer=vdsr") == earlier
+    named.mkdir(parents=True)
+    assert chosen("enhancer=vdsr") == named
+
+
+def test_what_makes_another_curve_of_what_is_typed() -> None:
+    typed = ("+experiment=jointiq", "lmbda=0.5", "seed=3", "enhancer=vdsr", "model.N=8", "+model.x=1", "scale=cpu")
+    how = ("trainer=ddp", "trainer.devices=2", "trainer.max_steps=9", "logger=none", "hydra/launcher=x", "test=false")
+    told = ["enhancer=vdsr", "model.N=8", "model.x=1", "scale=cpu", "trainer.max_steps=9"]
+    assert what_is_typed([*typed, *how]) == told
+
+
+def test_curves_are_named_by_the_parts_that_were_chosen() -> None:
+    typed = ("distortion=ms_ssim", "enhancer=vdsr", "model.N=8", "stage=crop")
+    assert curve_name("jointiq", "crop", "ms_ssim", typed) == "jointiq enhancer=vdsr crop ms_ssim"
+    assert curve_name("jointiq", "joint", "mse") == "jointiq"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from jointiq.commands import status as entry
 from jointiq.errors import run_cli
+from jointiq.evaluation.rd import RDCurve, write_rd
 from jointiq.runs import folder as run_folder
 from jointiq.runs.lock import locked
 from jointiq.runs.status import (
@@ -87,6 +90,34 @@ def test_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
     with pytest.raises(SystemExit) as exit_info:
         run_cli(entry.main)
     assert exit_info.value.code == 0 and "1 done, 1 failed" in capsys.readouterr().out
+
+
+def test_numbers_of_the_test_images_come_first(tmp_path: Path) -> None:
+    write_status(tmp_path, VALUES)
+    write_rd(tmp_path / "rd.json", RDCurve("x", {"bpp": (0.5,), "psnr-rgb": (29.0,)}))
+    assert (read_run(tmp_path).bpp, read_run(tmp_path).measured) == (0.25, False)  # of an earlier training
+    run_folder.mark_done(tmp_path, 9)
+    assert (read_run(tmp_path).bpp, read_run(tmp_path).psnr) == (0.5, 29.0)
+    (row,) = status_table([read_run(tmp_path)]).rows
+    assert list(row[4:]) == ["0.5000", "29.00", "–", "test"]
+
+
+def test_names_are_whole_in_80_columns() -> None:
+    message = "the loss is not finite at step 3; last good checkpoint: none; a smaller optim.lr may help"
+    names = [f"+experiment=ablation_no_gc_mprm lmbda=0.{number}" for number in (23, 12)]
+    runs = [
+        RunStatus(names[0], "done", 3000, 3000, 0.25, 30.5, note="", measured=True),
+        RunStatus(names[1] + " seed=1", "failed", 300, 3000, 0.25, 30.5, 61.4, message),
+    ]
+    shown = io.StringIO()
+    status_table(runs).print(Console(file=shown, width=80, force_terminal=True, no_color=True, color_system=None))
+    lines = shown.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any(line.startswith(" lmbda=0.12 seed=1   failed") for line in lines)
+    assert all(any(word in line for line in lines) for word in ("0.2500", "30.50", "finite", "optim.lr"))
+    piped = io.StringIO()
+    status_table(runs).print(Console(file=piped, width=80))
+    assert any(message in line and "0:01:01" in line for line in piped.getvalue().splitlines())
 
 
 def test_mistakes_are_one_line(

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from omegaconf import DictConfig
 
+from jointiq.commands.bdrate import main as bdrate
 from jointiq.errors import DataError
-from jointiq.evaluation.rd import read_rd
+from jointiq.evaluation.comparison import find_curves
+from jointiq.evaluation.rd import RDCurve, read_rd, write_rd
 from jointiq.runs.folder import mark_done
-from jointiq.sweeps.curves import close_sweep, finished_runs, write_curves
+from jointiq.sweeps.curves import close_sweep, finished_runs, too_few_rates, write_curves
+from tests.evaluation.test_curves import point
+from tests.training import tiny
 
 CLOSING = "closing: jointiq.tracking.bdrate.close_sweep"
 METRICS = "step,val/bpp,val/psnr,val/ms_ssim,train/loss\n9,{0},{1},{2},\n10,,,,0.5\n19,{3},{4},{5},\n"
@@ -85,3 +93,95 @@ def test_a_problem_is_told_and_the_sweep_stands(tmp_path: Path, capsys: pytest.C
     sweep.add("jointiq", 0.5, (0.1, 28.0, 0.9), logger=settings)
     close_sweep(sweep.record)
     assert "no such file or folder of RD files" in capsys.readouterr().err
+
+
+LAMBDAS = {0.5: 0.1, 0.23: 0.2, 0.12: 0.4, 0.06: 0.8}
+
+
+def measured(name: str, lmbda: float, factor: float, **more: Any) -> RDCurve:
+    """What a run of an experiment leaves, at ``factor`` times the rate of others."""
+    rate = LAMBDAS[lmbda]
+    curve = point(lmbda, rate, name=name, key=name, images=1, **more)
+    (row,) = ({**row, "psnr": 40 + 6 * math.log2(rate), "bpp": factor * rate} for row in curve.images)
+    results = {"bpp": (row["bpp"],), "psnr-rgb": (row["psnr"],)}
+    return replace(curve, images=(row,), results=results, about={**curve.about, "experiment": name.split()[0]})
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Sweep:
+    """A sweep whose runs were measured, below a folder ``results`` with an anchor."""
+    sweep = Sweep(tmp_path / "results")
+    curves = (("jointiq", 1.0), ("ablation_no_gmm", 1.1), ("jointiq enhancer=vdsr", 1.2))
+    for name, factor in curves:
+        for lmbda in LAMBDAS:
+            number = len(list((sweep.record / "jobs").iterdir()))
+            sweep.add(name.split()[0], lmbda, (9.0, 9.0, 0.1))
+            write_rd(
+                sweep.folder / f"run{number}" / "rd.json", measured(name, lmbda, factor, typed=tuple(name.split()[1:]))
+            )
+    anchor = {key: tuple(measured("x", lmbda, 2.0).results[key][0] for lmbda in LAMBDAS) for key in ("bpp", "psnr-rgb")}
+    write_rd(sweep.folder / "anchors" / "jpeg.json", RDCurve("JPEG", anchor))
+    return sweep
+
+
+def test_a_sweep_has_curves_a_plot_and_bd_rates(sweep: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
+    close_sweep(sweep.record, sweep.folder)
+    names = {"ablation_no_gmm", "jointiq", "jointiq_enhancer_vdsr"}
+    assert {path.stem for path in (sweep.record / "curves").glob("*.json")} == names
+    assert read_rd(sweep.record / "curves" / "jointiq.json").parameter == ("0.5", "0.23", "0.12", "0.06")
+    assert (sweep.record / "curves.png").stat().st_size > 10_000 and (sweep.record / "curves.svg").is_file()
+    rates = json.loads((sweep.record / "bdrate.json").read_text())["rates"]
+    found = {(rate["table"].split()[0], rate["anchor"], rate["test"]): round(rate["percent"]) for rate in rates}
+    assert found == {
+        ("anchors", "JPEG", "jointiq"): -50,
+        ("anchors", "JPEG", "ablation_no_gmm"): -45,
+        ("anchors", "JPEG", "jointiq enhancer=vdsr"): -40,
+        ("models", "jointiq", "jointiq enhancer=vdsr"): 20,
+        ("ablations", "jointiq", "ablation_no_gmm"): 10,
+    }
+    told = capsys.readouterr()
+    assert "Table 2" in told.out and "BD-rate between models by PSNR" in told.out
+    assert f"written: {sweep.record / 'curves.png'}" in told.out
+
+
+def test_bdrate_finds_the_curves_of_runs_and_sweeps_once(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    close_sweep(sweep.record, sweep.folder)
+    shutil.copytree(sweep.folder / "run0", sweep.folder / "run0.old1")
+    write_rd(sweep.folder / "alone" / "rd.json", measured("lonely", 0.5, 1.0))
+    names = [file.curve.name for file in find_curves([sweep.folder], anchors=False)]
+    assert sorted(names) == ["ablation_no_gmm", "jointiq", "jointiq enhancer=vdsr", "lonely"]
+    before = json.loads((sweep.record / "bdrate.json").read_text())["rates"]
+    monkeypatch.chdir(sweep.folder.parent)
+    capsys.readouterr()
+    assert bdrate([]) == 0
+    after = json.loads(Path("results/bdrate.json").read_text())["rates"]
+    both = [{(rate["anchor"], rate["test"]): rate["percent"] for rate in rates} for rates in (before, after)]
+    assert both[0] == both[1] and len(before) == len(after) == 5
+    assert "left out: 1 curve with too few rates for a BD-rate: lonely\n" in capsys.readouterr().err
+
+
+def test_folders_are_compared_like_files(sweep: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
+    close_sweep(sweep.record, sweep.folder)
+    for number in range(8):
+        parent = sweep.folder / ("first" if number < 4 else "second")
+        parent.mkdir(exist_ok=True)
+        (sweep.folder / f"run{number}").rename(parent / f"run{number}")
+    capsys.readouterr()
+    assert bdrate([str(sweep.folder / "second"), str(sweep.folder / "first"), "--metric", "psnr"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["ablation_no_gmm", "jointiq", "psnr", "pchip", "-9.09"] in [line[:5] for line in lines]
+    assert bdrate([str(sweep.record), "--metric", "psnr"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["jointiq", "ablation_no_gmm", "psnr", "pchip", "+10.00"] in [line[:5] for line in lines]
+
+
+def test_a_sweep_of_few_rates_says_so_before() -> None:
+    def jobs(*texts: str) -> list[DictConfig]:
+        return [tiny.config("+experiment=jointiq", "scale=demo", *text.split()) for text in texts]
+
+    four = jobs("lmbda=0.5", "lmbda=0.23", "lmbda=0.12", "lmbda=0.06")
+    assert too_few_rates(four) is None
+    line = too_few_rates([*four, *jobs("lmbda=0.5 seed=1", "lmbda=0.5 enhancer=vdsr", "lmbda=0.06 enhancer=vdsr")])
+    assert line is not None and line.startswith("curves of 2 values of lmbda: too few rates for a BD-rate")

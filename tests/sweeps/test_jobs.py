@@ -57,6 +57,13 @@ def test_several_at_a_time_on_their_gpus(tmp_path: Path) -> None:
     assert printed == ["0,1\n", "2,3\n", "0,1\n", "2,3\n"]
 
 
+def test_logs_of_the_same_jobs_stay(tmp_path: Path) -> None:
+    for lines in (("print(1)", "print(2)", "print(3)"), ("print(1)", "print(4)")):
+        run_jobs([job(line) for line in lines], at_once=2, record=tmp_path, command=PYTHON)
+    logs = {path.name: path.read_text() for path in (tmp_path / "jobs").glob("*.log")}
+    assert logs == {"0.log": "1\n1\n", "1.log": "4\n"}
+
+
 def test_jobs_share_the_cores(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -20,7 +20,9 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 
+from jointiq.evaluation.rd import RDCurve, write_rd
 from jointiq.runs import folder as run_folder
+from jointiq.runs import rd_point
 from jointiq.runs.status import read_sweep
 from jointiq.sweeps import sweep as sweeps
 from jointiq.sweeps.jobs import Job
@@ -43,6 +45,12 @@ def finish(*overrides: str) -> None:
     run_folder.describe(job.folder, job.cfg)
     (job.folder / "metrics.csv").write_text("step,val/loss,val/psnr\n1,2.5,30\n")
     run_folder.mark_done(job.folder, 2)
+    curve = RDCurve(
+        "x",
+        {"bpp": (0.5,), "psnr-rgb": (30.0,)},
+        about={"test_images": rd_point.identity_of(rd_point.images_of(job.cfg))},
+    )
+    write_rd(job.folder / "rd.json", curve)
 
 
 def test_every_job_of_a_sweep_is_a_process(

@@ -56,6 +56,7 @@ def test_a_run_and_its_continuation(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
     values = {key for row in first.rows for key in row}
     both = {f"{kind}/{key}" for kind in ("train", "val") for key in ("loss", "bpp", "bpp_y", "bpp_z", "psnr")}
+    assert both | {"test/bpp", "test/psnr", "test/ms_ssim"} <= values
     assert both | {"val/ms_ssim", "lr", "steps_per_second", "val/image_0.captions"} <= values
     losses = [row["train/loss"] for row in first.rows if "train/loss" in row]
     assert len(losses) == 2 and all(loss > 0 for loss in losses)

@@ -1,6 +1,7 @@
-"""BD-rates: of two or more RD files, or of all in a results folder against anchors and the paper's Table 2.
+"""BD-rates: of two or more RD curves, or of all in a results folder against anchors and the paper's Table 2.
 
-``python -m src.bdrate ANCHOR.json TEST.json [TEST.json ...]`` prints one table;
+``python -m src.bdrate ANCHOR TEST [TEST ...]`` prints one table of RD files, or of the curves that runs and sweeps have
+left in folders;
 ``python -m src.bdrate --results DIR --anchors DIR`` prints and writes them all; with ``--wandb GROUP`` they close the
 group of a sweep in W&B. ``python -m src.bdrate`` prints what the project itself has measured, and what the folder
 ``results`` holds.
@@ -17,15 +18,15 @@ from jointiq.command_line import program
 from jointiq.errors import DataError, UserError, run_cli
 from jointiq.evaluation.bd_rate import METHODS, METRICS, BDRate, bd_rate
 from jointiq.evaluation.comparison import (
-    Comparison,
     compare_all,
     compare_pairs,
     find_compared,
     find_curves,
-    tables,
+    given_curves,
+    print_comparison,
     write_comparison,
 )
-from jointiq.evaluation.rd import RDCurve, read_rd
+from jointiq.evaluation.rd import RDCurve
 from jointiq.evaluation.tables import bd_table
 from jointiq.studies.kept import kept_tables
 from jointiq.tracking.bdrate import log_comparison
@@ -75,7 +76,7 @@ def compare_folders(
     """
     models, against = find_compared(results or [RESULTS], anchors)
     comparison = compare_all(models, against, method)
-    _tell(comparison)
+    print_comparison(comparison)
     folder = output or (results[0] if len(results) == 1 and results[0].is_dir() else RESULTS)
     print("written:", *write_comparison(folder, comparison))
     if group is not None:
@@ -99,7 +100,7 @@ def compare_all_there_is(anchors: Sequence[Path], method: str, output: Path | No
     models = find_curves([RESULTS], anchors=False) if RESULTS.is_dir() else []
     against = find_curves(anchors or [RESULTS], anchors=None if anchors else True) if models or anchors else []
     comparison = compare_pairs(models, against, method)
-    _tell(comparison)
+    print_comparison(comparison)
     if comparison.has_rates:
         print("written:", *write_comparison(output or RESULTS, comparison))
     elif not kept:
@@ -110,13 +111,6 @@ def compare_all_there_is(anchors: Sequence[Path], method: str, output: Path | No
         print("python -m src.evaluate makes RD files of models, python -m src.anchors of codecs")
 
 
-def _tell(comparison: Comparison) -> None:
-    for table in tables(comparison):
-        table.print()
-    for line in comparison.left_out_by_kind():
-        print(f"left out: {line}", file=sys.stderr)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and print the tables."""
     parser = argparse.ArgumentParser(
@@ -124,9 +118,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Print how many percent more (+) or fewer (-) bits each TEST needs than ANCHOR at equal quality. "
         "Without files: the tables of a whole results folder, printed and written as bdrate.md, .csv and .json; "
         "without RESULTS also what the project itself has measured.",
-        epilog="Files: RD JSON as written by src.evaluate, src.anchors or CompressAI. MS-SSIM is compared in dB.",
+        epilog="ANCHOR, TEST: RD JSON as written by src.evaluate, src.anchors or CompressAI, or folders of runs and "
+        "sweeps, such as results/runs/jointiq; a sweep alone compares its curves. MS-SSIM is compared in dB.",
     )
-    parser.add_argument("files", metavar="ANCHOR.json TEST.json", nargs="*", help="an anchor, then what to judge")
+    parser.add_argument("files", metavar="ANCHOR TEST", nargs="*", type=Path, help="an anchor, then what to judge")
     parser.add_argument(
         "--results", type=Path, nargs="+", default=[], help="folders or RD files of models, default: results"
     )
@@ -152,10 +147,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         places = (options.results, options.anchors, options.method, options.output)
         compare_folders(*places, options.wandb, options.project)
         return 0
-    if len(options.files) < 2 or options.results or options.anchors or options.wandb:
+    mixed = bool(options.results or options.anchors or options.wandb)
+    curves = [] if mixed else given_curves(options.files)
+    if len(curves) < 2:
         raise UserError("give either ANCHOR.json and at least one TEST.json, or --results and --anchors (and --wandb)")
     metrics = tuple(METRICS) if options.metric == "both" else (options.metric,)
-    curves = [read_rd(path) for path in options.files]
     bd_table(compare(curves[0], curves[1:], metrics, options.method)).print()
     return 0
 

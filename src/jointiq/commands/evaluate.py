@@ -1,19 +1,30 @@
-"""Evaluate checkpoints by way of real files: ``python -m src.evaluate checkpoint=[A.ckpt,B.ckpt] output=OUT.json``."""
+"""Evaluate checkpoints by way of real files: ``python -m src.evaluate checkpoint=[A.ckpt,B.ckpt] output=OUT.json``.
+
+Runs, sweeps, folders of runs and glob patterns stand for their checkpoints. Each curve has an RD file of its own.
+"""
 
 from __future__ import annotations
 
+import glob
 import os
+import re
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig
+from rich.progress import Progress, TaskID
 
 from jointiq.console import progress_bar
 from jointiq.data import test_images
 from jointiq.errors import ConfigError, run_cli
 from jointiq.evaluation.measuring import Measured, worker_count
 from jointiq.evaluation.pictures import PictureFolder
-from jointiq.evaluation.rd import write_rd
+from jointiq.evaluation.rd import RDCurve, write_rd
 from jointiq.evaluation.tables import rd_table
+from jointiq.runs.folder import CHECKPOINT, find_runs, read_config, stage_folders
+from jointiq.runs.name import curve_name
+from jointiq.runs.rd_point import key_of_curve
 from jointiq.runtime import pick_device, set_threads
 from jointiq.typed import checked, hydra_command
 
@@ -21,15 +32,42 @@ from jointiq.typed import checked, hydra_command
 COMPLEXITY = {"none": None, "count": 0, "measure": 3}
 
 
-def _checkpoints(value: object) -> list[str]:
+def _checkpoints(value: object) -> dict[str, list[str]]:
+    """The checkpoints of each curve, by its name ("": those that were named as files, which make one)."""
     given = list(value) if isinstance(value, list | ListConfig) else [value]
     paths = [path for path in given if isinstance(path, str) and path]
     if not paths or len(set(paths)) < len(given):
         raise ConfigError("checkpoint", value, "a checkpoint's path, or a list of different ones: checkpoint=[A,B]")
-    missing = [path for path in paths if not Path(path).is_file()]
-    if missing:
-        raise ConfigError("checkpoint", missing[0], "a file that exists")
-    return paths
+    files: list[str] = []
+    runs: list[Path] = []
+    for path in paths:
+        places = [Path(found) for found in sorted(glob.glob(path))] or [Path(path)]
+        folders = [
+            run for place in places if place.is_dir() for run in find_runs(place) if (run / CHECKPOINT).is_file()
+        ]
+        alone = [str(place) for place in places if place.is_file()]
+        if not folders and not alone:
+            raise ConfigError(
+                "checkpoint", path, "a file that exists" if not Path(path).is_dir() else "a folder of runs"
+            )
+        files += alone
+        runs += folders
+    curves = {"": list(dict.fromkeys(files))} if files else {}
+    return curves | _by_curve(dict.fromkeys(runs))
+
+
+def _by_curve(runs: Iterable[Path]) -> dict[str, list[str]]:
+    """The checkpoints of runs, by the names of their curves: those that differ in lambda only are one."""
+    found: dict[tuple[str, str, int], list[str]] = {}
+    for run in runs:
+        cfg = read_config([run, *stage_folders(run)][-1])
+        name = curve_name(cfg.experiment_name, cfg.stage.name, cfg.distortion.name, cfg.get("typed") or ())
+        found.setdefault((name, key_of_curve(cfg), cfg.seed), []).append(str(run / CHECKPOINT))
+    names = [name for name, _, _ in found]
+    return {
+        name if names.count(name) == 1 else f"{name} {key} seed {seed}": checkpoints
+        for (name, key, seed), checkpoints in found.items()
+    }
 
 
 def _output(value: object) -> Path:
@@ -53,7 +91,7 @@ def evaluate(cfg: DictConfig) -> int:
     Returns:
         1 if any decoder missed the encoder's latents or any image failed, else 0.
     """
-    checkpoints = _checkpoints(cfg.checkpoint)
+    curves = _checkpoints(cfg.checkpoint)
     output = _output(cfg.output)
     pictures = None if cfg.pictures is None else PictureFolder(_writable("pictures", cfg.pictures), output.parent)
     cache = output.parent / ".rows" if cfg.resume else None
@@ -71,9 +109,10 @@ def evaluate(cfg: DictConfig) -> int:
 
     device = pick_device(str(cfg.device))
     set_threads(cfg.threads)
-    reused = 0
+    count = sum(map(len, curves.values()))
+    reused, made = 0, {}
     with progress_bar() as progress:
-        task = progress.add_task("evaluate", total=len(checkpoints) * len(images), note="")
+        task = progress.add_task("evaluate", total=count * len(images), note="")
 
         def advance(done: Measured) -> None:
             nonlocal reused
@@ -82,27 +121,50 @@ def evaluate(cfg: DictConfig) -> int:
             note = "failed" if row is None else f"{row['bpp']:.3f} bpp {row['psnr']:.2f} dB"
             progress.update(task, advance=1, note=f"{done.image} {note}")
 
-        curve = evaluate_checkpoints(
-            checkpoints, images, cfg.name or output.stem, cfg.description or "", str(device), advance, workers, cache,
-            pictures,
-        )  # fmt: skip
-        if repeats is not None:
-            counting = progress.add_task("complexity", total=len(checkpoints), note="")
-            curve = with_complexity(
-                curve, str(device), repeats, lambda note: progress.update(counting, advance=1, note=note)
+        for key, checkpoints in curves.items():
+            file = _file_of(output, key if len(curves) > 1 else "")
+            name = cfg.name or file.stem if len(curves) == 1 else f"{cfg.name or ''} {key or file.stem}".strip()
+            curve = evaluate_checkpoints(
+                checkpoints, images, name, cfg.description or "", str(device), advance, workers, cache, pictures
             )
-    written = write_rd(output, curve)
-    rd_table(curve).print()
+            if repeats is not None:
+                counting = progress.add_task("complexity", total=len(checkpoints), note="")
+                curve = with_complexity(curve, str(device), repeats, partial(_step, progress, counting))
+            made[file] = curve
+    failed = unequal = False
+    for file, curve in made.items():
+        written = write_rd(file, curve)
+        rd_table(curve).print()
+        print("written:", *written)
+        unequal |= _tell_unequal(curve)
+        failed |= _tell_failed(curve)
     if reused:
-        print(f"taken from an earlier run: {reused} of {len(checkpoints) * len(images)} images")
-    print("written:", *written)
+        print(f"taken from an earlier run: {reused} of {count * len(images)} images")
+    return int(unequal or failed)
+
+
+def _step(progress: Progress, task: TaskID, note: str) -> None:
+    progress.update(task, advance=1, note=note)
+
+
+def _file_of(output: Path, curve: str) -> Path:
+    """The RD file of a curve: ``OUT.json``, or ``OUT_CURVE.json`` where there are several."""
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", curve)
+    return output.with_name(f"{output.stem}_{name}.json") if name else output
+
+
+def _tell_unequal(curve: RDCurve) -> bool:
     unequal = [f"{row['checkpoint']} {row['image']}" for row in curve.images if not row["latents_equal"]]
     if unequal:
         print(f"the decoder did not arrive at the encoder's latents: {', '.join(unequal)}")
+    return bool(unequal)
+
+
+def _tell_failed(curve: RDCurve) -> bool:
     failed = curve.about.get("failed", [])
     for one in failed:
         print(f"failed, left out of every point: {one['image']} with {one['checkpoint']}: {one['problem']}")
-    return 1 if unequal or failed else 0
+    return bool(failed)
 
 
 @hydra_command("evaluate")

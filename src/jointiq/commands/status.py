@@ -15,7 +15,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog=program("status"),
         description="A table of runs: done, running, failed, cut (the same command goes on) or waiting; steps, bpp and "
-        "PSNR of the last validation, time left.",
+        "PSNR, time left. The numbers are those of the last validation; where the note says test, of the test images' "
+        "files.",
     )
     parser.add_argument(
         "folders",

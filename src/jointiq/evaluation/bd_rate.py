@@ -17,16 +17,22 @@ METHODS = ("pchip", "akima", "cubic")
 MIN_POINTS = 4
 
 
+#: What a curve of under :data:`MIN_POINTS` points has.
+TOO_FEW = "with too few rates for a BD-rate"
+
+
 class NoBDRate(DataError):
     """Two curves that give no BD-rate.
 
     Attributes:
         kind: what all such pairs have in common, to be said once for all of them.
+        curve: the one of the two that is the reason, where it gives no BD-rate with any other either.
     """
 
-    def __init__(self, kind: str, message: str) -> None:
+    def __init__(self, kind: str, message: str, curve: str | None = None) -> None:
         super().__init__(message)
         self.kind = kind
+        self.curve = curve
 
 
 @dataclass(frozen=True)
@@ -66,10 +72,8 @@ def _checked(curve: RDCurve, metric: str) -> tuple[list[float], list[float]]:
     """Give the rates and the qualities of a curve that can be inverted: quality as a function's argument."""
     rates, quality = list(curve.bpp), quality_db(curve, metric)
     if len(rates) < MIN_POINTS:
-        raise NoBDRate(
-            f"with a curve of under {MIN_POINTS} points",
-            f"{curve.name} has {len(rates)} points; BD-rate needs at least {MIN_POINTS}",
-        )
+        message = f"{curve.name} has {len(rates)} points; BD-rate needs at least {MIN_POINTS}"
+        raise NoBDRate(TOO_FEW, message, curve.name)
     for i in range(1, len(rates)):
         if rates[i] <= rates[i - 1] or quality[i] <= quality[i - 1]:
             raise NoBDRate(

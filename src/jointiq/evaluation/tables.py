@@ -51,6 +51,7 @@ def rd_table(curve: RDCurve) -> Table:
         f"{curve.name}: mean over {len({row.get('image') for row in curve.images})} images",
         ("point", *(heading for heading, _ in COLUMNS.values()), *(COSTS[key] for key in costs)),
         optional=OPTIONAL,
+        whole=True,
     )
     results = with_db(curve)
     for i, name in enumerate(short_names([str(parameter) for parameter in curve.parameter])):

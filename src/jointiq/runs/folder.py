@@ -26,8 +26,11 @@ CONFIG = "config.yaml"
 #: Exists once the run has trained all it was to train.
 DONE = "done.json"
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
+#: The run's point on rate-distortion curves (:mod:`jointiq.runs.rd_point`).
+RD_FILE = "rd.json"
 
 _STAGE = re.compile(r"\d+_[^.]+")
+_MOVED_ASIDE = re.compile(r"\.old\d+$")
 _RUN_DIR = "${paths.run_dir}"
 _PACKAGES = ("torch", "lightning", "compressai", "hydra-core", "omegaconf", "numpy", "torchvision", "pytorch-msssim")
 
@@ -48,7 +51,8 @@ def prepare(folder: Path, cfg: DictConfig, checkpoint: str | None) -> Path | Non
         UserError: the files cannot be written.
     """
     moved = None if is_inside(folder, checkpoint) else move_aside(folder)
-    (folder / DONE).unlink(missing_ok=True)
+    for stale in (DONE, RD_FILE):
+        (folder / stale).unlink(missing_ok=True)
     for place in (folder, folder / "checkpoints"):
         for unfinished in place.glob(".*.*.*"):  # jointiq.files' temporary names, of a process that was killed
             unfinished.unlink()
@@ -139,6 +143,22 @@ def stage_folders(folder: Path) -> list[Path]:
     inside = folder.iterdir() if folder.is_dir() else ()
     stages = [path for path in inside if _STAGE.fullmatch(path.name) and path.is_dir()]
     return sorted(stages, key=lambda path: int(path.name.partition("_")[0]))
+
+
+def find_runs(place: Path) -> list[Path]:
+    """Folders of the runs that ``place`` is or holds, in order; of a sweep, those of its jobs.
+
+    Stages of a run are a part of it, and what was moved aside is passed over.
+    """
+    if (place / "jobs").is_dir():
+        notes = sorted((place / "jobs").glob("*.json"), key=lambda path: int(path.stem))
+        folders = [json.loads(path.read_text())["folder"] for path in notes]
+        return [Path(folder) for folder in folders if folder is not None and Path(folder).is_dir()]
+    if (place / CONFIG).is_file():
+        return [place]
+    inside = sorted(path.parent for path in place.rglob(CONFIG))
+    tops = [path for path in inside if not any(other in path.parents for other in inside)]
+    return [path for path in tops if not _MOVED_ASIDE.search(path.name)]
 
 
 def mark_done(folder: Path, step: int) -> None:

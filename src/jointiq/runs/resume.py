@@ -19,11 +19,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from jointiq.configs import compose
 from jointiq.errors import ConfigError, UserError
 from jointiq.runs import folder as run_folder
+from jointiq.runs.name import what_is_typed
 
 CHOICES = ("auto", "never")
 
 # Keys that the configurations of earlier versions lack.
-_LATER_KEYS = {"resume": "auto", "optimized_metric": "val/loss", "tags": []}
+_LATER_KEYS = {"resume": "auto", "optimized_metric": "val/loss", "tags": [], "test": True, "typed": []}
 # Stands for a key that a configuration lacks: values may be None.
 _ABSENT = object()
 _OPEN_ERRORS = (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile)
@@ -140,10 +141,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 def config_to_train(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """Return what a command trains: ``cfg`` as composed from ``overrides`` or, with ``rerun=``, the earlier run's.
 
+    ``typed`` is filled in.
+
     Raises:
         UserError: see :func:`config_for_rerun`.
     """
     if cfg.rerun is None:
+        cfg.typed = what_is_typed(overrides)
         return cfg
     return config_for_rerun(cfg.rerun, [text for text in overrides if not text.startswith("rerun=")])
 

@@ -15,7 +15,7 @@ from typing import Any
 from jointiq.console import NOTHING, Table, number
 from jointiq.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, UserError
 from jointiq.files import write_text
-from jointiq.runs.folder import CONFIG, DONE, stage_folders
+from jointiq.runs.folder import CONFIG, DONE, RD_FILE, stage_folders
 from jointiq.runs.lock import is_locked
 
 #: What a training process keeps up to date in its folder.
@@ -34,9 +34,11 @@ class RunStatus:
         state: ``done``; ``running``, a process trains in its folder; ``failed``; ``cut``, it was stopped or killed, and
             the same command goes on; ``waiting``, it has not begun.
         step, steps: optimizer steps that are done, and of the whole training (of the stage, in a chain).
-        bpp, psnr: of the last validation, bits per pixel (estimated) and dB.
+        bpp, psnr: bits per pixel and dB; of the test images' files where ``measured``, else of the last validation
+            (estimated).
         seconds_left: estimate of the process that trains.
         note: a failure's message, or the stage of a chain.
+        measured: the run has left an RD point.
     """
 
     name: str
@@ -47,6 +49,7 @@ class RunStatus:
     psnr: float | None = None
     seconds_left: float | None = None
     note: str = ""
+    measured: bool = False
 
 
 def write_status(folder: Path, values: Mapping[str, Any]) -> None:
@@ -99,9 +102,20 @@ def read_run(folder: Path, name: str | None = None, code: int | None = None) -> 
     note = failure or (at.name if at != folder else "")
     if state == "failed" and not failure:
         note = f"exit code {code}"
-    shown = {key: values.get(key) for key in ("step", "steps", "bpp", "psnr")}
+    shown: dict[str, Any] = {key: values.get(key) for key in ("step", "steps", "bpp", "psnr")}
     left = values.get("seconds_left") if state == "running" else None
-    return RunStatus(name or str(folder), state, **shown, seconds_left=left, note=note)
+    measured = _measured(folder) if state == "done" else {}
+    shown |= measured
+    return RunStatus(name or str(folder), state, **shown, seconds_left=left, note=note, measured=bool(measured))
+
+
+def _measured(folder: Path) -> dict[str, float]:
+    """Bits per pixel and dB of the run's RD point; empty without one."""
+    try:
+        results = json.loads((folder / RD_FILE).read_text())["results"]
+        return {"bpp": float(results["bpp"][0]), "psnr": float(results["psnr-rgb"][0])}
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        return {}
 
 
 def read_sweep(folder: Path) -> list[RunStatus]:
@@ -142,16 +156,24 @@ def read_folders(folders: Sequence[Path]) -> list[RunStatus]:
 
 
 def status_table(runs: Sequence[RunStatus]) -> Table:
-    """A row for each of ``runs``, without what their names have in common; the title counts the states."""
+    """A row for each of ``runs``, without what their names have in common; the title counts the states.
+
+    The note says where the numbers are those of the test images.
+    """
     counts = [f"{sum(run.state == state for run in runs)} {state}" for state in STATES]
     counts = [text for text in counts if not text.startswith("0 ")]
     header = ("run", "state", "step", "of", "bpp", "PSNR", "left", "note")
     many = "run" if len(runs) == 1 else "runs"
-    table = Table(f"{len(runs)} {many}: {', '.join(counts)}", header, 2)
+    optional = ("left", "of", "step")
+    table = Table(f"{len(runs)} {many}: {', '.join(counts)}", header, 2, optional=optional, texts=1, whole=True)
     common = set.intersection(*(set(run.name.split()) for run in runs)) if len(runs) > 1 else set()
     for run in runs:
         name = " ".join(word for word in run.name.split() if word not in common) or run.name
         steps = [NOTHING if value is None else str(value) for value in (run.step, run.steps)]
         left = NOTHING if run.seconds_left is None else str(timedelta(seconds=round(run.seconds_left)))
-        table.rows.append((name, run.state, *steps, number(run.bpp, 4), number(run.psnr, 2), left, run.note))
+        table.rows.append((name, run.state, *steps, number(run.bpp, 4), number(run.psnr, 2), left, _note(run)))
     return table
+
+
+def _note(run: RunStatus) -> str:
+    return ", ".join(text for text in (run.note, "test" if run.measured else "") if text)

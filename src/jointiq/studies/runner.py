@@ -126,7 +126,7 @@ def study_data(scale: Scale, options: Options) -> Data:
 
 def study_trainings(scale: Scale, data: Data, options: Options) -> list[Training]:
     """The trainings of a study; see :func:`jointiq.studies.training.trainings`."""
-    common = [override("paths.results", options.work), *data.overrides, *options.overrides]
+    common = [override("paths.results", options.work), "test=false", *data.overrides, *options.overrides]
     return trainings(scale, common)
 
 

@@ -1,80 +1,128 @@
-"""What a sweep comes down to: the rate-distortion curves of its runs' last validations.
+"""What a sweep comes down to: rate-distortion curves of its runs, a plot of them, BD-rates.
 
-A rate is the estimate, and the images are those of the validation: curves to see where a sweep stands by.
-``src.evaluate`` measures files, on test images.
+The points are those that the runs have left (:mod:`jointiq.runs.rd_point`). Where they were not measured, a sweep that
+closes in W&B has curves of their last validations: estimated rates, on the images of the validation.
 """
 
 from __future__ import annotations
 
-import json
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import hydra
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from jointiq.errors import DataError, UserError
+from jointiq.evaluation.bd_rate import MIN_POINTS
+from jointiq.evaluation.comparison import compare_pairs, find_curves, print_comparison, write_comparison
+from jointiq.evaluation.curves import join_points
 from jointiq.evaluation.metrics import mean
-from jointiq.evaluation.rd import MS_SSIM, PSNR, RDCurve, write_rd
-from jointiq.runs.folder import CONFIG, DONE, last_validation, read_config, stage_folders
+from jointiq.evaluation.rd import MS_SSIM, PSNR, RDCurve, read_rd, write_rd
+from jointiq.runs.folder import CONFIG, DONE, RD_FILE, find_runs, last_validation, read_config, stage_folders
 from jointiq.runs.name import curve_name
+from jointiq.runs.rd_point import key_of_curve
 
 #: Key in an RD file's results -> column of metrics.csv.
 _COLUMNS = {"bpp": "val/bpp", PSNR: "val/psnr", MS_SSIM: "val/ms_ssim"}
 
 
-def close_sweep(record: Path) -> None:
-    """Write the curves of a sweep and hand them to what closes it, where a logger has that (``logger.NAME.closing``).
+def close_sweep(record: Path, results: Path = Path("results")) -> None:
+    """Write the curves of a sweep, a plot and BD-rates, print these, and hand all to what closes it in a logger.
 
-    Nothing happens without such a logger. A problem is told on stderr; the sweep itself stands.
+    The BD-rates are those of its curves against each other, and against anchors of the same images. A logger may have
+    a function for the end of a sweep (``logger.NAME.closing``). Nothing happens where no run was measured and there is
+    no such logger. A problem is told on stderr; the sweep itself stands.
 
     Args:
-        record: the sweep's folder. ``record/curves/NAME.json`` are the curves.
+        record: the sweep's folder. ``record/curves/NAME.json`` are the curves, ``record/curves.png`` and ``.svg`` the
+            plot, ``record/bdrate.md``, ``.csv`` and ``.json`` the BD-rates.
+        results: its folder ``anchors`` holds the anchors, beside those that ``logger.NAME.anchors`` names.
     """
     try:
         folders = finished_runs(record)
         closed = [one for cfg in map(read_config, folders) for one in cfg.logger.values() if one.get("closing")]
+        settings: Any = OmegaConf.to_container(closed[0], resolve=True) if closed else {}
+        if not settings and not any((folder / RD_FILE).is_file() for folder in folders):
+            return
+        models = find_curves([write_curves(record, folders)])
+        places = [results / "anchors"] if (results / "anchors").is_dir() else []
+        anchors = find_curves([*places, *([Path(settings["anchors"])] if settings.get("anchors") else [])])
+        comparison = compare_pairs(models, anchors)
+        print_comparison(comparison)
+        ours, others = [file.curve for file in models], [file.curve for file in anchors]
+        written = [*_plot(record, ours, others)]
+        if comparison.has_rates:
+            written += write_comparison(record, comparison)
+        print("written:", *written, flush=True)
         if closed:
-            close = hydra.utils.get_method(closed[0].closing)
-            close(record, write_curves(record, folders), OmegaConf.to_container(closed[0], resolve=True))
+            hydra.utils.get_method(closed[0].closing)(record, comparison, ours, others, settings)
     except UserError as error:
-        print(f"the sweep has no closing run: {error}", file=sys.stderr, flush=True)
+        print(f"the sweep has no curves: {error}", file=sys.stderr, flush=True)
+
+
+def _plot(record: Path, models: Sequence[RDCurve], anchors: Sequence[RDCurve]) -> list[Path]:
+    # Imported late, with Matplotlib.
+    from jointiq.evaluation.plots.rd_plot import rd_plot
+
+    return rd_plot(record / "curves", models, anchors)
 
 
 def finished_runs(record: Path) -> list[Path]:
     """Folders of a sweep's finished runs, in the order of its jobs; of a chain of stages, the last stage's."""
     folders = []
-    for path in sorted((record / "jobs").glob("*.json"), key=lambda path: int(path.stem)):
-        folder = json.loads(path.read_text())["folder"]
-        if folder is None or not (Path(folder) / DONE).is_file():
-            continue
-        stages = [at for at in stage_folders(Path(folder)) if (at / CONFIG).is_file()]
-        folders.append(stages[-1] if stages else Path(folder))
+    for folder in find_runs(record):
+        if (folder / DONE).is_file():
+            stages = [at for at in stage_folders(folder) if (at / CONFIG).is_file()]
+            folders.append(stages[-1] if stages else folder)
     return folders
+
+
+def too_few_rates(configs: Sequence[DictConfig]) -> str | None:
+    """Say in a line how many rates the curves of a sweep will have, where one will have too few for a BD-rate."""
+    rates: dict[str, set[float]] = defaultdict(set)
+    for cfg in configs:
+        rates[key_of_curve(cfg)].add(float(cfg.lmbda))
+    least = min(map(len, rates.values()), default=MIN_POINTS)
+    if least >= MIN_POINTS:
+        return None
+    lmbdas = "one lmbda" if least == 1 else f"{least} values of lmbda"
+    return f"curves of {lmbdas}: too few rates for a BD-rate, which takes {MIN_POINTS} (lmbda=0.5,0.23,0.12,0.06)"
 
 
 def write_curves(record: Path, folders: Sequence[Path]) -> Path:
     """Write an RD file for each curve that the runs in ``folders`` are points of; their folder, ``record/curves``.
 
-    A point is a lambda, the mean over the runs that share it (seeds). Its numbers are means over validation images.
+    A point is a lambda, the mean over the runs that share it (seeds). Its numbers are means over the test images, or
+    over those of the validation where not one of the runs was measured.
 
     Raises:
-        DataError: no run has validated.
+        DataError: no run was measured or has validated.
     """
+    measured = [folder / RD_FILE for folder in folders if (folder / RD_FILE).is_file()]
+    curves = join_points(map(read_rd, measured)) if measured else _validations(folders)
+    if not curves:
+        raise DataError(f"no finished run of {record} was measured or has validated")
+    place = record / "curves"
+    for stale in place.glob("*.*"):
+        stale.unlink()
+    for curve in curves:
+        write_rd(place / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', curve.name)}.json", curve)
+    return place
+
+
+def _validations(folders: Sequence[Path]) -> list[RDCurve]:
     points: dict[str, dict[float, list[dict[str, float]]]] = defaultdict(lambda: defaultdict(list))
     for folder in folders:
         cfg = read_config(folder)
         means = last_validation(folder)
         if found := {key: means[column] for key, column in _COLUMNS.items() if column in means}:
-            name = curve_name(cfg.experiment_name, cfg.stage.name, cfg.distortion.name)
+            name = curve_name(cfg.experiment_name, cfg.stage.name, cfg.distortion.name, cfg.get("typed") or ())
             points[name][float(cfg.lmbda)].append(found)
-    if not points:
-        raise DataError(f"no finished run of {record} has validated")
-    for name, of_curve in points.items():
-        write_rd(record / "curves" / f"{name.replace(' ', '_')}.json", _curve(name, of_curve))
-    return record / "curves"
+    return [_curve(name, of_curve) for name, of_curve in points.items()]
 
 
 def _curve(name: str, points: Mapping[float, Sequence[dict[str, float]]]) -> RDCurve:

@@ -20,8 +20,9 @@ from omegaconf.errors import OmegaConfBaseException
 from jointiq.command_line import TRAIN
 from jointiq.configs import compose
 from jointiq.console import progress_bar
-from jointiq.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, ConfigError
+from jointiq.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, ConfigError, UserError
 from jointiq.files import write_text
+from jointiq.runs import rd_point
 from jointiq.runs.folder import is_finished, last_validation
 from jointiq.runs.name import run_folder
 from jointiq.runs.resume import config_to_train
@@ -60,9 +61,14 @@ class Job:
         return cls(tuple(overrides), cfg, folder)
 
     def is_finished(self) -> bool:
-        """Whether the run's folder holds a finished run of this configuration, and it is not to be trained anew."""
+        """Whether the run's folder holds a finished and measured run of this configuration, not to be trained anew."""
         anew = OmegaConf.select(self.cfg, "resume") == "never" or self.cfg.ckpt_path is not None
-        return self.folder is not None and not anew and is_finished(self.folder, self.cfg)
+        if self.folder is None or anew or not is_finished(self.folder, self.cfg):
+            return False
+        try:
+            return not rd_point.is_missing(self.folder, self.cfg)
+        except UserError:
+            return False  # wrong test images: the run itself says how
 
     def metric(self) -> float:
         """Return the finished run's ``optimized_metric``, at its last validation.
@@ -121,7 +127,8 @@ def run_jobs(
         folders: further config folders.
         environment: environment variables of the jobs, where this process has not set them.
         record: folder for ``jobs/NUMBER.json`` (overrides, run folder, exit code) and, where several run at a time,
-            for what they print, ``jobs/NUMBER.log``. None: nothing is written, and all print here.
+            for what they print, ``jobs/NUMBER.log``, which stays when the same job comes again. None: nothing is
+            written, and all print here.
         first: NUMBER of the first job.
         command: what is started for each job, with its overrides as arguments.
 
@@ -133,7 +140,7 @@ def run_jobs(
         KeyboardInterrupt: Ctrl-C; it has reached the jobs too, and they have saved.
     """
     if record is not None and first == 0:
-        clear_notes(record)
+        clear_notes(record, [job.overrides for job in jobs])
     variables = {**(environment or {}), **os.environ}
     if at_once > 1 and not gpus:
         # Jobs share the cores; a number that the user has set stays.
@@ -193,7 +200,7 @@ class _Queue:
             environment["CUDA_VISIBLE_DEVICES"] = self.gpus[place % len(self.gpus)]
         output = None
         if self.at_once > 1 and self.record is not None:
-            output = (self.record / "jobs" / f"{self.first + number}.log").open("w")
+            output = (self.record / "jobs" / f"{self.first + number}.log").open("a")
         self._say(number, shlex.join(job.overrides))
         process = start_process(job.overrides, self.folders, environment, output, self.command)
         self.running[place] = number, process, output
@@ -228,10 +235,24 @@ class _Queue:
         print(f"[{self.first + number + 1}/{self.first + len(self.jobs)}] {text}", flush=True)
 
 
-def clear_notes(record: Path) -> None:
-    """Remove what an earlier sweep has left in ``record/jobs``."""
+def clear_notes(record: Path, jobs: Sequence[Sequence[str]]) -> None:
+    """Remove what an earlier sweep has left in ``record/jobs``, but for the logs of jobs that are the same now.
+
+    Args:
+        jobs: what is typed for each, by its number.
+    """
+    same = {str(n) for n, typed in enumerate(jobs) if _noted(record, n) == list(typed)}
     for earlier in (record / "jobs").glob("*.*"):
-        earlier.unlink()
+        if earlier.suffix != ".log" or earlier.stem not in same:
+            earlier.unlink()
+
+
+def _noted(record: Path, number: int) -> list[str] | None:
+    try:
+        overrides: list[str] = json.loads((record / "jobs" / f"{number}.json").read_text())["overrides"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return overrides
 
 
 def note_job(record: Path, number: int, overrides: Sequence[str], folder: Path | None, code: int | None) -> None:

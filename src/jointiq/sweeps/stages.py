@@ -20,8 +20,8 @@ from jointiq.configs import compose
 from jointiq.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, UserError
 from jointiq.files import atomic_path
 from jointiq.runs import folder as run_folder
-from jointiq.runs import resume
-from jointiq.runs.folder import CHECKPOINT, DONE
+from jointiq.runs import rd_point, resume
+from jointiq.runs.folder import CHECKPOINT, DONE, RD_FILE
 from jointiq.runs.lock import locked
 from jointiq.runs.name import run_folder as folder_of
 from jointiq.sweeps.processes import run_process
@@ -80,7 +80,7 @@ def run_chain(
     for number, stage in enumerate(stages, start=1):
         label = f"stage {number} of {len(stages)}, {stage.folder.name}"
         is_ours = not anew and run_folder.holds(stage.folder, stage.cfg)
-        if is_ours and (stage.folder / DONE).is_file():
+        if is_ours and (stage.folder / DONE).is_file() and not rd_point.is_missing(stage.folder, stage.cfg):
             _say(f"{label}: finished, skipped")
             continue
         start = resume.newest(stage.folder) if is_ours else resume.Start()
@@ -113,8 +113,10 @@ def plan(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> list[Stage]
     for number, link in enumerate(cfg.stage.chain, start=1):
         if number == 1 and start not in NO_FILE:
             continue
+        is_last = number == len(cfg.stage.chain)
         name = f"{number}_{link.stage}"
         own = [override("paths.run_dir", folder / name), override("init_from", start)]
+        own += [] if is_last else ["test=false"]
         if cfg.rerun is None:
             chosen = [override(key, value) for key, value in link.items()]
             typed = (*(text for text in kept if _key(text) not in link), *chosen, *own)
@@ -149,9 +151,11 @@ def _move_aside(stages: Sequence[Stage]) -> None:
 
 @rank_zero_only
 def _finish(folder: Path, last: Path) -> None:
-    """Give the run the last stage's checkpoint, as every run has one."""
-    with atomic_path(folder / CHECKPOINT) as temporary:
-        shutil.copyfile(last / CHECKPOINT, temporary)
+    """Give the run the last stage's checkpoint and RD point, as every run has them."""
+    for name in (CHECKPOINT, RD_FILE):
+        if (last / name).is_file():
+            with atomic_path(folder / name) as temporary:
+                shutil.copyfile(last / name, temporary)
     run_folder.mark_done(folder, run_folder.done_step(last))
     _say(f"trained all stages: {folder / CHECKPOINT}")
     _say(f"again, from its own configurations: {command(rerun=folder)}")

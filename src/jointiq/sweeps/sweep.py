@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 
 from jointiq.errors import EXIT_TERMINATED, EXIT_USER_ERROR, ConfigError, UserError, one_line_errors
 from jointiq.runs.status import read_sweep, status_table
-from jointiq.sweeps.curves import close_sweep
+from jointiq.sweeps.curves import close_sweep, too_few_rates
 from jointiq.sweeps.jobs import Job, JobResult, clear_notes, note_job, run_jobs
 from jointiq.sweeps.processes import run_process
 from jointiq.training.validation import refuse_unread
@@ -52,6 +52,8 @@ def launch_here(hydra: HydraConf, job_overrides: Sequence[Sequence[str]], first:
         jobs = jobs_of(job_overrides)
         at_once, gpus = places(jobs[0].cfg)
         record = Path(hydra.sweep.dir)
+        if first == 0:
+            _tell_of_few_rates(jobs)
         results = run_jobs(jobs, at_once, gpus, config_dirs(hydra), group(hydra), record, first)
     if any(result.code in (None, EXIT_TERMINATED) for result in results):
         sys.exit(EXIT_TERMINATED)
@@ -69,6 +71,12 @@ def jobs_of(job_overrides: Sequence[Sequence[str]]) -> list[Job]:
     if jobs[0].cfg.rerun is None:
         refuse_unread("train", jobs[0].cfg, jobs[0].overrides)
     return jobs
+
+
+def _tell_of_few_rates(jobs: Sequence[Job]) -> None:
+    # A job without a folder has a wrong configuration, and says so itself; one alone is no sweep.
+    if len(jobs) > 1 and (line := too_few_rates([job.cfg for job in jobs if job.folder is not None])):
+        print(line, flush=True)
 
 
 def _job_return(result: JobResult) -> JobReturn:
@@ -96,7 +104,8 @@ def launch_elsewhere(launcher: Launcher, record: Path, job_overrides: Sequence[S
     with one_line_errors():
         jobs = jobs_of(job_overrides)
     if first == 0:
-        clear_notes(record)
+        _tell_of_few_rates(jobs)
+        clear_notes(record, job_overrides)
     for number, job in enumerate(jobs, start=first):
         note_job(record, number, job.overrides, job.folder, None)
     print(f"{len(jobs)} jobs; how they stand: python -m src.status {record}", flush=True)
@@ -153,9 +162,9 @@ def print_table(record: Path) -> None:
         status_table(runs).print()
 
 
-def close(record: Path) -> int:
+def close(record: Path, results: Path) -> int:
     """Write what a finished sweep comes down to and return its exit code: 0 where all jobs are done, else 1."""
-    close_sweep(record)
+    close_sweep(record, results)
     return int(any(run.state != "done" for run in read_sweep(record)))
 
 

@@ -8,9 +8,9 @@ from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any
 
-from jointiq.errors import DataError, UserError
+from jointiq.errors import UserError
 from jointiq.evaluation.bd_rate import METRICS, BDRate
-from jointiq.evaluation.comparison import Comparison, compare_all, find_curves, table_2, tables, write_comparison
+from jointiq.evaluation.comparison import Comparison, table_2
 from jointiq.evaluation.rd import RDCurve
 from jointiq.tracking.mode import PROJECT, is_offline
 from jointiq.tracking.tables import curve_rows, rd_chart
@@ -24,32 +24,25 @@ RATE_COLUMNS = tuple(field.name for field in fields(BDRate))
 ABLATION_COLUMNS = ("study", "model", "paper", "ours", "ours_ms_ssim")
 
 
-def close_sweep(record: Path, curves: Path, settings: Mapping[str, Any]) -> None:
-    """Compare the curves of a sweep, print and write the BD-rates, and record all of it as the group's last run.
+def close_sweep(
+    record: Path,
+    comparison: Comparison,
+    models: Sequence[RDCurve],
+    anchors: Sequence[RDCurve],
+    settings: Mapping[str, Any],
+) -> None:
+    """Record what a sweep has come to as the last run of its group.
 
     Args:
-        record: the sweep's folder, for tables and W&B's own files.
-        curves: folder of its curves' RD files.
+        record: the sweep's folder, for W&B's own files.
+        comparison, models, anchors: of :func:`log_comparison`.
         settings: of the runs' logger, ``logger.wandb``, resolved.
 
     Raises:
-        DataError: the anchors cannot be read.
         UserError: W&B does not start.
     """
-    place = settings.get("anchors")
-    models, anchors = find_curves([curves]), find_curves([Path(place)]) if place else []
-    comparison = None
-    try:
-        comparison = compare_all(models, anchors)
-    except DataError as error:
-        print(f"the sweep has no BD-rates yet: {error}", flush=True)
-    else:
-        write_comparison(record, comparison)
-        for table in tables(comparison):
-            table.print()
     kept = {key: settings[key] for key in ("entity", "project", "offline") if settings.get(key) is not None}
-    ours, others = ([file.curve for file in files] for files in (models, anchors))
-    print("W&B run:", log_comparison(settings["group"], record, comparison, ours, others, **kept), flush=True)
+    print("W&B run:", log_comparison(settings["group"], record, comparison, models, anchors, **kept), flush=True)
 
 
 def log_comparison(
@@ -100,7 +93,8 @@ def log_comparison(
         with wandb.init(dir=str(folder), config=values, settings=quiet, **options) as run:
             run.log(_contents(comparison, models, anchors))
             if comparison:
-                rates = ((f"{JOB_TYPE}/{rate.metric}/{rate.test} vs {rate.anchor}", rate) for rate in comparison.rates)
+                found = (*comparison.rates, *comparison.between)
+                rates = ((f"{JOB_TYPE}/{rate.metric}/{rate.test} vs {rate.anchor}", rate) for rate in found)
                 run.summary.update({key: rate.percent for key, rate in rates})
             return Path(run.dir).parent
     except wandb.Error as error:
@@ -115,8 +109,8 @@ def _contents(comparison: Comparison | None, models: Sequence[RDCurve], anchors:
     from jointiq.evaluation.plots.rd_plot import rd_figure
 
     contents: dict[str, Any] = {CLOSING_CHART: rd_chart([*curve_rows("model", models), *curve_rows("anchor", anchors)])}
-    if comparison and comparison.rates:
-        rows = [list(astuple(rate)) for rate in comparison.rates]
+    if comparison and (rates := [*comparison.rates, *comparison.between]):
+        rows = [list(astuple(rate)) for rate in rates]
         contents[f"{JOB_TYPE}/rates"] = wandb.Table(columns=list(RATE_COLUMNS), data=rows)
     if comparison and comparison.ablations:
         rows = _ablation_rows(comparison)

@@ -57,10 +57,15 @@ class WandbLog(WandbLogger):
         )
 
     def finalize(self, status: str) -> None:
-        """Close the run; what is logged later (a validation after a time cap) goes on in the same one."""
+        """Close the run of a training that failed; another one stays open for its validation and RD point."""
         super().finalize(status)
+        if status != "success":
+            self.close(failed=True)
+
+    def close(self, failed: bool = False) -> None:
+        """Close the run."""
         if self._experiment is not None:
-            self._experiment.finish(exit_code=int(status != "success"))
+            self._experiment.finish(exit_code=int(failed))
             self._experiment = None
 
 

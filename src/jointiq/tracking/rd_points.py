@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
@@ -23,15 +24,16 @@ class RDPoints(Callback):
         curve: name of the curve that the run is a point of, such as the experiment's; see
             :func:`jointiq.runs.name.curve_name`.
         stage: name of the training's stage.
+        typed: what is typed for the run that makes another curve.
         every: at each so-many-th validation, from the first, and at the last of the training.
 
     Raises:
         ConfigError: a value that is not a whole number in its range.
     """
 
-    def __init__(self, curve: str, stage: str = "joint", every: int = 1) -> None:
+    def __init__(self, curve: str, stage: str = "joint", typed: Sequence[str] = (), every: int = 1) -> None:
         check_whole("callbacks.rd_points.every", every, 1)
-        self.curve, self.stage, self.every = curve, stage, every
+        self.curve, self.stage, self.typed, self.every = curve, stage, typed, every
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the means of the validation as a point."""
@@ -40,7 +42,7 @@ class RDPoints(Callback):
         if not (is_due(trainer, self.every) and takers and trainer.is_global_zero and "val/bpp" in means):
             return
         criterion: Any = pl_module.criterion
-        name = curve_name(self.curve, self.stage, criterion.distortion)
+        name = curve_name(self.curve, self.stage, criterion.distortion, self.typed)
         bpp, psnr, ms_ssim = (
             float(means[key]) if (key := f"val/{kind}") in means else None for kind in ("bpp", "psnr", "ms_ssim")
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import lightning
 import torch
 from hydra.errors import InstantiationException
 from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -146,7 +148,7 @@ def build_trainer(cfg: DictConfig, stop: StopOnSignal, checkpoint_io: AtomicChec
     arguments: dict[str, Any] = OmegaConf.to_container(cfg.trainer, resolve=True)  # type: ignore[assignment]
     arguments["val_check_interval"] = min(arguments["val_check_interval"], arguments["max_steps"])
     callbacks = [_instantiate("callbacks", callback) for callback in cfg.callbacks.values()]
-    loggers = [_instantiate("logger", logger) for logger in cfg.logger.values()]
+    loggers = build_loggers(cfg)
     if cfg.optim.ema_decay is not None:
         callbacks.insert(0, WeightMean(cfg.optim.ema_decay))
     if cfg.optim.get("compile"):
@@ -175,13 +177,29 @@ def build_trainer(cfg: DictConfig, stop: StopOnSignal, checkpoint_io: AtomicChec
         raise UserError(f"trainer: {' '.join(str(error).split())}; allowed: see conf/trainer") from error
 
 
-def start_logs(cfg: DictConfig, trainer: lightning.Trainer, first_step: int) -> None:
+def build_loggers(cfg: DictConfig) -> list[Logger]:
+    """Build the loggers of ``cfg.logger``.
+
+    Raises:
+        UserError: a value that one refuses.
+    """
+    return [_instantiate("logger", logger) for logger in cfg.logger.values()]
+
+
+def start_logs(cfg: DictConfig, loggers: Sequence[Logger], first_step: int) -> None:
     """Hand the resolved configuration to the loggers; the CSV log keeps its rows of the first ``first_step`` steps."""
     resolved: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    for logger in trainer.loggers:
+    for logger in loggers:
         if isinstance(logger, CsvLog):
             logger.keep_until(first_step)
         logger.log_hyperparams(resolved)
+
+
+def end_logs(loggers: Sequence[Logger]) -> None:
+    """Close the loggers that stay open after a training (those with a method ``close``)."""
+    for logger in loggers:
+        if callable(close := getattr(logger, "close", None)):
+            close()
 
 
 def _instantiate(group: str, settings: DictConfig) -> Any:

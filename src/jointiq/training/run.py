@@ -1,4 +1,4 @@
-"""One training from its composed configuration to its ``done.json``: what ``python -m src.train`` starts."""
+"""One training from its composed configuration to its RD point: what ``python -m src.train`` starts."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import errno
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
@@ -18,11 +19,13 @@ from omegaconf import DictConfig
 from jointiq.command_line import command
 from jointiq.errors import DataError, UserError
 from jointiq.runs import folder as run_folder
+from jointiq.runs import rd_point
 from jointiq.runs.lock import locked
 from jointiq.runs.name import run_folder as folder_of
 from jointiq.runs.resume import Start, find_start
 from jointiq.runs.status import note_failure
-from jointiq.training.assemble import Training, build_training, start_logs
+from jointiq.runtime import set_threads
+from jointiq.training.assemble import Training, build_loggers, build_training, end_logs, start_logs
 from jointiq.training.modules.compression import NonFiniteError
 
 
@@ -37,13 +40,14 @@ def quiet() -> None:
 
 
 def train(cfg: DictConfig) -> Path:
-    """Train what ``cfg`` describes, or go on with it.
+    """Train what ``cfg`` describes, or go on with it, and measure what has come of it.
 
     Args:
         cfg: the composed ``train`` config of a single stage, which :mod:`jointiq.training.validation` has checked.
 
     Returns:
-        The run's folder; it holds ``checkpoints/last.ckpt``. With ``trainer.fast_dev_run`` nothing is kept in it.
+        The run's folder; it holds ``checkpoints/last.ckpt`` and, unless ``test=false``, ``rd.json``. With
+        ``trainer.fast_dev_run`` nothing is kept in it.
 
     Raises:
         UserError: a value, image or checkpoint that cannot be used, or a training that diverged.
@@ -59,8 +63,11 @@ def train(cfg: DictConfig) -> Path:
         start = find_start(folder, cfg)
         for warning in start.warnings:
             _say(warning)
+        to_measure = is_first and rd_point.is_missing(folder, cfg)  # a wrong folder is refused before the training
         if start.finished:
             _say(f"finished before: {folder} (resume=never trains it again)")
+            if to_measure:
+                _measure_again(folder, cfg)
             return folder
         cfg.paths.run_dir = str(folder)
         training = build_training(cfg, start)
@@ -70,14 +77,20 @@ def train(cfg: DictConfig) -> Path:
             if moved is not None:
                 _say(f"an earlier run was moved to {moved}")
         _announce(cfg, training)
-        fit(cfg, training, start.checkpoint)
-        step, stop = training.trainer.global_step, training.stop
-        saved = (folder / run_folder.CHECKPOINT).is_file()
-        result = folder / run_folder.CHECKPOINT if saved else "nothing saved without callbacks.checkpoint"
-        _say(f"{'stopped' if stop.stopped else 'trained'} at step {step}: {result}")
-        if saved and not stop.stopped and is_first:
-            run_folder.mark_done(folder, step)
-            _say(f"again, from its own configuration: {command(rerun=folder)}")
+        loggers, stop = training.trainer.loggers, training.stop
+        try:
+            fit(cfg, training, start.checkpoint)
+            step = training.trainer.global_step
+            saved = (folder / run_folder.CHECKPOINT).is_file()
+            result = folder / run_folder.CHECKPOINT if saved else "nothing saved without callbacks.checkpoint"
+            _say(f"{'stopped' if stop.stopped else 'trained'} at step {step}: {result}")
+            if saved and not stop.stopped and is_first:
+                # First, so that a stop while it is measured leaves a finished run, which the same command measures.
+                run_folder.mark_done(folder, step)
+                measure(folder, cfg, loggers, step)
+                _say(f"again, from its own configuration: {command(rerun=folder)}")
+        finally:
+            end_logs(loggers)
     if stop.stopped:
         _say("the same command goes on")
         stop.leave(is_first)
@@ -90,11 +103,50 @@ def _try(cfg: DictConfig) -> None:
         cfg.paths.run_dir = folder
         training = build_training(cfg, Start(cfg.ckpt_path))
         _announce(cfg, training)
-        fit(cfg, training, cfg.ckpt_path)
+        try:
+            fit(cfg, training, cfg.ckpt_path)
+        finally:
+            end_logs(training.trainer.loggers)
     if not training.stop.stopped:
         _say(f"fast_dev_run: {training.trainer.global_step} steps and a validation went through; nothing is kept")
         return
     training.stop.leave(_is_first_process())
+
+
+def measure(folder: Path, cfg: DictConfig, loggers: Sequence[Logger], step: int) -> None:
+    """Code the test images to files with the trained model, leave its RD point in ``folder``, and log it.
+
+    Args:
+        step: optimizer steps of the training.
+
+    Raises:
+        UserError: the checkpoint cannot be opened, or every image failed.
+    """
+    if not rd_point.images_of(cfg):
+        if cfg.test:
+            _say("no test images (data.test_dir=null): the run is not measured")
+        return
+    curve = rd_point.measure(folder, cfg)
+    for failed in curve.about.get("failed", ()):
+        _say(f"test: {failed['image']} failed and is left out: {failed['problem']}")
+    means = {name: curve.results[key][0] for key, name in rd_point.LOGGED.items() if key in curve.results}
+    for logger in loggers:
+        logger.log_metrics(means, step)
+        logger.save()
+    quality = f", MS-SSIM {means['test/ms_ssim']:.4f}" if "test/ms_ssim" in means else ""
+    _say(f"test: {means['test/bpp']:.4f} bpp, PSNR {means['test/psnr']:.2f} dB{quality}, real files: {folder}")
+
+
+def _measure_again(folder: Path, cfg: DictConfig) -> None:
+    """Measure a run that has been trained before."""
+    cfg.paths.run_dir = str(folder)
+    set_threads(cfg.get("threads"))
+    loggers, step = build_loggers(cfg), run_folder.done_step(folder)
+    try:
+        start_logs(cfg, loggers, step)
+        measure(folder, cfg, loggers, step)
+    finally:
+        end_logs(loggers)
 
 
 def fit(cfg: DictConfig, training: Training, checkpoint: str | None) -> None:
@@ -109,7 +161,7 @@ def fit(cfg: DictConfig, training: Training, checkpoint: str | None) -> None:
     folder = Path(cfg.paths.run_dir)
     trainer, module, data = training.trainer, training.module, training.data
     try:
-        start_logs(cfg, trainer, training.first_step)
+        start_logs(cfg, trainer.loggers, training.first_step)
         with unwrapped_errors(folder / run_folder.CHECKPOINT):
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
             if not training.stop.stopped and module.validated_at != trainer.global_step:

@@ -158,6 +158,7 @@ def validate(cfg: DictConfig) -> None:
     if not str(metric).startswith("val/"):
         raise ConfigError("optimized_metric", metric, "what a validation logs: val/loss, val/bpp, val/psnr, ...")
     _check_whole(cfg, "seed", 0, 2**32 - 1)
+    _check_choice(cfg, "test", (True, False))
     if cfg.get("threads") is not None:
         _check_whole(cfg, "threads", 1)
     _check_whole(cfg, "trainer.max_steps", 1)

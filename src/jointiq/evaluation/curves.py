@@ -1,0 +1,77 @@
+"""Rate-distortion curves out of the points that runs leave: a point for each lambda, the mean over its seeds."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from statistics import stdev
+from typing import Any
+
+from jointiq.evaluation.metrics import mean
+from jointiq.evaluation.rd import RESULT_KEYS, RDCurve, Row, curve_from_rows
+
+#: Keys in ``about`` of the RD files of runs: what all runs of a curve share, their experiment, and what was typed for
+#: them beside it.
+CURVE, EXPERIMENT, TYPED = "curve", "experiment", "typed"
+#: The key for the spread over seeds: a list of ``lmbda``, ``seeds``, and standard deviations by result.
+SPREAD = "spread"
+
+
+def is_of_runs(curve: RDCurve) -> bool:
+    """Whether a curve is made of points that runs have left."""
+    return CURVE in curve.about and all("lmbda" in row and "seed" in row for row in curve.images)
+
+
+def image_set(curve: RDCurve) -> frozenset[tuple[Any, ...]]:
+    """The images a curve lists, by name and size; empty for those that list none (published ones)."""
+    return frozenset((row.get("image"), row.get("width"), row.get("height")) for row in curve.images)
+
+
+def join_points(points: Iterable[RDCurve]) -> list[RDCurve]:
+    """Join what runs have left to curves; what belongs together has the same key, and the same images.
+
+    A lambda and seed that occur twice are counted once. Curves of one name are told apart by what was typed.
+    """
+    groups: dict[tuple[str, frozenset[tuple[Any, ...]]], list[RDCurve]] = defaultdict(list)
+    for point in points:
+        groups[point.about[CURVE], image_set(point)].append(point)
+    return _told_apart([_join(group) for group in groups.values()])
+
+
+def _join(points: Sequence[RDCurve]) -> RDCurve:
+    runs: dict[tuple[float, int], dict[str, Row]] = defaultdict(dict)
+    for row in (row for point in points for row in point.images):
+        runs[float(row["lmbda"]), int(row["seed"])].setdefault(str(row["image"]), row)
+    seeds: dict[float, list[list[Row]]] = defaultdict(list)
+    for (lmbda, _), rows in sorted(runs.items()):
+        seeds[lmbda].append(list(rows.values()))
+    first = points[0]
+    curve = curve_from_rows(
+        first.name,
+        [(f"{lmbda:g}", [row for rows in of_lambda for row in rows]) for lmbda, of_lambda in seeds.items()],
+        "real files of the test images, a point for each lambda",
+    )
+    spread = [_spread(lmbda, of_lambda) for lmbda, of_lambda in seeds.items() if len(of_lambda) > 1]
+    about = {key: first.about.get(key) for key in (CURVE, EXPERIMENT, TYPED)}
+    return curve.with_about({**about, SPREAD: spread} if spread else about)
+
+
+def _spread(lmbda: float, seeds: Sequence[Sequence[Row]]) -> dict[str, Any]:
+    found: dict[str, Any] = {"lmbda": lmbda, "seeds": len(seeds)}
+    for column, key in RESULT_KEYS.items():
+        means = [mean(row.get(column) for row in rows) for rows in seeds]
+        known = [value for value in means if value is not None]
+        if len(known) == len(means) and "time" not in column:
+            found[key] = stdev(known)
+    return found
+
+
+def _told_apart(curves: Sequence[RDCurve]) -> list[RDCurve]:
+    """The same curves; those that share a name get what was typed for them and not for all of these."""
+    named = []
+    for curve in curves:
+        alike = [set(other.about.get(TYPED) or ()) for other in curves if other.name == curve.name]
+        own = [text for text in curve.about.get(TYPED) or () if text not in set.intersection(*alike)]
+        named.append(replace(curve, name=" ".join([curve.name, *own])))
+    return named

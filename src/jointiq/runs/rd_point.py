@@ -1,0 +1,117 @@
+"""The rate-distortion point of a finished run: its test images through real files, in ``RUN/rd.json``.
+
+It is an RD file of one point, as ``src.evaluate`` writes them. What tells its curve from others is in ``about`` (see
+:mod:`jointiq.evaluation.curves`), lambda and seed are in every row.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from jointiq.console import progress_bar
+from jointiq.data import test_images
+from jointiq.data.images import named_images
+from jointiq.errors import DataError, UserError
+from jointiq.evaluation.curves import CURVE, EXPERIMENT, TYPED
+from jointiq.evaluation.measuring import Measured
+from jointiq.evaluation.rd import MS_SSIM, PSNR, RDCurve, read_rd, write_rd
+from jointiq.runs.folder import CHECKPOINT, RD_FILE, read_config
+from jointiq.runs.name import curve_key, curve_name
+from jointiq.runtime import pick_device
+
+#: Key in an RD file's ``results`` -> what a log calls it.
+LOGGED = {"bpp": "test/bpp", PSNR: "test/psnr", MS_SSIM: "test/ms_ssim"}
+
+_ROWS = ".rows"
+_IMAGES = "test_images"
+
+
+def images_of(cfg: DictConfig) -> list[Path]:
+    """The images that a run is measured on: none with ``test=false``, nor where the data set's config names none.
+
+    Raises:
+        UserError: a folder that is missing or empty.
+    """
+    if not cfg.test or not cfg.data.get("test_dir", True):
+        return []
+    return test_images(cfg.data)
+
+
+def is_missing(folder: Path, cfg: DictConfig) -> bool:
+    """Whether the run in ``folder`` is still to be measured, or on other images than it has been.
+
+    Raises:
+        UserError: see :func:`images_of`.
+    """
+    images = images_of(cfg)
+    if not images:
+        return False
+    try:
+        return read_rd(folder / RD_FILE).about.get(_IMAGES) != identity_of(images)
+    except DataError:
+        return True
+
+
+def measure(folder: Path, cfg: DictConfig) -> RDCurve:
+    """Code the test images with the checkpoint of the run in ``folder``, and write and return its point.
+
+    What a stop leaves is taken up by the next call.
+
+    Raises:
+        UserError: the checkpoint cannot be opened, or every image failed.
+    """
+    # Imported late: commands that only ask for a point do not wait for PyTorch.
+    from jointiq.evaluation.models import evaluate_checkpoints
+
+    images = images_of(cfg)
+    name = curve_name(cfg.experiment_name, cfg.stage.name, cfg.distortion.name, cfg.typed)
+    device = pick_device("cpu" if cfg.trainer.accelerator == "cpu" else "auto")
+    progress = progress_bar()
+    progress.disable = not progress.console.is_terminal  # no line of a bar in a log
+    with progress:
+        task = progress.add_task("test", total=len(images), note="")
+
+        def advance(done: Measured) -> None:
+            progress.update(task, advance=1, note=done.image)
+
+        curve = evaluate_checkpoints(
+            [str(folder / CHECKPOINT)], images, name, device=str(device), advance=advance, rows=folder / _ROWS
+        )
+    about = {
+        **curve.about,
+        CURVE: key_of_curve(cfg),
+        EXPERIMENT: cfg.experiment_name,
+        TYPED: list(cfg.typed),
+        _IMAGES: identity_of(images),
+    }
+    rows = tuple({**row, "lmbda": cfg.lmbda, "seed": cfg.seed} for row in curve.images)
+    curve = replace(curve, images=rows, about=about)
+    write_rd(folder / RD_FILE, curve)
+    shutil.rmtree(folder / _ROWS, ignore_errors=True)
+    return curve
+
+
+def key_of_curve(cfg: DictConfig) -> str:
+    """The key of the curve that a run is a point of.
+
+    Where it starts from the weights of other runs, those of one curve are one and the same start.
+    """
+    start = cfg.init_from
+    if isinstance(start, str) and Path(start).parent.name == CHECKPOINT.parent.name:
+        with contextlib.suppress(UserError):  # no run's folder: the path itself
+            start = key_of_curve(read_config(Path(start).parents[1]))
+    return curve_key(cfg, start)
+
+
+def identity_of(images: Sequence[Path]) -> str:
+    """Stands for the images, wherever they are: their names and the sizes of their files."""
+    listed = sorted((name, path.stat().st_size) for name, path in named_images(images))
+    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16]

@@ -31,8 +31,8 @@ from jointiq.layers.estimator import IntegerEstimator, ParameterEstimator
 from jointiq.layers.global_context import MAX_K, GlobalContext, IntegerGlobalContext
 from jointiq.layers.integer_layers import ONE
 from jointiq.layers.padding import Size, pyramid
-from jointiq.layers.quarters import IntegerQuarterEstimator, QuarterEstimator
 from jointiq.layers.quantize import add_uniform_noise, round_ste
+from jointiq.layers.quarters import IntegerQuarterEstimator, QuarterEstimator
 from jointiq.layers.transforms import HyperAnalysis, HyperSynthesis, IntegerHyperSynthesis
 from jointiq.parts import Settings, at_least, between, flag, one_of
 

@@ -1,10 +1,10 @@
-"""Global context c''' for the order ``quarters``: as in :mod:`jointiq.layers.global_context`, by blocks of 2x2 positions.
+"""Global context c''' for the order ``quarters``: as :mod:`jointiq.layers.global_context`, by 2x2 blocks of positions.
 
-    y_hat --1x1--> y_bar --per channel, over all positions of earlier steps--> weighted mean, weighted standard deviation
+    y_hat --1x1--> y_bar --per channel, over all positions of earlier steps--> weighted mean, standard deviation
 
-A known position is as far away as its block; the positions of a block share their c'''. The weights psi, one set for
-each step but the first, reach ``reach`` blocks in every direction, and everything beyond shares one more. So a sum over
-all that is known is a few taps, and what they leave of the total:
+A known position is as far away as its block, and the positions of a block share their c'''. The weights psi, one set
+for each step but the first, reach (K + 1) // 2 blocks in every direction; all blocks beyond share one more. So a sum
+over everything known is a few taps, and what they leave of the total:
 
     sum(w v) = sum over the blocks within reach (w[offset] * block sum) + w[far] * (total - blocks within reach)
 """
@@ -35,7 +35,7 @@ def reach_of(K: int) -> int:
 
 
 def weight_count(K: int) -> int:
-    """Weights psi of a channel: for steps 1 to 3, those of the blocks within reach, row by row, then that of the rest."""
+    """Weights psi of a channel: for steps 1 to 3, of the blocks within reach, row by row, then of all beyond."""
     return (STEPS - 1) * ((2 * reach_of(K) + 1) ** 2 + 1)
 
 
@@ -110,8 +110,9 @@ class IntegerBlockContext:
         self.transform = transform
         self.weights = weights
         self.K, self.min_known = K, min_known
-        # Of steps 1 to 3: (taps + 1, M).
+        # Of steps 1 to 3, (taps + 1, ...): of the counts, M, and of the two moments, 2M.
         self.step_weights = [part.T.contiguous() for part in weights.double().chunk(STEPS - 1, 1)]
+        self.moment_weights = [part.repeat(1, 2) for part in self.step_weights]
 
     @classmethod
     def quantise(cls, module: BlockContext) -> IntegerBlockContext:
@@ -136,13 +137,16 @@ class IntegerBlockContext:
 class BlockContextState:
     """c''' of one image, from what has been written of its y_hat.
 
-    All sums are integers below 2^53 in float64, up to the product of the far weight, which takes int64.
+    Block sums and their products with a row of weights are below 2^53, exact in float64; whole sums are int64.
     """
 
     def __init__(self, network: IntegerBlockContext, height: int, width: int) -> None:
         self.network = network
         self.reach = reach_of(network.K)
         self.size = (height + 1) // 2, (width + 1) // 2
+        # How many positions are known in each step.
+        sizes = [(height - row + 1) // 2 * ((width - column + 1) // 2) for row, column in PLACES]
+        self.known = [sum(sizes[:place]) for place in range(STEPS)]
         rows, columns = (length + 2 * self.reach for length in self.size)
         M = len(network.weights)
         # Of each block: sums of y_bar and of its square over what is known, and how much that is; zeros around.
@@ -169,15 +173,15 @@ class BlockContextState:
     def _context(self, place: int) -> Tensor:
         """Return c''' of all blocks in a step, (rows of blocks, columns of blocks, 2M)."""
         rows, columns = self.size
-        if int(self.counts.sum()) < self.network.min_known:
+        if self.known[place] < self.network.min_known:
             return self.sums.new_zeros(rows, columns, self.sums.shape[2])
-        weights = self.network.step_weights[place - 1]
+        weights, moment_weights = self.network.step_weights[place - 1], self.network.moment_weights[place - 1]
         totals = self.sums.sum((0, 1)), self.counts.sum((0, 1))
         strip = max(1, STRIP_POSITIONS // (4 * columns))
         parts = []
         for top in range(0, rows, strip):
             lines = slice(top, min(rows, top + strip) + 2 * self.reach)
-            moments = self._weighted(self.sums[lines], weights.repeat(1, 2), totals[0])
+            moments = self._weighted(self.sums[lines], moment_weights, totals[0])
             weight_sum = self._weighted(self.counts[lines], weights, totals[1])
             square_sum = self._weighted(self.counts[lines], weights.square(), totals[1])
             parts.append(fixed_context(weight_sum, square_sum, *moments.chunk(2, 2)))
@@ -187,11 +191,13 @@ class BlockContextState:
         """Return the weighted sums of all that is known, int64, from block sums with ``reach`` more on each side."""
         side = 2 * self.reach + 1
         height, width = blocks.shape[0] - side + 1, blocks.shape[1] - side + 1
-        near = blocks.new_zeros(height, width, weights.shape[1])
         within = blocks.new_zeros(height, width, blocks.shape[2])
-        for tap in range(side * side):
-            row, column = divmod(tap, side)
-            values = blocks[row : row + height, column : column + width]
-            near.addcmul_(values, weights[tap])
-            within += values
-        return near.long() + (total - within).long() * weights[-1].long()
+        result = within.new_zeros(height, width, weights.shape[1], dtype=torch.int64)
+        for row in range(side):
+            near = blocks.new_zeros(result.shape)
+            for column in range(side):
+                values = blocks[row : row + height, column : column + width]
+                near.addcmul_(values, weights[row * side + column])
+                within += values
+            result += near.long()
+        return result + (total - within).long() * weights[-1].long()

@@ -1,7 +1,7 @@
 """The estimator f for the order ``quarters``: four steps, each with windows and weights of its own.
 
-The grid is seen in blocks of 2x2 positions. Step s codes the position :data:`jointiq.bitstream.scan.PLACES` [s] of every
-block, and knows those of the steps before it in all blocks:
+The grid is seen in blocks of 2x2 positions. Each step codes one position of every block
+(:data:`jointiq.bitstream.scan.PLACES`), and knows those of the steps before it in all blocks:
 
     c'    3x3 window of h_s(z_hat) around the position ----------------+
                                                                        +--> FC - FC - FC --> MPRM --> parameters

@@ -167,9 +167,10 @@ class ContextState:
 
     def __init__(self, model: IntegerContextModel, c_prime: Tensor) -> None:
         self.G = model.G
-        self.estimator = model.estimator.begin(c_prime)
+        # Their steps are those of the model's scan.
+        self.estimator: Any = model.estimator.begin(c_prime)
         context = model.global_context
-        self.global_context = None if context is None else context.begin(c_prime.shape[1], c_prime.shape[2])
+        self.global_context: Any = None if context is None else context.begin(c_prime.shape[1], c_prime.shape[2])
 
     def write(self, step: Any, values: Tensor) -> None:
         """Record y_hat (step.count, M), integers, of a step just coded."""

@@ -191,13 +191,12 @@ class BlockContextState:
         """Return the weighted sums of all that is known, int64, from block sums with ``reach`` more on each side."""
         side = 2 * self.reach + 1
         height, width = blocks.shape[0] - side + 1, blocks.shape[1] - side + 1
-        within = blocks.new_zeros(height, width, blocks.shape[2])
-        result = within.new_zeros(height, width, weights.shape[1], dtype=torch.int64)
+        result = blocks.new_zeros(height, width, weights.shape[1], dtype=torch.int64)
         for row in range(side):
             near = blocks.new_zeros(result.shape)
             for column in range(side):
-                values = blocks[row : row + height, column : column + width]
-                near.addcmul_(values, weights[row * side + column])
-                within += values
+                near.addcmul_(blocks[row : row + height, column : column + width], weights[row * side + column])
             result += near.long()
+        lines = sum((blocks[row : row + height] for row in range(1, side)), blocks[:height])
+        within = sum((lines[:, column : column + width] for column in range(1, side)), lines[:, :width])
         return result + (total - within).long() * weights[-1].long()

@@ -31,9 +31,9 @@ VARIANTS = {
     "small K, other widths": {"K": 2, "estimator_width": 1, "mprm_width": 3},
     "K beyond the grid": {"K": 12},
     "quarters": {"scan": "quarters"},
-    "quarters, single Gaussian, small K": {"scan": "quarters", "G": 1, "K": 2},
+    "quarters, single Gaussian, small K": {"scan": "quarters", "G": 1, "K": 2, "hyper_abs": True},
     "quarters, no global context": {"scan": "quarters", "global_context": False},
-    "quarters, no global context, no MPRM": {"scan": "quarters", "global_context": False, "mprm": False},
+    "quarters, no global context, no MPRM": {"scan": "quarters", "G": 2, "global_context": False, "mprm": False},
 }
 variants = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
 

@@ -151,7 +151,7 @@ class BlockContextState:
         M = len(network.weights)
         # Of each block: sums of y_bar and of its square over what is known, and how much that is; zeros around.
         self.sums = network.weights.new_zeros(rows, columns, 2 * M, dtype=torch.float64)
-        self.counts = network.weights.new_zeros(rows, columns, 1, dtype=torch.float64)
+        self.counts = network.weights.new_zeros(rows, columns, dtype=torch.float64)
         self.place, self.context = 0, self.sums.new_zeros(*self.size, 2 * M)
 
     def write(self, step: QuarterStep, y_hat: Tensor) -> None:
@@ -176,19 +176,20 @@ class BlockContextState:
         if self.known[place] < self.network.min_known:
             return self.sums.new_zeros(rows, columns, self.sums.shape[2])
         weights, moment_weights = self.network.step_weights[place - 1], self.network.moment_weights[place - 1]
-        totals = self.sums.sum((0, 1)), self.counts.sum((0, 1))
+        total, side = self.sums.sum((0, 1)), 2 * self.reach + 1
         strip = max(1, STRIP_POSITIONS // (4 * columns))
         parts = []
         for top in range(0, rows, strip):
             lines = slice(top, min(rows, top + strip) + 2 * self.reach)
-            moments = self._weighted(self.sums[lines], moment_weights, totals[0])
-            weight_sum = self._weighted(self.counts[lines], weights, totals[1])
-            square_sum = self._weighted(self.counts[lines], weights.square(), totals[1])
-            parts.append(fixed_context(weight_sum, square_sum, *moments.chunk(2, 2)))
+            moments = self._weighted(self.sums[lines], moment_weights, total)
+            near = self.counts[lines].unfold(0, side, 1).unfold(1, side, 1).flatten(2)
+            counts = torch.cat([near, self.known[place] - near.sum(2, keepdim=True)], 2)
+            weight_sums = ((counts @ each).long() for each in (weights, weights.square()))
+            parts.append(fixed_context(*weight_sums, *moments.chunk(2, 2)))
         return torch.cat(parts)
 
     def _weighted(self, blocks: Tensor, weights: Tensor, total: Tensor) -> Tensor:
-        """Return the weighted sums of all that is known, int64, from block sums with ``reach`` more on each side."""
+        """Return the weighted moments of all that is known, int64, from block sums with ``reach`` more on each side."""
         side = 2 * self.reach + 1
         height, width = blocks.shape[0] - side + 1, blocks.shape[1] - side + 1
         result = blocks.new_zeros(height, width, weights.shape[1], dtype=torch.int64)

@@ -1,8 +1,9 @@
 import pytest
 
-from jointiq.bitstream.scan import SCANS, ScanStep, get_scan, grid_rows
+from jointiq.bitstream.scan import ORDERS, SCANS, SET_POSITIONS, ScanStep, get_scan, grid_rows, scan_name
 from jointiq.errors import ConfigError
 from jointiq.layers.context import ABOVE, LEFT, RIGHT
+from tests.layers.definitions import quarter_step
 
 GRIDS = [(1, 1), (1, 7), (7, 1), (2, 3), (5, 4), (9, 16), (16, 9)]
 
@@ -72,5 +73,29 @@ def test_unknown_scan():
         get_scan("zigzag")
 
 
+@pytest.mark.parametrize("grid", [*GRIDS, (64, 200), (3, 5000)])
+def test_quarters_code_every_position_once_in_four_steps(grid):
+    height, width = grid
+    seen = []
+    for step in get_scan("quarters").steps(height, width):
+        assert 1 <= step.count <= max(SET_POSITIONS, width // 2 + 1)
+        places = positions(step)
+        assert len(places) == step.count == step.rows * step.columns
+        rows, columns = step.blocks
+        assert sorted({(r // 2, c // 2) for r, c in places}) == [
+            (r, c) for r in range(rows.start, rows.stop) for c in range(columns.stop)
+        ]
+        seen += [(quarter_step(row, column), row, column) for row, column in places]
+    assert seen == sorted(seen)
+    assert len(set(seen)) == len(seen) == height * width
+
+
+def test_four_sets_up_to_the_size_of_a_photograph():
+    assert [step.count for step in get_scan("quarters").steps(32, 48)] == [384] * 4
+    assert [step.count for step in get_scan("quarters").steps(1, 1)] == [1]
+
+
 def test_codes_in_the_file_never_change():
     assert {scan.name: scan.code for scan in SCANS.values()} == {"raster": 0, "wavefront": 1}
+    assert {scan.name: scan.code for scan in ORDERS.values()} == {"raster": 0, "wavefront": 1, "quarters": 3}
+    assert [scan_name(code) for code in range(5)] == ["raster", "wavefront", "parallel", "quarters", "unknown (4)"]

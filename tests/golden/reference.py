@@ -195,17 +195,39 @@ def known(scan: str, r: int, c: int, width: int) -> list[tuple[int, int]]:
     ]
 
 
+PLACES = [(0, 0), (1, 1), (0, 1), (1, 0)]
+
+
+def known_weights(model: Model, v: dict[tuple[int, int], list[int]], r: int, c: int, width: int) -> dict[Any, int]:
+    """Where the weight of each known position is in a row of the table."""
+    K = model.config["K"]
+    if model.config["scan"] != "quarters":
+        return {
+            (row, column): min(r - row, K) * (2 * K + 1) + clamp(column - c, -K, K) + K
+            for row, column in known(model.config["scan"], r, c, width)
+        }
+    s, R = PLACES.index((r % 2, c % 2)), (K + 1) // 2
+    T = (2 * R + 1) ** 2
+    weights = {}
+    for row, column in v:
+        d, e = row // 2 - r // 2, column // 2 - c // 2
+        if PLACES.index((row % 2, column % 2)) < s:
+            tap = (d + R) * (2 * R + 1) + e + R if abs(d) <= R and abs(e) <= R else T
+            weights[row, column] = (s - 1) * (T + 1) + tap
+    return weights
+
+
 def global_context(model: Model, v: dict[tuple[int, int], list[int]], r: int, c: int, width: int) -> list[int]:
-    config, M, K = model.config, model.config["M"], model.config["K"]
-    positions = known(config["scan"], r, c, width)
-    if len(positions) < config["min_known"]:
+    M = model.config["M"]
+    positions = known_weights(model, v, r, c, width)
+    if len(positions) < model.config["min_known"]:
         return [0] * (2 * M)
-    table = model.tensors["exact.global_context.weights"].reshape(M, K + 1, 2 * K + 1)
+    table = model.tensors["exact.global_context.weights"]
     means, deviations = [], []
     for m in range(M):
         A = B = C = D = 0
-        for row, column in positions:
-            w, value = int(table[m, min(r - row, K), clamp(column - c, -K, K) + K]), v[row, column][m]
+        for place, index in positions.items():
+            w, value = int(table[m, index]), v[place][m]
             A, B, C, D = A + w, B + w * w, C + w * value, D + w * value * value
         mean = (C << 12) // A
         variance = max(0, (D << 24) // A - mean * mean)
@@ -218,6 +240,13 @@ def global_context(model: Model, v: dict[tuple[int, int], list[int]], r: int, c:
 def steps(scan: str, height: int, width: int) -> list[list[tuple[int, int]]]:
     if scan == "raster":
         return [[(r, c)] for r in range(height) for c in range(width)]
+    if scan == "quarters":
+        sets = []
+        for row, column in PLACES:
+            lines = [[(r, c) for c in range(column, width, 2)] for r in range(row, height, 2)]
+            most = max(1, 2048 // max(1, len(range(column, width, 2))))
+            sets += [sum(lines[top : top + most], []) for top in range(0, len(lines), most)]
+        return [positions for positions in sets if positions]
     waves = ([(r, t - 2 * r) for r in range(height) if 0 <= t - 2 * r < width] for t in range(width + 2 * height))
     return [wave for wave in waves if wave]
 
@@ -225,8 +254,9 @@ def steps(scan: str, height: int, width: int) -> list[list[tuple[int, int]]]:
 def decode_y(model: Model, data: bytes, c_prime: np.ndarray) -> np.ndarray:
     config, M, G = model.config, model.config["M"], model.config["G"]
     _, height, width = c_prime.shape
-    names = ("window", "hidden", "preliminary")
-    window, hidden, preliminary = (model.layer(f"estimator.{name}") for name in names)
+    hidden, preliminary = (model.layer(f"estimator.{name}") for name in ("hidden", "preliminary"))
+    quarters = config["scan"] == "quarters"
+    windows = [model.layer(f"estimator.window{s}") for s in range(4)] if quarters else [model.layer("estimator.window")]
     blocks = [
         (model.layer(f"estimator.reduce{i}"), model.layer(f"estimator.expand{i}"))
         for i in range(2)
@@ -239,14 +269,22 @@ def decode_y(model: Model, data: bytes, c_prime: np.ndarray) -> np.ndarray:
     for step in steps(config["scan"], height, width):
         symbols = []
         for r, c in step:
-            places = [(row, column) for row in range(r - 3, r + 1) for column in range(c - 2, c + 2)]
+            if quarters:
+                s = PLACES.index((r % 2, c % 2))
+                places = [(row, column) for row in range(r - 1, r + 2) for column in range(c - 1, c + 2)]
+                around = [(i, j) for i in range(r // 2 - 1, r // 2 + 2) for j in range(c // 2 - 1, c // 2 + 2)]
+                read = [(2 * i + row, 2 * j + column) for i, j in around for row, column in PLACES[:s]]
+            else:
+                s = 0
+                places = [(row, column) for row in range(r - 3, r + 1) for column in range(c - 2, c + 2)]
+                read = places[:14]
             x: list[int] = []
             for row, column in places:
                 inside = 0 <= row < height and 0 <= column < width
                 x += c_prime[:, row, column].tolist() if inside else [0] * M
-            for place in places[:14]:
+            for place in read:
                 x += [fix(value) for value in y.get(place, [0] * M)]
-            p = preliminary(leaky(hidden(leaky(window(x)))))
+            p = preliminary(leaky(hidden(leaky(windows[s](x)))))
             context = [] if transform is None else global_context(model, v, r, c, width)
             for reduce, expand in blocks:
                 p = [clamp(a + b, -TOP, TOP) for a, b in zip(p, expand(leaky(reduce(p + context))), strict=True)]
@@ -285,7 +323,7 @@ def decode(model: Model, data: bytes) -> tuple[np.ndarray, np.ndarray]:
     """y_hat (M, h, w) and z_hat (N, ...) of a whole file."""
     assert data[:4] == b"JIQ\x01"
     assert zlib.crc32(data[:-4]) == int.from_bytes(data[-4:], "little")
-    assert data[8] == {"raster": 0, "wavefront": 1}[model.config["scan"]]
+    assert data[8] == {"raster": 0, "wavefront": 1, "quarters": 3}[model.config["scan"]]
     position = 9
     numbers = []
     for _ in range(4):

@@ -39,8 +39,8 @@ def model_of(tmp_path_factory):
 
 def test_the_set_is_complete():
     assert EXPECTED["format_version"] == VERSION
-    assert {path.name for path in FOLDER.glob("*.jiq")} == set(FILES) and len(FILES) == 6
-    assert sum(path.stat().st_size for path in FOLDER.iterdir() if path.is_file()) < 200_000
+    assert {path.name for path in FOLDER.glob("*.jiq")} == set(FILES) and len(FILES) == 9
+    assert sum(path.stat().st_size for path in FOLDER.iterdir() if path.is_file()) < 100_000 * 3
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -57,7 +57,7 @@ def test_latents(model_of, name):
     assert fingerprint(model).hex() == expected["fingerprint"]
 
 
-@pytest.mark.parametrize("name", ["full", "plain"])
+@pytest.mark.parametrize("name", ["full", "plain", "quarters"])
 def test_the_latents_themselves_and_their_bytes(model_of, name):
     """Value by value, so that a difference shows where it is; and coding them again gives the same segments."""
     model = model_of(name)

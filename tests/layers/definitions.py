@@ -11,3 +11,18 @@ def known_positions(name, row, column, width):
 
 def clip(value, low, high):
     return max(low, min(high, value))
+
+
+#: In which of the four steps of ``quarters`` a position is coded, by the parity of its row and column.
+QUARTER_STEP = {(0, 0): 0, (1, 1): 1, (0, 1): 2, (1, 0): 3}
+
+
+def quarter_step(row, column):
+    """The step of ``quarters`` that codes a position."""
+    return QUARTER_STEP[row % 2, column % 2]
+
+
+def known_in_quarters(row, column, height, width):
+    """What is known at a position in the order ``quarters``: all that earlier steps have coded, anywhere."""
+    step = quarter_step(row, column)
+    return [(r, c) for r in range(height) for c in range(width) if quarter_step(r, c) < step]

@@ -20,9 +20,10 @@ SIZES = [(1, 1), (1, 37), (33, 1), (17, 65), (50, 40)]
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("scan", ["wavefront", "quarters"])
 @torch.no_grad()
-def test_forward(size, training):
-    model = build_model({**SMALL, "enhancer": GRDN}).train(training)
+def test_forward(size, training, scan):
+    model = build_model({**SMALL, "scan": scan, "enhancer": GRDN}).train(training)
     x = torch.rand(2, 3, *size)
     out = model(x)
     assert set(out) == {"x_hat", "x_mid", "likelihoods", "log_likelihoods"}
@@ -100,9 +101,10 @@ def test_conditions_are_no_part_of_a_trained_model():
     assert noisy.entropy_model.settings.conditions == "noisy" and noisy.config == build_model(SMALL).config
 
 
-def test_every_parameter_gets_a_gradient(picture):
+@pytest.mark.parametrize("scan", ["wavefront", "quarters"])
+def test_every_parameter_gets_a_gradient(picture, scan):
     torch.manual_seed(0)
-    model = build_model({**SMALL, "min_known": 4, "enhancer": GRDN}).train()
+    model = build_model({**SMALL, "scan": scan, "min_known": 4, "enhancer": GRDN}).train()
     out = model(to_tensor(picture(128, 128)))
     loss = sum(bits(value) for value in out["log_likelihoods"].values()) + out["x_hat"].square().sum()
     loss.backward()
@@ -179,8 +181,9 @@ def test_is_a_registered_compression_model():
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_decompress_gives_the_reconstruction_of_forward(living, picture, size):
-    model = living()
+@pytest.mark.parametrize("scan", ["wavefront", "quarters"])
+def test_decompress_gives_the_reconstruction_of_forward(living, picture, size, scan):
+    model = living(scan=scan)
     x = to_tensor(picture(*size))
     strings, shape = (coded := model.compress(x))["strings"], coded["shape"]
     assert [len(part) for part in strings] == [1, 1] and all(isinstance(part[0], bytes) for part in strings)

@@ -4,7 +4,7 @@ bytes   field
 3       magic "JIQ"
 1       format version
 4       fingerprint of the model
-1       scan (0 raster, 1 wavefront, 2 parallel)
+1       scan (0 raster, 1 wavefront, 2 parallel, 3 quarters)
 1-5     image height          LEB128
 1-5     image width           LEB128
 1-5     length of segment z   LEB128

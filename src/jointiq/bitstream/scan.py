@@ -4,9 +4,10 @@
 ``wavefront``: positions with equal t = column + 2 * row form one step. The 4x4 window of a position reaches one column
 to the right in the rows above, and such a neighbour has a smaller t, so the positions of one step never see each other
 and are coded together: a 32x48 grid takes 110 steps in place of 1536.
+``quarters``: four steps, whatever the size. Each codes one position of every 2x2 block, :data:`PLACES`.
 
-Positions of a step are evenly spaced in a row-major grid, so a step is (first row, first column, count) and the spacing
-is (+1 row, ``-step_columns`` columns).
+Positions of a step of raster and wavefront are evenly spaced in a row-major grid, so a step is (first row, first
+column, count) and the spacing is (+1 row, ``-step_columns`` columns).
 """
 
 from __future__ import annotations
@@ -109,21 +110,84 @@ class Scan:
 
 
 SCANS = {scan.name: scan for scan in (Scan("raster", 0, None), Scan("wavefront", 1, 2))}
+
+#: ``quarters``: row and column, in each 2x2 block, of the position that each step codes. The second lies diagonally
+#: opposite to the first, so that every position of the third and fourth has known ones above, below, left and right.
+PLACES = ((0, 0), (1, 1), (0, 1), (1, 0))
+# Most positions of a quarter that are coded as one set: it bounds the memory.
+SET_POSITIONS = 1 << 11
+
+
+@dataclass(frozen=True)
+class QuarterStep:
+    """Positions that are coded together: those at one place of the 2x2 blocks, in some rows of blocks.
+
+    Attributes:
+        place: index into :data:`PLACES`; what is coded at the places before it is known.
+        top: first row of blocks.
+        rows, columns: how many positions there are in each direction.
+    """
+
+    place: int
+    top: int
+    rows: int
+    columns: int
+
+    @property
+    def count(self) -> int:
+        """Number of positions."""
+        return self.rows * self.columns
+
+    @property
+    def blocks(self) -> tuple[slice, slice]:
+        """The blocks of the positions, for indexing a (rows of blocks, columns of blocks, ...) tensor."""
+        return slice(self.top, self.top + self.rows), slice(self.columns)
+
+    def index(self, device: torch.device | str | None = None) -> tuple[Tensor, Tensor]:
+        """Rows and columns of the positions, row by row, for indexing a (height, width, ...) tensor."""
+        import torch
+
+        row, column = PLACES[self.place]
+        rows = 2 * (self.top + torch.arange(self.rows, device=device)) + row
+        columns = 2 * torch.arange(self.columns, device=device) + column
+        return rows.repeat_interleave(self.columns), columns.repeat(self.rows)
+
+
+class Quarters:
+    """The order ``quarters``.
+
+    Attributes:
+        name, code: as those of :class:`Scan`.
+    """
+
+    name = "quarters"
+    code = 3
+
+    def steps(self, height: int, width: int) -> Iterator[QuarterStep]:
+        """The sets of positions in the order of coding; together they visit every position once."""
+        for place, (row, column) in enumerate(PLACES):
+            rows, columns = (height - row + 1) // 2, (width - column + 1) // 2
+            most = max(1, SET_POSITIONS // max(1, columns))
+            for top in range(0, rows if columns else 0, most):
+                yield QuarterStep(place, top, min(most, rows - top), columns)
+
+
+ORDERS: dict[str, Scan | Quarters] = {**SCANS, Quarters.name: Quarters()}
 #: The code, in a file, of models that code all positions in parallel.
 PARALLEL = 2
 
 
 def scan_name(code: int) -> str:
     """Return the name of the scan with a file's ``code``, also of an unknown one."""
-    return {PARALLEL: "parallel", **{scan.code: scan.name for scan in SCANS.values()}}.get(code, f"unknown ({code})")
+    return {PARALLEL: "parallel", **{scan.code: scan.name for scan in ORDERS.values()}}.get(code, f"unknown ({code})")
 
 
-def get_scan(name: str) -> Scan:
+def get_scan(name: str) -> Scan | Quarters:
     """Return the scan called ``name``.
 
     Raises:
         ConfigError: no scan has that name.
     """
-    if name not in SCANS:
-        raise ConfigError("model.scan", name, SCANS)
-    return SCANS[name]
+    if name not in ORDERS:
+        raise ConfigError("model.scan", name, ORDERS)
+    return ORDERS[name]

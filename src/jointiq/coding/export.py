@@ -18,11 +18,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from jointiq.bitstream import tables
-from jointiq.bitstream.scan import get_scan
+from jointiq.bitstream.scan import Quarters, get_scan
 from jointiq.coding.fingerprint import fingerprint
 from jointiq.entropy_models.factorized import CDF_BITS
 from jointiq.errors import ConfigError, UserError
 from jointiq.files import write_bytes
+from jointiq.layers.block_context import weight_count
 from jointiq.layers.causal_sums import tap_is_known
 from jointiq.layers.global_context import CONTEXT_WEIGHT_BITS, VALUE_FRACTION_BITS
 from jointiq.layers.integer_layers import FRACTION_BITS, MAX_SHIFT, WEIGHT_BITS
@@ -134,7 +135,9 @@ def _is_allowed(name: str, value: Tensor, integers: Mapping[str, Tensor], model:
         rising = value.dtype == torch.int32 and value.dim() == 2 and bool((value.diff(dim=1) >= 0).all())
         return rising and value.shape[0] == model.config["N"] and _within(value, 0, 1 << CDF_BITS)
     if name == "global_context.weights":
-        known = tap_is_known(get_scan(model.config["scan"]), model.config["K"]).flatten()
+        scan, K = get_scan(model.config["scan"]), model.config["K"]
+        quarters = isinstance(scan, Quarters)
+        known = torch.ones(weight_count(K), dtype=torch.bool) if quarters else tap_is_known(scan, K).flatten()
         return (
             value.dtype == torch.int32
             and value.dim() == 2

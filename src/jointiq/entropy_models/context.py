@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from jointiq.bitstream.scan import SCANS, get_scan
+from jointiq.bitstream.scan import ORDERS, Quarters, get_scan
 from jointiq.entropy_models import register_entropy_model
 from jointiq.entropy_models.base import EntropyModel, Latents
 from jointiq.entropy_models.gaussian_mixture import log_likelihood, parameter_kinds
@@ -25,11 +26,13 @@ from jointiq.entropy_models.integer.context import IntegerContextModel
 from jointiq.entropy_models.integer.storage import pack_layers
 from jointiq.entropy_models.zero_mean_gaussian import ZeroMeanGaussian, integer_log_sigma
 from jointiq.errors import ConfigError
+from jointiq.layers.block_context import BlockContext, IntegerBlockContext
 from jointiq.layers.estimator import IntegerEstimator, ParameterEstimator
 from jointiq.layers.global_context import MAX_K, GlobalContext, IntegerGlobalContext
 from jointiq.layers.integer_layers import ONE
 from jointiq.layers.padding import Size, pyramid
 from jointiq.layers.quantize import add_uniform_noise, round_ste
+from jointiq.layers.quarters import IntegerQuarterEstimator, QuarterEstimator
 from jointiq.layers.transforms import HyperAnalysis, HyperSynthesis, IntegerHyperSynthesis
 from jointiq.parts import Settings, at_least, between, flag, one_of
 
@@ -44,7 +47,7 @@ class ContextSettings(Settings):
         G: Gaussians of the mixture, 3 in the paper; 1 is the single-Gaussian ablation.
         global_context: use c''' (needs ``mprm``, which is what reads it).
         mprm: refine the parameters with MPRM.
-        scan: ``raster`` or ``wavefront``: order of coding, and so what the global context knows.
+        scan: ``raster``, ``wavefront`` or ``quarters``: order of coding, and so what the contexts know.
         K, min_known: reach of the trained weights of the global context; positions it needs before it is used.
         hyper_abs: h_a reads |y_hat| (Lee 2019) instead of y_hat.
         hyper_exp: h_s ends with an exponential (Lee 2019).
@@ -56,7 +59,7 @@ class ContextSettings(Settings):
     G: int = at_least(1, default=3)
     global_context: bool = flag(default=True)
     mprm: bool = flag(default=True)
-    scan: str = one_of(SCANS, default="wavefront", shapeless=True)
+    scan: str = one_of(ORDERS, default="wavefront", shapeless=True)
     K: int = between(2, MAX_K, default=7)
     min_known: int = at_least(2, default=30, shapeless=True)
     hyper_abs: bool = flag(default=False, shapeless=True)
@@ -98,10 +101,14 @@ class ContextEntropyModel(EntropyModel):
         self.h_a = HyperAnalysis(N, M)
         self.h_s = HyperSynthesis(N, M, exp=settings.hyper_exp)
         self.z_prior = ZeroMeanGaussian(N)
-        self.global_context = (
-            GlobalContext(channels, settings.K, settings.min_known, self.scan) if settings.global_context else None
-        )
-        self.estimator = ParameterEstimator(
+        self.global_context: Any = None
+        if settings.global_context:
+            self.global_context = (
+                BlockContext(channels, settings.K, settings.min_known)
+                if isinstance(self.scan, Quarters)
+                else GlobalContext(channels, settings.K, settings.min_known, self.scan)
+            )
+        self.estimator = (QuarterEstimator if isinstance(self.scan, Quarters) else ParameterEstimator)(
             channels,
             parameter_kinds(self.G) * self.G * channels,
             settings.estimator_width,
@@ -154,10 +161,12 @@ class ContextEntropyModel(EntropyModel):
 
     def integers(self) -> IntegerContextModel:
         tensors = pack_layers("h_s", IntegerHyperSynthesis.quantise(self.h_s).layers())
-        tensors |= pack_layers("estimator", IntegerEstimator.quantise(self.estimator).layers)
+        estimator, quarters = self.estimator, isinstance(self.scan, Quarters)
+        exact = IntegerQuarterEstimator.quantise(estimator) if quarters else IntegerEstimator.quantise(estimator)
+        tensors |= pack_layers("estimator", exact.layers)
         tensors["z_prior.log_sigma"] = integer_log_sigma(self.z_prior).int()
         if self.global_context is not None:
-            context = IntegerGlobalContext.quantise(self.global_context)
+            context = (IntegerBlockContext if quarters else IntegerGlobalContext).quantise(self.global_context)
             tensors |= pack_layers("global_context", {"transform": context.transform})
             tensors["global_context.weights"] = context.weights.int()
         return self.integers_of(tensors)

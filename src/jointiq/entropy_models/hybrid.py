@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from jointiq.bitstream.scan import SCANS
+from jointiq.bitstream.scan import ORDERS
 from jointiq.entropy_models import register_entropy_model
 from jointiq.entropy_models.context import CONDITIONS, ContextEntropyModel, ContextSettings
 from jointiq.entropy_models.gaussian_mixture import parameter_kinds
@@ -35,7 +35,7 @@ class HybridSettings(Settings):
     Attributes:
         M1, M2: channels of y that are coded with contexts, and by a scale alone.
         G: Gaussians of the mixture that models y1; 1 in the paper.
-        scan: ``raster`` or ``wavefront``: order in which y1 is coded.
+        scan: ``raster``, ``wavefront`` or ``quarters``: order in which y1 is coded.
         estimator_width: hidden channels of f in multiples of M1 (our choice).
         conditions: as in :class:`jointiq.entropy_models.context.ContextSettings`.
     """
@@ -43,7 +43,7 @@ class HybridSettings(Settings):
     M1: int = at_least(1)
     M2: int = at_least(1)
     G: int = at_least(1, default=1)
-    scan: str = one_of(SCANS, default="wavefront", shapeless=True)
+    scan: str = one_of(ORDERS, default="wavefront", shapeless=True)
     estimator_width: int = at_least(1, default=2)
     conditions: str = one_of(CONDITIONS, default="rounded", training=True)
 

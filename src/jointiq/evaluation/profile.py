@@ -17,7 +17,7 @@ from jointiq.enhancers import grdn
 from jointiq.entropy_models import gaussian_mixture
 from jointiq.entropy_models.integer import context, recorder
 from jointiq.evaluation.stopwatch import Sections
-from jointiq.layers import estimator, global_context, transforms
+from jointiq.layers import block_context, estimator, global_context, quarters, transforms
 
 OTHER = "everything else"
 
@@ -38,6 +38,10 @@ def wrapped_functions() -> list[tuple[str, Any, str]]:
         ("global context: write", global_context.GlobalContextState, "write_grid"),
         ("global context: moments", global_context.GlobalContextState, "read"),
         ("global context: sums", global_context.CausalSums, "read"),
+        ("estimator: per step", quarters.QuarterEstimatorState, "read"),
+        ("estimator: write", quarters.QuarterEstimatorState, "write"),
+        ("global context: write", block_context.BlockContextState, "write"),
+        ("global context: sums", block_context.BlockContextState, "read"),
         ("mixture: weights, centre", gaussian_mixture.IntegerMixture, "__init__"),
         ("mixture: CDF", gaussian_mixture.IntegerMixture, "below"),
         ("decisions: table index", binarisation, "level_of"),

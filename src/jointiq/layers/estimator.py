@@ -61,8 +61,7 @@ class ParameterEstimator(nn.Module):
 
     def __init__(self, M: int, parameters: int, width: int, mprm_width: int | None, global_context: bool) -> None:
         super().__init__()
-        self.from_hyper = WindowLinear(M, width * M, causal=False)
-        self.from_known = WindowLinear(M, width * M, causal=True)
+        self._add_windows(M, width * M)
         self.hidden = nn.Conv2d(width * M, width * M, 1)
         self.preliminary = nn.Conv2d(width * M, parameters, 1)
         self.act = nn.LeakyReLU(LEAKY_SLOPE)
@@ -72,11 +71,53 @@ class ParameterEstimator(nn.Module):
             else ParameterRefinement(parameters, 2 * M if global_context else 0, mprm_width * M)
         )
 
+    def _add_windows(self, M: int, outputs: int) -> None:
+        """Make the layers that read the windows c' and c''."""
+        self.from_hyper = WindowLinear(M, outputs, causal=False)
+        self.from_known = WindowLinear(M, outputs, causal=True)
+
     def forward(self, c_prime: Tensor, y_hat: Tensor, c_global: Tensor | None = None) -> Tensor:
         """c_prime, y_hat: (B, M, H, W); c_global: (B, 2M, H, W) or None."""
-        hidden = self.act(self.from_hyper(c_prime) + self.from_known(y_hat))
-        parameters = self.preliminary(self.act(self.hidden(hidden)))
+        return self._pointwise(self.from_hyper(c_prime) + self.from_known(y_hat), c_global)
+
+    def _pointwise(self, windows: Tensor, c_global: Tensor | None) -> Tensor:
+        """Return the parameters from what the window layers give at each position, before its activation."""
+        parameters = self.preliminary(self.act(self.hidden(self.act(windows))))
         return parameters if self.mprm is None else self.mprm(parameters, c_global)
+
+
+class IntegerPointwise:
+    """The integer layers of f after its windows, and of MPRM.
+
+    Args:
+        layers: ``hidden``, ``preliminary``, and ``reduce0``, ``expand0``, ... of MPRM; others are left alone.
+    """
+
+    def __init__(self, layers: Mapping[str, IntegerLinear]) -> None:
+        self.layers = layers
+        self.blocks = [
+            (layers[f"reduce{i}"], layers[f"expand{i}"])
+            for i in range(ParameterRefinement.BLOCKS)
+            if f"reduce{i}" in layers
+        ]
+
+    @staticmethod
+    def quantise(estimator: ParameterEstimator) -> dict[str, IntegerLinear]:
+        """Quantise the layers of a float f, by name."""
+        return {name: IntegerLinear.of_layer(layer) for name, layer in _pointwise_layers(estimator).items()}
+
+    def restore(self, estimator: ParameterEstimator) -> None:
+        """Set the layers of a float f to what the integers stand for."""
+        for name, layer in _pointwise_layers(estimator).items():
+            self.layers[name].restore(layer)
+
+    def __call__(self, windows: Tensor, c_global: Tensor | None) -> Tensor:
+        """Return the parameters (n, parameters) from the output of the window layer (n, E), which is overwritten."""
+        parameters = self.layers["preliminary"](leaky_relu_(self.layers["hidden"](leaky_relu_(windows))))
+        for reduce, expand in self.blocks:
+            inputs = parameters if c_global is None else torch.cat([parameters, c_global], 1)
+            parameters = clamp_fixed_(parameters + expand(leaky_relu_(reduce(inputs))))
+        return parameters
 
 
 class IntegerEstimator:
@@ -95,11 +136,7 @@ class IntegerEstimator:
     def __init__(self, layers: Mapping[str, IntegerLinear]) -> None:
         self.layers = dict(layers)
         self.M = layers["window"].weight.shape[1] // (WINDOW * WINDOW + KNOWN_ENTRIES)
-        self.blocks = [
-            (layers[f"reduce{i}"], layers[f"expand{i}"])
-            for i in range(ParameterRefinement.BLOCKS)
-            if f"reduce{i}" in layers
-        ]
+        self.pointwise = IntegerPointwise(layers)
         sizes = (WINDOW * WINDOW * self.M, KNOWN_ENTRIES * self.M)
         self.hyper_weight, self.known_weight = layers["window"].split(*sizes)
 
@@ -110,8 +147,7 @@ class IntegerEstimator:
         hyper = estimator.from_hyper.weight.permute(0, 2, 3, 1).flatten(1)
         known = estimator.from_known.weight.permute(0, 2, 3, 1).flatten(1)[:, : KNOWN_ENTRIES * M]
         window = IntegerLinear.quantise(torch.cat([hyper, known], 1), estimator.from_hyper.bias)
-        others = {name: IntegerLinear.of_layer(layer) for name, layer in _pointwise_layers(estimator).items()}
-        return cls({"window": window, **others})
+        return cls({"window": window, **IntegerPointwise.quantise(estimator)})
 
     @torch.no_grad()
     def restore(self, estimator: ParameterEstimator) -> None:
@@ -124,8 +160,7 @@ class IntegerEstimator:
         whole = known.new_zeros(len(known), WINDOW * WINDOW, self.M)
         whole[:, :KNOWN_ENTRIES] = known.view(-1, KNOWN_ENTRIES, self.M)
         estimator.from_known.weight.copy_(whole.view(-1, ABOVE + 1, WINDOW, self.M).permute(0, 3, 1, 2))
-        for name, layer in _pointwise_layers(estimator).items():
-            self.layers[name].restore(layer)
+        self.pointwise.restore(estimator)
 
     def begin(self, c_prime: Tensor) -> EstimatorState:
         """Begin an image: c' (M, h, w), fixed point."""
@@ -157,17 +192,12 @@ class EstimatorState:
 
     def read(self, step: ScanStep, c_global: Tensor | None) -> Tensor:
         """Return the parameters of a step, (step.count, parameters); c_global (step.count, 2M) fixed point, or None."""
-        layers, M = self.network.layers, self.network.M
+        M = self.network.M
         above = step.view(self.known, 0, 0, (ABOVE, 1, 0), values=WINDOW * M).transpose(0, 1)
         left = step.view(self.known, ABOVE, 0, values=KNOWN_IN_LAST_ROW * M)
         total = torch.cat([above.flatten(1), left], 1) @ self.network.known_weight
         total += step.view(self.from_hyper, 0, 0)
-        hidden = leaky_relu_(layers["window"].finish_(total))
-        parameters = layers["preliminary"](leaky_relu_(layers["hidden"](hidden)))
-        for reduce, expand in self.network.blocks:
-            inputs = parameters if c_global is None else torch.cat([parameters, c_global], 1)
-            parameters = clamp_fixed_(parameters + expand(leaky_relu_(reduce(inputs))))
-        return parameters
+        return self.network.pointwise(self.network.layers["window"].finish_(total), c_global)
 
 
 def _pointwise_layers(estimator: ParameterEstimator) -> dict[str, nn.Module]:

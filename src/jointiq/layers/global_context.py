@@ -64,10 +64,7 @@ class GlobalContext(nn.Module):
             needs_gradient = weights.requires_grad or centred.requires_grad
             sums = self._dense if needs_gradient or height * width <= DENSE_POSITIONS else self._linear
             weight_sum, weight_square_sum, value_sum, square_sum = sums(weights, centred)
-            mean = value_sum / weight_sum
-            variance = (square_sum / weight_sum - mean.square()).clamp(min=0)
-            denominator = (1 - weight_square_sum / weight_sum.square()).clamp(min=DENOMINATOR_MIN)
-            deviation = torch.sqrt(variance / denominator + VARIANCE_EPS)
+            mean, deviation = mean_and_deviation(weight_sum, weight_square_sum, value_sum, square_sum)
             active = self._known(height, width, y_bar.device).sum(-1).view(height, width) >= self.min_known
             return torch.cat([mean + origin, deviation], 1).float() * active
 
@@ -113,6 +110,16 @@ class GlobalContext(nn.Module):
         return torch.where(sums > 0, sums, torch.ones_like(sums)), square_sums
 
 
+def mean_and_deviation(
+    weight_sum: Tensor, weight_square_sum: Tensor, value_sum: Tensor, square_sum: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return weighted mean and standard deviation (Eq. 4 and 5) from the sums of w, w^2, w v and w v^2."""
+    mean = value_sum / weight_sum
+    variance = (square_sum / weight_sum - mean.square()).clamp(min=0)
+    denominator = (1 - weight_square_sum / weight_sum.square()).clamp(min=DENOMINATOR_MIN)
+    return mean, torch.sqrt(variance / denominator + VARIANCE_EPS)
+
+
 # Integers of the integer network: weights of 16 bits, values y_bar of 15 bits (steps of 1/64, range +-256). The sum of
 # weight x value^2 over 2^18 positions (jointiq.bitstream.scan.MAX_POSITIONS) then stays below 2^62.
 # With K up to 16 the (2K - 1) K products of single values add up to less than 2^53, exact in float64.
@@ -150,8 +157,7 @@ class IntegerGlobalContext:
         known = tap_is_known(module.scan, module.K).flatten().to(module.psi.device)
         psi = torch.round(module.psi.detach().double() * (1 << EXP_STEP_BITS)).long().flatten(1)
         largest = psi.masked_fill(~known, torch.iinfo(torch.int64).min).amax(1, keepdim=True)
-        drop = (largest - psi).clamp_(0, EXP_ENTRIES - 1)
-        weights = (exp_table().to(psi.device)[drop] >> (EXP_BITS - CONTEXT_WEIGHT_BITS)).clamp_(min=1) * known
+        weights = integer_weights(psi, largest) * known
         return cls(transform, weights, module.scan, module.K, module.min_known)
 
     @torch.no_grad()
@@ -201,12 +207,23 @@ class GlobalContextState:
         weight_square_sum = (counts @ self.float_squares).long()
         value_sum, square_sum = self.sums.read(step).chunk(2, 1)
         sums = (part[active] for part in (weight_sum, weight_square_sum, value_sum, square_sum))
-        mean, deviation = weighted_moments(*sums)
-        shift = VALUE_FRACTION_BITS + _MEAN_BITS - FRACTION_BITS
-        mean = (mean + (1 << (shift - 1))) >> shift
-        deviation = deviation << (FRACTION_BITS - VALUE_FRACTION_BITS - _ROOT_BITS)
-        result[active] = clamp_fixed_(torch.cat([mean, deviation], 1).double())
+        result[active] = fixed_context(*sums)
         return result
+
+
+def integer_weights(psi: Tensor, largest: Tensor) -> Tensor:
+    """Return exp(psi - largest), 1 .. 2^16, from psi in steps of 1/256; int64."""
+    drop = (largest - psi).clamp_(0, EXP_ENTRIES - 1)
+    return (exp_table().to(psi.device)[drop] >> (EXP_BITS - CONTEXT_WEIGHT_BITS)).clamp_(min=1)
+
+
+def fixed_context(weight_sum: Tensor, weight_square_sum: Tensor, value_sum: Tensor, square_sum: Tensor) -> Tensor:
+    """Return c''' (..., 2M), fixed point in float64, from the sums of :func:`weighted_moments`, (..., M) each."""
+    mean, deviation = weighted_moments(weight_sum, weight_square_sum, value_sum, square_sum)
+    shift = VALUE_FRACTION_BITS + _MEAN_BITS - FRACTION_BITS
+    mean = (mean + (1 << (shift - 1))) >> shift
+    deviation = deviation << (FRACTION_BITS - VALUE_FRACTION_BITS - _ROOT_BITS)
+    return clamp_fixed_(torch.cat([mean, deviation], -1).double())
 
 
 def weighted_moments(

@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from jointiq.bitstream import scan as scan_module
 from jointiq.bitstream.container import Container
 from jointiq.coding.export import write_export
 from jointiq.coding.image_codec import encode_image
-from jointiq.entropy_models.integer.context import IntegerContextModel
+from jointiq.entropy_models.integer.context import ContextState, IntegerContextModel
 from jointiq.entropy_models.integer.recorder import LATENT_MAX
 from jointiq.errors import BitstreamError, UserError
 from jointiq.models.base import bits
+from tests.layers.definitions import quarter_step
 
 ROOT = Path(__file__).parents[3]
 VARIANTS = {
@@ -28,6 +30,10 @@ VARIANTS = {
     "hyper_exp": {"hyper_exp": True},
     "small K, other widths": {"K": 2, "estimator_width": 1, "mprm_width": 3},
     "K beyond the grid": {"K": 12},
+    "quarters": {"scan": "quarters"},
+    "quarters, single Gaussian, small K": {"scan": "quarters", "G": 1, "K": 2, "hyper_abs": True},
+    "quarters, no global context": {"scan": "quarters", "global_context": False},
+    "quarters, no global context, no MPRM": {"scan": "quarters", "G": 2, "global_context": False, "mprm": False},
 }
 variants = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
 
@@ -54,7 +60,7 @@ def test_round_trip_with_any_thread_count(living, latents, variant, size):
 
 
 @pytest.mark.parametrize("content", ["zero", "huge", "random"])
-@pytest.mark.parametrize("scan", ["raster", "wavefront"])
+@pytest.mark.parametrize("scan", ["raster", "wavefront", "quarters"])
 def test_any_latents(living, content, scan):
     model = living(scan=scan)
     generator = torch.Generator().manual_seed(1)
@@ -135,6 +141,50 @@ def test_file_against_estimate(living, picture, variant):
         encoded = encode_image(living(**variant), picture(*size))
         estimate = sum(encoded.estimated_bits.values())
         assert abs(8 * len(encoded.data) - estimate) <= 0.01 * estimate + 8 * 64
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 17), (17, 1), (16, 32), (33, 16), (48, 80), (49, 81), (200, 40)])
+def test_quarters_at_every_parity_of_the_grid(living, latents, size):
+    model = living(scan="quarters")
+    y_hat, z_hat = latents(model, *size)
+    z, y = code(model.exact, y_hat, z_hat)
+    assert torch.equal(model.exact.decode_z(z, z_hat.shape[1:]), z_hat)
+    assert torch.equal(model.exact.decode_y(y, z_hat, y_hat.shape[1:]), y_hat)
+
+
+def test_quarters_in_several_sets_a_step(living, monkeypatch):
+    """Sets of a step bound the memory; what they know is the same however small they are."""
+    model = living(scan="quarters")
+    generator = torch.Generator().manual_seed(2)
+    y_hat = torch.randint(-9, 10, (10, 9, 13), generator=generator)
+    z_hat = torch.randint(-3, 4, (8, 3, 4), generator=generator)
+    whole = model.exact.record_y(y_hat, z_hat).bits()
+    monkeypatch.setattr(scan_module, "SET_POSITIONS", 14)
+    data = model.exact.encode_y(y_hat, z_hat)
+    assert torch.equal(model.exact.decode_y(data, z_hat, (9, 13)), y_hat)
+    assert model.exact.record_y(y_hat, z_hat).bits() == pytest.approx(whole, rel=1e-9)
+
+
+def test_in_quarters_a_later_symbol_changes_no_earlier_probability(living, latents):
+    model = living(scan="quarters")
+    y_hat, z_hat = latents(model)
+
+    def parameters(values):
+        state = ContextState(model.exact, model.exact._hyper(z_hat, values.shape[1:]))
+        grid, found = values.permute(1, 2, 0), {}
+        for step in model.exact.scan.steps(*values.shape[1:]):
+            mixture = state.distribution(step)
+            found[step] = torch.stack([mixture.means, mixture.inverse_sigmas, mixture.weights])
+            state.write(step, grid[step.index()])
+        return found
+
+    before = parameters(y_hat)
+    for row, column in ((2, 2), (3, 3), (2, 3), (3, 2)):
+        changed = y_hat.clone()
+        changed[:, row, column] += 40
+        after = parameters(changed)
+        moved = {step.place for step in before if not torch.equal(before[step], after[step])}
+        assert moved == set(range(quarter_step(row, column) + 1, 4))
 
 
 def test_batches_are_coded_image_by_image(living, latents):
@@ -254,7 +304,7 @@ def test_images_of_cpu_and_gpu_differ_by_one_level_at_most(living, picture):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("N", "M"), [(128, 128), (128, 192), (192, 256), (192, 420), (256, 600)])
-@pytest.mark.parametrize("scan", ["raster", "wavefront"])
+@pytest.mark.parametrize("scan", ["raster", "wavefront", "quarters"])
 def test_every_size_of_table_1(living, latents, N, M, scan):
     model = living(N=N, M=M, scan=scan)
     y_hat, z_hat = latents(model, 144, 176)

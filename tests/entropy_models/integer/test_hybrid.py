@@ -16,7 +16,7 @@ from jointiq.models.base import bits
 from tests.models.hybrids import CONFIG, living_hybrid
 
 M1, M2 = CONFIG["M1"], CONFIG["M2"]
-VARIANTS = {"wavefront": {}, "raster": {"scan": "raster"}, "mixture": {"G": 3}}
+VARIANTS = {"wavefront": {}, "raster": {"scan": "raster"}, "mixture": {"G": 3}, "quarters": {"scan": "quarters"}}
 variants = pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
 
 

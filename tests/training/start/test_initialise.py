@@ -90,9 +90,10 @@ def test_another_compression_network_is_refused(source: Path, key: str, value: A
     assert str(caught.value).endswith(f"or here with model.{key}={theirs}")
 
 
-def test_the_trunk_alone(source: Path) -> None:
+@pytest.mark.parametrize("scan", ["wavefront", "quarters"])
+def test_the_trunk_alone(source: Path, scan: str) -> None:
     torch.manual_seed(5)
-    net = build_model({**CONFIG, "G": 1, "hyper_abs": True, "scan": "wavefront", "global_context": False})
+    net = build_model({**CONFIG, "G": 1, "hyper_abs": True, "scan": scan, "global_context": False})
     before = {name: value.clone() for name, value in net.state_dict().items()}
     line = initialise(net, str(source), "trunk")
     assert "weights of g_a, g_s, enhancer taken; the rest starts anew" in line
@@ -109,6 +110,12 @@ def test_the_trunk_alone(source: Path) -> None:
 def test_the_trunks_have_to_be_alike(source: Path, key: str, value: Any, difference: str) -> None:
     with pytest.raises(UserError, match=f"another network: .*{difference}; allowed: with stage.takes=trunk one with"):
         initialise(build_model({**CONFIG, key: value}), str(source), "trunk")
+
+
+def test_the_windows_of_another_order_are_not_shared(source: Path) -> None:
+    net = build_model({**CONFIG, "scan": "quarters"})
+    line = initialise(net, str(source), "shared")
+    assert "h_a, h_s, z_prior, estimator.hidden taken; the rest starts anew" in line
 
 
 def test_what_entropy_models_share_is_taken_whatever_their_mixture_and_contexts_are(source: Path) -> None:

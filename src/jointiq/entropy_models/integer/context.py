@@ -4,30 +4,33 @@
                                      +--> f + MPRM --> mixture --> binary decisions --> y_hat, step by step
     known y_hat --> c'', c''' -------+
 
-The decoder knows only what is already decoded and goes step by step; the encoder knows everything and evaluates the
-same integers a row at a time. As no sum is ever rounded, both get the same probabilities on any machine.
+The decoder knows only what is already decoded and goes step by step. So does the encoder in the order ``quarters``; in
+the others, as it knows everything, it evaluates the same integers a row at a time. As no sum is ever rounded, both get
+the same probabilities on any machine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from jointiq.bitstream.binarisation import CodeStage, binarise
 from jointiq.bitstream.rans import DecisionDecoder
-from jointiq.bitstream.scan import MAX_POSITIONS, ScanStep, get_scan, grid_rows
+from jointiq.bitstream.scan import MAX_POSITIONS, Quarters, get_scan, grid_rows
 from jointiq.entropy_models.base import IntegerEntropyModel
 from jointiq.entropy_models.gaussian_mixture import IntegerMixture
 from jointiq.entropy_models.integer.recorder import Recorder, in_range, reader
 from jointiq.entropy_models.integer.storage import unpack_layers
 from jointiq.entropy_models.zero_mean_gaussian import decode_prior, record_prior
 from jointiq.errors import UserError
+from jointiq.layers.block_context import IntegerBlockContext
 from jointiq.layers.estimator import IntegerEstimator
 from jointiq.layers.global_context import IntegerGlobalContext
 from jointiq.layers.padding import Size, pyramid
+from jointiq.layers.quarters import IntegerQuarterEstimator
 from jointiq.layers.transforms import IntegerHyperSynthesis
 
 
@@ -55,14 +58,19 @@ class IntegerContextModel(IntegerEntropyModel):
         self.scan = get_scan(scan)
         layers = unpack_layers(tensors)
         self.h_s = IntegerHyperSynthesis(layers["h_s"], hyper_exp)
-        self.estimator = IntegerEstimator(layers["estimator"])
+        quarters = isinstance(self.scan, Quarters)
+        self.estimator: IntegerEstimator | IntegerQuarterEstimator = (
+            IntegerQuarterEstimator(layers["estimator"]) if quarters else IntegerEstimator(layers["estimator"])
+        )
         self.M = self.estimator.M
         self.log_sigma = tensors["z_prior.log_sigma"].long()
-        self.global_context = None
+        self.global_context: IntegerGlobalContext | IntegerBlockContext | None = None
         if "global_context" in layers:
-            weights = tensors["global_context.weights"].long()
-            self.global_context = IntegerGlobalContext(
-                layers["global_context"]["transform"], weights, self.scan, K, min_known
+            transform, weights = layers["global_context"]["transform"], tensors["global_context.weights"].long()
+            self.global_context = (
+                IntegerBlockContext(transform, weights, K, min_known)
+                if isinstance(self.scan, Quarters)
+                else IntegerGlobalContext(transform, weights, self.scan, K, min_known)
             )
 
     @property
@@ -108,6 +116,14 @@ class IntegerContextModel(IntegerEntropyModel):
         """Record y_hat (h, w, M), given the output of h_s; its steps count from ``first_step``."""
         height, width, _ = y_hat.shape
         state = ContextState(self, hyper)
+        if isinstance(self.scan, Quarters):
+            for number, quarter in enumerate(self.scan.steps(height, width), start=first_step):
+                values = y_hat[quarter.index(self.device)]
+                recorder.record(
+                    state.distribution(quarter), values.flatten(), torch.full_like(values.flatten(), number)
+                )
+                state.write(quarter, values)
+            return
         state.write_grid(y_hat)
         order = torch.empty(height, width, dtype=torch.int64, device=self.device)
         for number, step in enumerate(self.scan.steps(height, width), start=first_step):
@@ -151,11 +167,12 @@ class ContextState:
 
     def __init__(self, model: IntegerContextModel, c_prime: Tensor) -> None:
         self.G = model.G
-        self.estimator = model.estimator.begin(c_prime)
+        # Their steps are those of the model's scan.
+        self.estimator: Any = model.estimator.begin(c_prime)
         context = model.global_context
-        self.global_context = None if context is None else context.begin(c_prime.shape[1], c_prime.shape[2])
+        self.global_context: Any = None if context is None else context.begin(c_prime.shape[1], c_prime.shape[2])
 
-    def write(self, step: ScanStep, values: Tensor) -> None:
+    def write(self, step: Any, values: Tensor) -> None:
         """Record y_hat (step.count, M), integers, of a step just coded."""
         self.estimator.write(step, values)
         if self.global_context is not None:
@@ -168,7 +185,7 @@ class ContextState:
         if self.global_context is not None:
             self.global_context.write_grid(y_hat)
 
-    def distribution(self, step: ScanStep) -> IntegerMixture:
+    def distribution(self, step: Any) -> IntegerMixture:
         """Return the distributions of the symbols of a step, position by position."""
         c_global = None if self.global_context is None else self.global_context.read(step)
         return IntegerMixture.of_parameters(self.estimator.read(step, c_global), self.G)

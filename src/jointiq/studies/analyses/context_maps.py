@@ -18,6 +18,7 @@ from jointiq.evaluation.context_weights import effective_positions, weight_maps
 from jointiq.evaluation.plots.rd_plot import new_figure, save
 from jointiq.layers.causal_sums import pair_index
 from jointiq.layers.context import ABOVE, LEFT, WindowLinear
+from jointiq.layers.global_context import GlobalContext
 from jointiq.studies.context import Context, Findings, Ours, steps_text
 
 OPTIONS = {"run", "K"}
@@ -44,9 +45,10 @@ def analyse(context: Context, options: Mapping[str, Any]) -> Findings:
     for one in context.of(name)[:1]:
         model = load_model(one.checkpoint)
         context_model = model.entropy_model
-        if not isinstance(context_model, ContextEntropyModel) or context_model.global_context is None:
+        psi_of = context_model.global_context if isinstance(context_model, ContextEntropyModel) else None
+        if not isinstance(psi_of, GlobalContext):
             continue
-        maps = weight_maps(context_model.global_context)
+        maps = weight_maps(psi_of)
         spread = effective_positions(maps)
         findings.figures.append((_psi(context, maps, spread), _PSI))
         order = np.quantile(spread, [0, 0.25, 0.5, 0.75, 1])

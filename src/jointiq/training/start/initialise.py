@@ -68,7 +68,8 @@ def _take_parts(net: LearnedCodec, source: LearnedCodec, path: str, takes: str) 
     settings, shared = ["name", *net.trunk_settings(), _ENHANCER], tuple[str, ...]()
     if takes == "shared" and model is not None:
         settings += model.SHARED_SETTINGS
-        shared = model.SHARED
+        modules = [dict(each.named_modules()) for each in (model, source.entropy_model) if each is not None]
+        shared = tuple(part for part in model.SHARED if all(part in names for names in modules))
     differences = []
     for key in settings:
         if net.config.get(key) != source.config.get(key):

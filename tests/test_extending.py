@@ -76,7 +76,7 @@ def test_an_enhancer_is_added_as_the_page_says(copy: Path) -> None:
 import torch
 from jointiq.configs import compose
 from jointiq.enhancers import build_enhancer
-network = build_enhancer(compose("train", ["enhancer=one_conv"]).enhancer)
+network = build_enhancer(compose("train", ["enhancer=one_conv", "scale=paper"]).enhancer)
 print(tuple(network(torch.zeros(1, 3, 5, 7)).shape), sum(p.numel() for p in network.parameters()))
 """
     # 5 * 5 * 3 * 3 weights and 3 biases.

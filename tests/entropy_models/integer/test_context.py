@@ -147,9 +147,9 @@ def test_file_against_estimate(living, picture, variant):
 def test_quarters_at_every_parity_of_the_grid(living, latents, size):
     model = living(scan="quarters")
     y_hat, z_hat = latents(model, *size)
-    z, y = code(model.exact, y_hat, z_hat)
-    assert torch.equal(model.exact.decode_z(z, z_hat.shape[1:]), z_hat)
-    assert torch.equal(model.exact.decode_y(y, z_hat, y_hat.shape[1:]), y_hat)
+    z, y = code(model.integers, y_hat, z_hat)
+    assert torch.equal(model.integers.decode_z(z, z_hat.shape[1:]), z_hat)
+    assert torch.equal(model.integers.decode_y(y, z_hat, y_hat.shape[1:]), y_hat)
 
 
 def test_quarters_in_several_sets_a_step(living, monkeypatch):
@@ -158,11 +158,11 @@ def test_quarters_in_several_sets_a_step(living, monkeypatch):
     generator = torch.Generator().manual_seed(2)
     y_hat = torch.randint(-9, 10, (10, 9, 13), generator=generator)
     z_hat = torch.randint(-3, 4, (8, 3, 4), generator=generator)
-    whole = model.exact.record_y(y_hat, z_hat).bits()
+    whole = model.integers.record_y(y_hat, z_hat).bits()
     monkeypatch.setattr(scan_module, "SET_POSITIONS", 14)
-    data = model.exact.encode_y(y_hat, z_hat)
-    assert torch.equal(model.exact.decode_y(data, z_hat, (9, 13)), y_hat)
-    assert model.exact.record_y(y_hat, z_hat).bits() == pytest.approx(whole, rel=1e-9)
+    data = model.integers.encode_y(y_hat, z_hat)
+    assert torch.equal(model.integers.decode_y(data, z_hat, (9, 13)), y_hat)
+    assert model.integers.record_y(y_hat, z_hat).bits() == pytest.approx(whole, rel=1e-9)
 
 
 def test_in_quarters_a_later_symbol_changes_no_earlier_probability(living, latents):
@@ -170,9 +170,9 @@ def test_in_quarters_a_later_symbol_changes_no_earlier_probability(living, laten
     y_hat, z_hat = latents(model)
 
     def parameters(values):
-        state = ContextState(model.exact, model.exact._hyper(z_hat, values.shape[1:]))
+        state = ContextState(model.integers, model.integers._hyper(z_hat, values.shape[1:]))
         grid, found = values.permute(1, 2, 0), {}
-        for step in model.exact.scan.steps(*values.shape[1:]):
+        for step in model.integers.scan.steps(*values.shape[1:]):
             mixture = state.distribution(step)
             found[step] = torch.stack([mixture.means, mixture.inverse_sigmas, mixture.weights])
             state.write(step, grid[step.index()])

@@ -48,6 +48,13 @@ def test_help(module: str) -> None:
     assert f"python -m {module}" in said
 
 
+@pytest.mark.parametrize("module", ["src.train", "src.evaluate", "src.anchors", "src.complexity"])
+def test_help_fits_80_columns(module: str) -> None:
+    said = start(module, "--help")[2]
+    assert max(map(len, said.splitlines())) <= 80
+    assert "_base" not in said and "_patches" not in said
+
+
 def test_help_lists_the_groups_without_what_is_no_choice() -> None:
     said = start("src.train", "--help")[2]
     groups = dict(
@@ -96,8 +103,8 @@ def test_mistakes_of_values(module: str, override: str) -> None:
 
 def test_unknown_options_of_a_training() -> None:
     code, imported, said = start("src.train", "+experiment=nope")
-    assert (code, imported) == (1, [])
-    assert "Could not find 'experiment/nope'" in said
+    assert (code, imported) == (2, [])
+    assert said.count("\n") == 1 and "Could not find 'experiment/nope'" in said
 
 
 def test_values_of_a_training() -> None:

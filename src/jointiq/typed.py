@@ -77,7 +77,7 @@ def hydra_command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable
 def _raised() -> Iterator[None]:
     """Have Hydra raise its errors, which it prints, in many lines, on its own."""
     printing = hydra_utils.run_and_report
-    hydra_utils.run_and_report = lambda run: run()
+    hydra_utils.run_and_report = lambda func: func()
     try:
         yield
     finally:
@@ -259,7 +259,8 @@ _COMPLETION = r"""_jointiq_complete() {
     fi
     name="${words[count-1]#src.}"
     case "$name" in train|evaluate|anchors|complexity) ;; *) return ;; esac
-    choices=$(COMP_LINE="$name ${words[*]:count}" "${words[@]:0:count}" -sc query=bash 2>/dev/null | tr ' ' '\n' | grep -v '[=/]_')
+    choices=$(COMP_LINE="$name ${words[*]:count}" "${words[@]:0:count}" -sc query=bash 2>/dev/null)
+    choices=$(tr ' ' '\n' <<< "$choices" | grep -v '[=/]_')
     COMPREPLY=($(compgen -W "$choices" -- "$word"))
 }
 COMP_WORDBREAKS=${COMP_WORDBREAKS//=}

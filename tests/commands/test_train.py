@@ -181,6 +181,38 @@ def test_another_models_checkpoint_is_refused(
     assert not (tmp_path / "b").exists()
 
 
+@pytest.mark.parametrize("asked", ["debug=fdr", "+trainer.fast_dev_run=true"])
+def test_a_fast_dev_run_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str], asked: str
+) -> None:
+    assert run(monkeypatch, *own(images), f"paths.results={tmp_path / 'r'}", asked) == 0
+    assert "1 steps and a validation went through; nothing is kept" in capsys.readouterr().out
+    assert not (tmp_path / "r").exists()
+
+
+def test_overfitting_sees_one_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, images: Path) -> None:
+    seen: list[float] = []
+    step = CompressionModule.training_step
+
+    def watched(self: CompressionModule, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        seen.append(batch.sum().item())
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(CompressionModule, "training_step", watched)
+    assert (
+        run(monkeypatch, *own(images), "debug=overfit", "trainer.max_steps=3", f"paths.run_dir={tmp_path / 'a'}") == 0
+    )
+    assert len(seen) == 3 and len(set(seen)) == 1
+
+
+def test_without_callbacks_and_log_a_run_is_not_done(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, *own(images), "callbacks=none", "logger=none", f"paths.run_dir={tmp_path / 'a'}") == 0
+    assert "nothing saved without callbacks.checkpoint" in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "a").iterdir()} == {"config.yaml", "provenance.json"}
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves(tmp_path: Path, images: Path, number: int, code: int) -> None:

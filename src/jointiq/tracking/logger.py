@@ -6,7 +6,7 @@ import glob
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lightning.pytorch.loggers import WandbLogger
 
@@ -44,13 +44,13 @@ class WandbLog(WandbLogger):
         entity: str | None = None,
         job_type: str | None = None,
         notes: str | None = None,
-        log_model: bool | str = False,
+        log_model: bool | Literal["all"] = False,
     ) -> None:
         offline = is_offline(project, offline)
         self.anchors = read_anchors(anchors)
         # Lightning sets WANDB_MODE, which wandb reads but once a process: a second run in it has to be told.
         mode = {"mode": "offline"} if offline else {}
-        options = {"tags": list(tags), "entity": entity, "job_type": job_type, "notes": notes, **mode}
+        options: dict[str, Any] = {"tags": list(tags), "entity": entity, "job_type": job_type, "notes": notes, **mode}
         identity = wandb_identity(Path(save_dir), Path(results))
         super().__init__(
             project=project, group=group, save_dir=save_dir, offline=offline, log_model=log_model, **identity, **options

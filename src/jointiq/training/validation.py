@@ -123,7 +123,7 @@ def _written_arguments(target: str) -> list[str] | None:
     package, *parts = module.split(".")
     try:
         spec = importlib.util.find_spec(package)
-        (folder,) = (spec and spec.submodule_search_locations) or ()
+        (folder,) = list(spec.submodule_search_locations or []) if spec is not None else []
         tree = ast.parse(Path(folder, *parts).with_suffix(".py").read_text(encoding="utf-8"))
     except (ValueError, OSError, SyntaxError):
         return None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 from jointiq.errors import ConfigError
 from jointiq.runs.status import read_status
@@ -115,3 +117,18 @@ def test_other_processes_show_and_write_nothing(
 def test_an_unknown_style_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="callbacks.progress.style='loud'"):
         Heartbeat(str(tmp_path), "loud")
+
+
+def test_the_bar_stays_on_one_line_of_80_columns(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    callback = Heartbeat(str(tmp_path), "bar")
+    written = io.StringIO()
+    callback.console = Console(width=80, force_terminal=True, file=written)
+    metrics = {"train/loss": 12.3456, "train/bpp": 0.12345, "train/psnr": 30.12345}
+    trainer = SimpleNamespace(global_step=1234567, max_steps=3000000, callback_metrics=metrics, is_global_zero=True)
+    callback.on_train_start(trainer, SimpleNamespace())
+    callback._show(trainer, SimpleNamespace(), 23.6 * 86400)
+    callback._bar.refresh()
+    lines = [str(line) for line in callback.console.render_lines(callback._bar.get_renderable())]
+    callback._close_bar()
+    assert len(lines) == 1
+    assert "1234567/3000000" in written.getvalue() and "left" in written.getvalue()

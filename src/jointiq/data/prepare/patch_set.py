@@ -51,11 +51,12 @@ def prepare(folders: Sequence[str], output: Path, settings: PatchSettings) -> di
         return made
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ConfigError("--output", str(output), "a folder that does not exist yet, or the same command as before")
+    paths = list(dict.fromkeys(path.resolve() for folder in folders for path in list_images(folder)))
     work = output.with_name(f"{output.name}.part")
     try:
         work.mkdir(parents=True, exist_ok=True)
         with FileLock(work / _LOCK, timeout=0), progress_bar() as progress:
-            sources, left_out = _sources(folders, settings, work, progress)
+            sources, left_out = _sources(paths, settings, work, progress)
             names = {one.sha256: _name(i, one.path) for i, one in enumerate(sources)}
             cut_patches(sources, names, settings, work, progress)
         images = {name: sha256 for sha256, name in names.items()}
@@ -76,10 +77,9 @@ def prepare(folders: Sequence[str], output: Path, settings: PatchSettings) -> di
 
 
 def _sources(
-    folders: Sequence[str], settings: PatchSettings, work: Path, progress: Progress
+    paths: Sequence[Path], settings: PatchSettings, work: Path, progress: Progress
 ) -> tuple[list[Source], dict[str, str]]:
     """Return the images to cut from, those with the fewest places first; and why others are left out, by path."""
-    paths = list(dict.fromkeys(path.resolve() for folder in folders for path in list_images(folder)))
     task = progress.add_task("look at images", total=len(paths), note="")
     known = FileFacts(work / _SOURCES)
     sources, unreadable = look_at_all(paths, known, lambda: progress.advance(task))

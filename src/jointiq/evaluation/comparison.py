@@ -158,10 +158,11 @@ def find_curves(places: Sequence[Path], anchors: bool | None = None) -> list[Cur
 
 
 def _joined(points: Sequence[CurveFile]) -> list[CurveFile]:
-    """One entry for each curve of runs, in the order of their first points."""
+    """One entry for each curve of runs: the full model, then the others in the order of their first points."""
     first = {(point.curve.about[CURVE], image_set(point.curve)): point for point in reversed(points)}
     curves = join_points(point.curve for point in points)
-    return [replace(first[curve.about[CURVE], image_set(curve)], curve=curve) for curve in curves]
+    files = [replace(first[curve.about[CURVE], image_set(curve)], curve=curve) for curve in curves]
+    return sorted(files, key=_nearest_to_full_model, reverse=True)
 
 
 def given_curves(places: Sequence[Path]) -> list[RDCurve]:
@@ -176,7 +177,7 @@ def given_curves(places: Sequence[Path]) -> list[RDCurve]:
     curves: list[CurveFile] = []
     for place in places:
         inside = [file for file in find_curves([place]) if file.place] if place.is_dir() else []
-        curves += sorted(inside, key=_nearest_to_full_model, reverse=True) or [CurveFile(place, read_rd(place))]
+        curves += inside or [CurveFile(place, read_rd(place))]
     return [file.curve for file in _distinct(curves)]
 
 
@@ -299,7 +300,8 @@ def compare_pairs(models: Sequence[CurveFile], anchors: Sequence[CurveFile], met
                 name: {metric: _rate(full.curve, part.curve, metric, method, left_out) for metric in METRICS}
                 for name, part in parts.items()
             }
-            studies.append(Ablations(full.place or full.path.parent, of_study))
+            if any(rate for of_metric in of_study.values() for rate in of_metric.values()):
+                studies.append(Ablations(full.place or full.path.parent, of_study))
     between = _between([file for file in models if file.place], of_table_2, method, left_out)
     return Comparison(method, tuple(rates), tuple(studies), tuple(left_out), tuple(between))
 

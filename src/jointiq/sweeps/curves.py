@@ -57,6 +57,8 @@ def close_sweep(record: Path, results: Path = Path("results")) -> None:
         written = [*_plot(record, ours, others)]
         if comparison.has_rates:
             written += write_comparison(record, comparison)
+        elif comparison.left_out:
+            print(f"no BD-rate yet: {comparison.left_out[0].reason}")
         print("written:", *written, flush=True)
         if closed:
             hydra.utils.get_method(closed[0].closing)(record, comparison, ours, others, settings)

@@ -51,7 +51,7 @@ def nearest(key: str, keys: Iterable[str], count: int = 3) -> str:
     """Return ``"; nearest: A, B"`` for the ``keys`` whose last parts are most like that of ``key``; "" without any."""
     group, _, name = key.rpartition(".")
     by_name: dict[str, list[str]] = {}
-    for one in keys:
+    for one in dict.fromkeys(keys):
         by_name.setdefault(one.rpartition(".")[2], []).append(one)
     found = [one for close in difflib.get_close_matches(name, by_name, count) for one in by_name[close]]
     found.sort(key=lambda one: one.rpartition(".")[0] != group)

@@ -129,13 +129,13 @@ def test_files_and_config_keys_of_the_table_exist(row: list[str]) -> None:
 
 
 def test_every_config_group_is_described() -> None:
-    described = set(re.findall(r"`conf/([a-z]+)/`", README))
+    described = set(re.findall(r"`conf/([a-z_]+)/`", README))
     groups = {folder.name for folder in (ROOT / "conf").iterdir() if folder.is_dir()} - {"hydra"}
     assert described == groups
 
 
 def test_values_listed_for_a_group_are_its_files() -> None:
-    rows = [re.match(r"\| `\+?([a-z]+)=` \|(.*)\|", line) for line in README.splitlines()]
+    rows = [re.match(r"\| `\+?([a-z_]+)=` \|(.*)\|", line) for line in README.splitlines()]
     checked = 0
     systems = " ".join(row[0] for row in table_rows("Systems"))
     listed = {"experiment": systems} | {row[1]: row[2] for row in filter(None, rows) if row[1] != "experiment"}

@@ -57,6 +57,7 @@ def validate(callback: PsiMaps, net: Any, recorder: Recorder, step: int, fn: Tra
         max_steps=70,
         val_check_interval=10,
         should_stop=False,
+        interrupted=False,
         is_global_zero=True,
         loggers=[recorder],
         state=SimpleNamespace(fn=fn),

@@ -19,9 +19,9 @@ MS_SSIM = (0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.03, 0.017, 0.01)
 SIZES = [(128, 192)] * 5 + [(320, 420)] * 2 + [(400, 600)] * 2
 
 
-def config(*overrides: str) -> DictConfig:
+def config(*overrides: str, scale: str = "paper") -> DictConfig:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return compose("train", overrides=list(overrides))
+        return compose("train", overrides=[*overrides, f"scale={scale}"])
 
 
 def row(cfg: DictConfig, lmbda: float) -> tuple[Any, ...]:
@@ -54,7 +54,7 @@ def test_low_rates_have_no_hybrid() -> None:
 
 
 def test_a_scale_that_fixes_m_divides_it() -> None:
-    cfg = config("+experiment=lee2019_hybrid", "scale=demo")
+    cfg = config("+experiment=lee2019_hybrid", scale="demo")
     assert cfg.model.M1 == cfg.scale.M // 2 and cfg.model.M1 + cfg.model.M2 == cfg.scale.M
     cfg.scale.M = 7
     assert row(cfg, 0.4)[1:3] == (3, 4)

@@ -83,7 +83,7 @@ def test_a_model_of_another_kind_is_refused() -> None:
 
 
 def test_the_stage_brings_its_sizes_and_the_command_line_wins() -> None:
-    cfg = config("+experiment=jointiq", "lmbda=0.5")
+    cfg = config("+experiment=jointiq", "scale=paper", "lmbda=0.5")
     validate(cfg)
     assert (cfg.optim.lr, cfg.data.crop, cfg.trainer.max_steps) == (1e-3, 256, 50_000)
     assert cfg.data.batch_size == cfg.stage.batch_size and cfg.model.N == 128

@@ -81,9 +81,9 @@ def random(size: tuple[int, int], seed: int) -> Tensor:
 class Training(CompressionModule):
     """A training whose weights and noise stay as they are, so that what it logs can be computed."""
 
-    def training_loss(self, batch, crops):
+    def training_loss(self, batch, target, crops):
         self.eval()
-        loss, x_hat, parts = super().training_loss(batch, crops)
+        loss, x_hat, parts = super().training_loss(batch, target, crops)
         return 0 * loss, x_hat, parts
 
 

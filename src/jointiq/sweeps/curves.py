@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from jointiq.errors import DataError, UserError
 from jointiq.evaluation.bd_rate import MIN_POINTS
 from jointiq.evaluation.comparison import compare_pairs, find_curves, print_comparison, write_comparison
-from jointiq.evaluation.curves import join_points
+from jointiq.evaluation.curves import is_of_runs, join_points
 from jointiq.evaluation.metrics import mean
 from jointiq.evaluation.rd import MS_SSIM, PSNR, RDCurve, read_rd, write_rd
 from jointiq.runs.folder import CONFIG, DONE, RD_FILE, find_runs, last_validation, read_config, stage_folders
@@ -46,7 +46,7 @@ def close_sweep(record: Path, results: Path = Path("results")) -> None:
         folders = finished_runs(record)
         closed = [one for cfg in map(read_config, folders) for one in cfg.logger.values() if one.get("closing")]
         settings: Any = OmegaConf.to_container(closed[0], resolve=True) if closed else {}
-        if not settings and not any((folder / RD_FILE).is_file() for folder in folders):
+        if not settings and not _points(folders):
             return
         models = find_curves([write_curves(record, folders)])
         places = [results / "anchors"] if (results / "anchors").is_dir() else []
@@ -104,8 +104,7 @@ def write_curves(record: Path, folders: Sequence[Path]) -> Path:
     Raises:
         DataError: no run was measured or has validated.
     """
-    measured = [folder / RD_FILE for folder in folders if (folder / RD_FILE).is_file()]
-    curves = join_points(map(read_rd, measured)) if measured else _validations(folders)
+    curves = join_points(_points(folders)) or _validations(folders)
     if not curves:
         raise DataError(f"no finished run of {record} was measured or has validated")
     place = record / "curves"
@@ -114,6 +113,11 @@ def write_curves(record: Path, folders: Sequence[Path]) -> Path:
     for curve in curves:
         write_rd(place / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', curve.name)}.json", curve)
     return place
+
+
+def _points(folders: Sequence[Path]) -> list[RDCurve]:
+    points = [read_rd(folder / RD_FILE) for folder in folders if (folder / RD_FILE).is_file()]
+    return [point for point in points if is_of_runs(point)]
 
 
 def _validations(folders: Sequence[Path]) -> list[RDCurve]:

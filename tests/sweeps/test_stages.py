@@ -12,6 +12,7 @@ import torch
 from jointiq.coding.load import load_model
 from jointiq.configs import compose
 from jointiq.errors import UserError
+from jointiq.evaluation.rd import read_rd
 from jointiq.files import write_text
 from jointiq.runs import folder as run_folder
 from jointiq.runs import resume
@@ -112,6 +113,19 @@ def test_finished_stages_are_skipped(chain: Chain, folder: Path, capsys: pytest.
     chain.run(folder)
     assert chain.trained == []
     assert capsys.readouterr().out.count("finished, skipped") == 3
+
+
+def test_the_last_stage_is_measured(chain: Chain, folder: Path, images: Path) -> None:
+    """Of a chain that is finished, too: then nothing is trained."""
+    before = weights(folder)
+    chain.run(folder, f"data.test_dir={images / 'val'}")
+    assert chain.trained == NAMES[2:] and all(map(torch.equal, before.values(), weights(folder).values()))
+    found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("rd.json"))
+    assert found == ["3_crop/rd.json", "rd.json"]
+    curve = read_rd(folder / "rd.json")
+    assert (curve.name, len(curve.images)) == ("jointiq_full crop", 2)
+    chain.run(folder, f"data.test_dir={images / 'val'}")
+    assert chain.trained == []
 
 
 def test_a_cut_stage_is_continued_and_later_ones_are_trained_anew(

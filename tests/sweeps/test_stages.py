@@ -36,7 +36,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def changed_parts(before: Path, after: Path) -> set[str]:
     old, new = weights(before), weights(after)
-    return {key.split(".")[1] for key in new if key not in old or not old[key].equal(new[key])}
+    changed = (key for key in new if key not in old or not old[key].equal(new[key]))
+    return {key.removeprefix("net.").removeprefix("entropy_model.").split(".")[0] for key in changed}
 
 
 class Chain:

@@ -60,7 +60,8 @@ def test_every_job_of_a_sweep_is_a_process(
     monkeypatch.delenv("WANDB_RUN_GROUP", raising=False)
     job = ("+experiment=jointiq", "scale=demo", "trainer=cpu", f"paths.results={tmp_path}")
     wrong = "data.num_workers=${oc.env:WANDB_RUN_GROUP}"
-    assert run(monkeypatch, "-m", *job, wrong, "lmbda=0.5,0.06", f"hydra.sweep.dir={tmp_path / 'mine'}") == 1
+    mine = f"hydra.sweep.dir={tmp_path / 'mine'}"
+    assert run(monkeypatch, "-m", *job, wrong, "lmbda=0.5,0.06", "sweep.jobs=1", mine) == 1
     told = capfd.readouterr()
     assert told.err.count("data.num_workers='mine' is not allowed") == 2
     assert "[1/2] +experiment=jointiq" in told.out and "2 runs: 2 failed" in told.out
@@ -154,7 +155,8 @@ def test_a_sweeper_gets_what_the_trainings_have_come_to(
     for lmbda in ("0.5", "0.06"):
         finish(*job, f"lmbda={lmbda}")
     sweeper = "hydra.sweeper._target_=hydra_plugins.of_these_tests.OptimisingSweeper"
-    assert run(monkeypatch, "-m", "hydra/sweeper=basic", sweeper, *job, f"hydra.sweep.dir={tmp_path / 's'}") == 0
+    place = ("sweep.jobs=1", f"hydra.sweep.dir={tmp_path / 's'}")
+    assert run(monkeypatch, "-m", "hydra/sweeper=basic", sweeper, *job, *place) == 0
     first, failed, last = OptimisingSweeper.returned
     assert (first.status, first.return_value, last.return_value) == (JobStatus.COMPLETED, 30.0, 30.0)
     assert failed.status == JobStatus.FAILED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -29,3 +30,14 @@ def test_a_metric_that_no_validation_logs_is_refused_before_the_training() -> No
         with pytest.raises(ConfigError, match=f"optimized_metric='{metric}'"):
             validate(tiny.config("+experiment=jointiq", "scale=demo", f"optimized_metric={metric}"))
     validate(tiny.config("+experiment=jointiq", "scale=demo", "optimized_metric=val/psnr"))
+
+
+def test_a_package_that_is_missing_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name.startswith("tensorboard") else found(name, *rest)
+    )
+    assert run(monkeypatch, "logger=tensorboard", f"paths.results={tmp_path / 'r'}") == 2
+    assert "pip install tensorboard" in error_line(capsys)

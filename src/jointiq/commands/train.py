@@ -14,7 +14,7 @@ from jointiq.runs.resume import config_to_train
 from jointiq.runtime import keep_freed_memory
 from jointiq.sweeps.processes import end_with_parent
 from jointiq.sweeps.sweep import config_dirs, run_elsewhere
-from jointiq.training.validation import refuse_long_trial, refuse_unread, validate
+from jointiq.training.validation import refuse_long_trial, refuse_missing_package, refuse_unread, validate
 from jointiq.typed import hydra_command, task_overrides
 
 
@@ -42,6 +42,7 @@ def run(settings: HydraConf, cfg: DictConfig) -> None:
         refuse_unread("train", cfg, overrides)
     cfg = config_to_train(cfg, overrides)
     validate(cfg)
+    refuse_missing_package(cfg)
     in_stages = cfg.stage.get("chain") is not None
     if not in_stages:
         refuse_long_trial(cfg)

@@ -153,7 +153,7 @@ def validate(cfg: DictConfig) -> None:
     except OmegaConfBaseException as error:
         raise UserError(f"the configuration cannot be resolved: {str(error).splitlines()[0]}") from error
 
-    _check_loggers(cfg)
+    _check_tags(cfg)
     metric = OmegaConf.select(cfg, "optimized_metric", default="val/loss")
     if not str(metric).startswith("val/"):
         raise ConfigError("optimized_metric", metric, "what a validation logs: val/loss, val/bpp, val/psnr, ...")
@@ -176,6 +176,18 @@ def validate(cfg: DictConfig) -> None:
     _check_rate_positions(cfg)
     _check_data(cfg)
     _check_stage(cfg)
+
+
+def refuse_missing_package(cfg: DictConfig) -> None:
+    """Name the package that a chosen logger needs.
+
+    Raises:
+        UserError: ``logger=tensorboard`` without TensorBoard.
+    """
+    targets = [str(OmegaConf.select(cfg.logger, f"{name}._target_")) for name in cfg.logger]
+    installed = any(importlib.util.find_spec(package) for package in ("tensorboard", "tensorboardX"))
+    if not installed and any(target.endswith(".TensorBoardLogger") for target in targets):
+        raise UserError("logger=tensorboard needs a package that is not installed: pip install tensorboard")
 
 
 def refuse_long_trial(cfg: DictConfig) -> None:
@@ -284,14 +296,10 @@ def _check_stage(cfg: DictConfig) -> None:
             raise ConfigError("stage.crop", stage.crop, limit)
 
 
-def _check_loggers(cfg: DictConfig) -> None:
+def _check_tags(cfg: DictConfig) -> None:
     tags = OmegaConf.select(cfg, "tags", default=[])
     if not OmegaConf.is_list(tags) or not all(isinstance(tag, str) and 0 < len(tag) <= _TAG for tag in tags):
         raise ConfigError("tags", tags, f"words of up to {_TAG} characters: tags=[a,b]")
-    targets = [str(OmegaConf.select(cfg.logger, f"{name}._target_")) for name in cfg.logger]
-    installed = any(importlib.util.find_spec(package) for package in ("tensorboard", "tensorboardX"))
-    if not installed and any(target.endswith(".TensorBoardLogger") for target in targets):
-        raise UserError("logger=tensorboard needs a package that is not installed: pip install tensorboard")
 
 
 def _check_max_time(cfg: DictConfig) -> None:

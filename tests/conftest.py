@@ -7,6 +7,7 @@ models here are random too, but scaled until they are busy; the fixture checks t
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -111,6 +112,14 @@ def latents() -> Callable[..., tuple[Tensor, Tensor]]:
         return rounded["y"][0].long(), rounded["z"][0].long()
 
     return make
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals_as_in_a_terminal() -> None:
+    """The processes that tests start obey Ctrl-C and a hang-up, also where the tests run in the background."""
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)

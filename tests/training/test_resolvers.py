@@ -76,7 +76,7 @@ def test_the_hybrid_has_a_million_steps_of_pre_training() -> None:
 
 
 def test_demo_has_none() -> None:
-    factor = schedule(config("+experiment=lee2019_hybrid", "scale=demo"))
+    factor = schedule(config("+experiment=lee2019_hybrid", scale="demo"))
     assert factor(0) == 1 and factor(0.25) > factor(0.5)
 
 

@@ -52,7 +52,7 @@ def test_nothing_is_saved_after_such_a_loss() -> None:
 def test_gradient_and_sigmas_are_logged_where_the_log_has_a_row() -> None:
     logged: dict[str, float] = {}
     module: Any = torch.nn.Linear(2, 1, bias=False)
-    module.log = lambda name, value: logged.__setitem__(name, float(value))
+    module.log = lambda name, value, **options: logged.__setitem__(name, float(value))
     monitors, trainer = Monitors(), Trainer()
     for trainer.global_step in range(4):
         monitors.on_train_batch_start(trainer, module)

@@ -33,7 +33,7 @@ def main() -> int:
 def _newest_sweep() -> Path:
     sweeps = sorted(Path("results/sweeps").glob("*/jobs"), key=lambda path: path.stat().st_mtime)
     if not sweeps:
-        raise UserError("no sweep in results/sweeps; allowed: python -m src.status FOLDER")
+        raise UserError(f"no sweep in results/sweeps; allowed: {program('status')} FOLDER")
     return sweeps[-1].parent
 
 

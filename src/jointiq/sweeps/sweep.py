@@ -18,6 +18,7 @@ from hydra.errors import CompactHydraException
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
+from jointiq.command_line import program
 from jointiq.errors import EXIT_TERMINATED, EXIT_USER_ERROR, ConfigError, UserError, one_line_errors
 from jointiq.runs.status import read_sweep, status_table
 from jointiq.sweeps.curves import close_sweep, too_few_rates
@@ -108,7 +109,7 @@ def launch_elsewhere(launcher: Launcher, record: Path, job_overrides: Sequence[S
         clear_notes(record, job_overrides)
     for number, job in enumerate(jobs, start=first):
         note_job(record, number, job.overrides, job.folder, None)
-    print(f"{len(jobs)} jobs; how they stand: python -m src.status {record}", flush=True)
+    print(f"{len(jobs)} jobs; how they stand: {program('status')} {record}", flush=True)
     try:
         launcher.launch(job_overrides, initial_job_idx=first)
     except Exception as error:  # each launcher has its own for a job without a result

@@ -14,7 +14,7 @@ import importlib
 import math
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from jointiq.errors import ConfigError, check_whole, nearest
@@ -61,7 +61,8 @@ def checked(check: Check, default: Any = MISSING, **marks: bool) -> Any:
         default: of the field; without one a value has to be given.
         marks: ``training``: a trained model works the same, so its configuration leaves the field out. ``shapeless``:
             the field changes how a model works, but no weight's shape. ``staged``: it differs between the stages of one
-            training.
+            training. ``later``: trained models are older than the field, so their configuration leaves it out at its
+            default, and they keep their identity.
     """
     return field(default=default, metadata={"check": check, **marks})
 
@@ -110,7 +111,11 @@ class Settings:
 
     def as_dict(self) -> dict[str, Any]:
         """Return what a trained model keeps, as JSON can hold it: all but the fields of the training."""
-        return {name: getattr(self, name) for name in self.names() if name not in self.names("training")}
+        absent = {each.name for each in fields(self) if each.metadata.get("training") or self._is_older(each)}
+        return {name: getattr(self, name) for name in self.names() if name not in absent}
+
+    def _is_older(self, each: Field[Any]) -> bool:
+        return bool(each.metadata.get("later")) and getattr(self, each.name) == each.default
 
 
 class Registry(Generic[_Part]):

@@ -20,10 +20,13 @@ import zlib
 from dataclasses import dataclass
 
 from jointiq.bitstream.scan import MAX_POSITIONS
-from jointiq.errors import BitstreamError
+from jointiq.errors import BitstreamError, ConfigError
 
 MAGIC = b"JIQ"
-VERSION = 1
+#: Of files of models with one rate, and of those that name a quality.
+VERSION, VERSION_WITH_QUALITY = 1, 2
+#: Qualities of the smallest and of the largest files; files hold tenths.
+LOWEST, HIGHEST, TENTHS = 1, 100, 10
 FINGERPRINT_BYTES = 4
 _FIXED = len(MAGIC) + 1 + FINGERPRINT_BYTES + 1
 _CRC_BYTES = 4
@@ -47,6 +50,7 @@ class Container:
         height, width: of the image, in pixels.
         latents_crc: CRC-32 of the decoded latents.
         z, y: the entropy-coded segments.
+        tenths: quality of a model of all rates, in tenths; None: a model of one rate.
     """
 
     fingerprint: bytes
@@ -56,6 +60,12 @@ class Container:
     latents_crc: int
     z: bytes
     y: bytes
+    tenths: int | None = None
+
+    @property
+    def version(self) -> int:
+        """Version of the format."""
+        return VERSION if self.tenths is None else VERSION_WITH_QUALITY
 
     @property
     def payload_bytes(self) -> int:
@@ -64,8 +74,9 @@ class Container:
 
     def pack(self) -> bytes:
         """Return the bytes of the file."""
-        header = MAGIC + bytes([VERSION]) + self.fingerprint + bytes([self.scan])
-        header += b"".join(map(pack_varint, (self.height, self.width, len(self.z), len(self.y))))
+        header = MAGIC + bytes([self.version]) + self.fingerprint + bytes([self.scan])
+        quality = () if self.tenths is None else (self.tenths,)
+        header += b"".join(map(pack_varint, (self.height, self.width, len(self.z), len(self.y), *quality)))
         body = header + self.latents_crc.to_bytes(_CRC_BYTES, "little") + self.z + self.y
         return body + zlib.crc32(body).to_bytes(_CRC_BYTES, "little")
 
@@ -74,24 +85,28 @@ class Container:
         """Parse the bytes of a file.
 
         Raises:
-            BitstreamError: not a ``.jiq`` file, another version, truncated, damaged, or an impossible size.
+            BitstreamError: not a ``.jiq`` file, another version, truncated, damaged, or an impossible size or quality.
         """
         if data[: len(MAGIC)] != MAGIC:
             raise BitstreamError("not a .jiq file (its first bytes are not 'JIQ')" if data else "the file is empty")
         if len(data) < _FIXED + 4 + 2 * _CRC_BYTES:
             raise BitstreamError("the file is truncated inside its header")
-        if data[len(MAGIC)] != VERSION:
-            raise BitstreamError(f"format version {data[len(MAGIC)]} is unknown; this program reads version {VERSION}")
+        version = data[len(MAGIC)]
+        if version not in (VERSION, VERSION_WITH_QUALITY):
+            known = f"{VERSION} and {VERSION_WITH_QUALITY}"
+            raise BitstreamError(f"format version {version} is unknown; this program reads versions {known}")
         body, checksum = data[:-_CRC_BYTES], data[-_CRC_BYTES:]
         if zlib.crc32(body) != int.from_bytes(checksum, "little"):
             raise BitstreamError("the file is truncated or damaged (its checksum does not match)")
         fingerprint = data[len(MAGIC) + 1 : _FIXED - 1]
         position = _FIXED
         numbers = []
-        for _ in range(4):
+        for _ in range(4 if version == VERSION else 5):
             number, position = unpack_varint(body, position)
             numbers.append(number)
-        height, width, z_length, y_length = numbers
+        height, width, z_length, y_length, *quality = numbers
+        if quality and not LOWEST * TENTHS <= quality[0] <= HIGHEST * TENTHS:
+            raise BitstreamError(f"impossible quality {quality[0] / TENTHS:g}; allowed: {LOWEST} to {HIGHEST}")
         if height < 1 or width < 1 or positions(height, width) > MAX_POSITIONS:
             raise BitstreamError(f"impossible image size {width}x{height}; allowed: {SIZES}")
         start = position + _CRC_BYTES
@@ -105,7 +120,24 @@ class Container:
             int.from_bytes(body[position:start], "little"),
             body[start : start + z_length],
             body[start + z_length :],
+            *quality,
         )
+
+
+def require_quality(quality: object) -> float:
+    """Return a quality, rounded to tenths.
+
+    Raises:
+        ConfigError: not a number from 1 to 100.
+    """
+    if isinstance(quality, bool) or not isinstance(quality, int | float) or not LOWEST <= quality <= HIGHEST:
+        raise ConfigError("quality", quality, f"a number from {LOWEST} (smallest files) to {HIGHEST} (best pictures)")
+    return round(quality * TENTHS) / TENTHS
+
+
+def to_tenths(quality: float) -> int:
+    """Return the number that stands for a quality in files."""
+    return round(quality * TENTHS)
 
 
 def pack_varint(number: int) -> bytes:

@@ -36,17 +36,20 @@ def load(model: str | Path, device: torch.device | str = "cpu") -> LearnedCodec:
     return load_model(model, device) if named is None else shipped.load_shipped(named, device)
 
 
-def encode(model: LearnedCodec, image: Image.Image | NDArray[np.uint8]) -> bytes:
+def encode(model: LearnedCodec, image: Image.Image | NDArray[np.uint8], quality: float | None = None) -> bytes:
     """Encode an image and return the bytes of its ``.jiq`` file; ``8 * len(data) / (H * W)`` is the bits per pixel.
 
     Args:
         model: of :func:`load`.
         image: an RGB array (H, W, 3) of uint8, or a PIL image, which is treated as one from a file: grey and palette
             become RGB, the colours become sRGB, the orientation of a camera is applied.
+        quality: from 1 (smallest files) to 100, of a model of all rates; None: the model's default.
 
     Raises:
+        jointiq.errors.ConfigError: a quality that the model does not have.
         jointiq.errors.DataError: transparent, more than 8 bits a sample, too large, or not an image.
     """
+    model = model if quality is None else model.at(quality)
     if isinstance(image, Image.Image):
         return encode_image(model, to_array(image), estimate=False).data
     array = np.asarray(image)

@@ -14,7 +14,7 @@ def fingerprint(model: LearnedCodec) -> bytes:
 
     Cached in the model until its weights change.
     """
-    identity = model.cached_fingerprint
+    identity: bytes | None = model.derived.get("fingerprint")
     if identity is None:
         model.update()
         digest = hashlib.sha256(json.dumps(model.config, sort_keys=True).encode())
@@ -23,5 +23,5 @@ def fingerprint(model: LearnedCodec) -> bytes:
         for name, tensor in sorted(model.weights().items()):
             if model.is_decoder(name):
                 digest.update(name.encode() + tensor.detach().cpu().float().numpy().tobytes())
-        identity = model.cached_fingerprint = digest.digest()
+        identity = model.derived["fingerprint"] = digest.digest()
     return identity

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from jointiq.bitstream.container import FINGERPRINT_BYTES, SIZES, Container, positions
+from jointiq.bitstream.container import FINGERPRINT_BYTES, SIZES, Container, positions, to_tenths
 from jointiq.bitstream.scan import MAX_POSITIONS, scan_name
 from jointiq.coding.fingerprint import fingerprint
 from jointiq.entropy_models.base import Latents
@@ -74,7 +74,10 @@ def encode_image(model: LearnedCodec, image: Image, estimate: bool = True) -> En
     began = time.perf_counter()
     coded = model.encode(to_tensor(image, model.device))
     crc = latents_crc(coded.symbols)
-    container = Container(identity[:FINGERPRINT_BYTES], model.scan_code, height, width, crc, coded.side, coded.y)
+    tenths = None if model.quality is None else to_tenths(model.quality)
+    container = Container(
+        identity[:FINGERPRINT_BYTES], model.scan_code, height, width, crc, coded.side, coded.y, tenths
+    )
     data = container.pack()
     seconds = time.perf_counter() - began
     estimated = integer_bits = None
@@ -95,7 +98,7 @@ def decode_image(model: LearnedCodec, data: bytes) -> Decoded:
     """
     identity = fingerprint(model)
     began = time.perf_counter()
-    decoded, size = _decode(model, data, identity)
+    decoded, size, model = _decode(model, data, identity)
     latents = {name: latent[None].float() for name, latent in decoded.latents.items()}
     x_hat, x_mid = model.reconstruct_from(latents, size)
     if not bool(torch.isfinite(x_hat).all()):
@@ -112,11 +115,12 @@ def decode_latents(model: LearnedCodec, data: bytes) -> tuple[Latents, tuple[int
     Raises:
         BitstreamError: as :func:`decode_image`.
     """
-    decoded, size = _decode(model, data, fingerprint(model))
+    decoded, size, _ = _decode(model, data, fingerprint(model))
     return decoded.symbols, size
 
 
-def _decode(model: LearnedCodec, data: bytes, identity: bytes) -> tuple[DecodedLatents, tuple[int, int]]:
+def _decode(model: LearnedCodec, data: bytes, identity: bytes) -> tuple[DecodedLatents, tuple[int, int], LearnedCodec]:
+    """The latents, the image's size, and the model at the file's quality."""
     container = Container.unpack(data)
     expected = identity[:FINGERPRINT_BYTES]
     if container.fingerprint != expected:
@@ -127,12 +131,13 @@ def _decode(model: LearnedCodec, data: bytes, identity: bytes) -> tuple[DecodedL
         here = scan_name(model.scan_code)
         raise BitstreamError(f"the scan of the file is {scan_name(container.scan)}, the model's is {here}")
     size = (container.height, container.width)
+    model = model.at_tenths(container.tenths)
     decoded = model.decode(container.z, container.y, size)
     if latents_crc(decoded.symbols) != container.latents_crc:
         # Models that code on floats decode only where the same arithmetic gives the same floats.
         elsewhere = "" if model.integer_tensors() else ", or was written with another device, threads or versions"
         raise BitstreamError(f"the decoded latents do not match their checksum; the file is damaged{elsewhere}")
-    return decoded, size
+    return decoded, size, model
 
 
 def require_size(height: int, width: int) -> None:

@@ -12,19 +12,20 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jointiq.bitstream.container import VERSION, Container
+from jointiq.bitstream.container import HIGHEST, LOWEST, TENTHS, Container
 from jointiq.bitstream.scan import scan_name
 from jointiq.coding import CODED, PICTURE, shipped
 from jointiq.command_line import program
 from jointiq.commands.file_pairs import pair_files, run_pairs
 from jointiq.configs import INSTALLED
 from jointiq.data.images import image_size, is_ours, list_images, read_image, write_png
-from jointiq.errors import BitstreamError, DataError, ModelError, UserError, run_cli
+from jointiq.errors import BitstreamError, ConfigError, DataError, ModelError, UserError, run_cli
 from jointiq.evaluation.metrics import psnr
 from jointiq.files import list_files, read_bytes, write_bytes
 from jointiq.runtime import ended_by_signals, pick_device, set_threads
@@ -34,6 +35,12 @@ if TYPE_CHECKING:
     from jointiq.coding.image_codec import Encoded, Image
     from jointiq.models.base import LearnedCodec
 
+#: What a model of all rates can be asked for: metavar and help.
+_TARGETS = {
+    "bpp": ("X", "the file nearest to X bits a pixel"),
+    "psnr": ("X", "the smallest file with X dB"),
+    "bytes": ("N", "the best file of at most N bytes"),
+}
 _MODEL = "a .ckpt of src.train, or an export of src.export"
 
 
@@ -53,9 +60,17 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     where.add_argument("--threads", type=int, help="CPU threads (default: all)")
     writer = argparse.ArgumentParser(add_help=False, parents=[where])
-    model = writer.add_mutually_exclusive_group()
-    model.add_argument("--quality", type=int, metavar="Q", help="shipped model: 1 (smallest files) to 4; default: 3")
-    model.add_argument("--checkpoint", metavar="MODEL", help=_MODEL)
+    writer.add_argument("--checkpoint", metavar="MODEL", help=_MODEL)
+    rate = writer.add_mutually_exclusive_group()
+    rate.add_argument(
+        "--quality",
+        type=float,
+        metavar="Q",
+        help="shipped model: 1 (smallest files) to 4; default: 3; with --checkpoint of a model for all rates: "
+        f"{LOWEST} to {HIGHEST}",
+    )
+    for name, (metavar, text) in _TARGETS.items():
+        rate.add_argument(f"--{name}", type=float, metavar=metavar, help=f"model for all rates: {text}")
     reader = argparse.ArgumentParser(add_help=False, parents=[where])
     reader.add_argument("--checkpoint", metavar="MODEL", help=f"{_MODEL}; default: the shipped model of each file")
 
@@ -80,20 +95,19 @@ def _parser() -> argparse.ArgumentParser:
 def encode(arguments: Namespace) -> int:
     """Code images to ``.jiq`` files."""
     files = pair_files(arguments.input, arguments.output, CODED, _list_images)
-    model = _encoder(arguments)
-    from jointiq.coding.image_codec import encode_image
-
+    encode_one = _encoder(arguments)
     totals = {"bytes": 0, "pixels": 0}
 
     def one(source: Path, target: Path) -> str:
         image, colours = _read(source)
         with _about(source):
-            encoded = encode_image(model, image, estimate=False)
+            encoded, reached = encode_one(image)
         write_bytes(target, encoded.data)
         size, pixels = len(encoded.data), image.shape[0] * image.shape[1]
         totals["bytes"] += size
         totals["pixels"] += pixels
-        return f"{source} -> {target}: {size} bytes, {8 * size / pixels:.4f} bpp, {encoded.seconds:.2f} s{colours}"
+        said = f"{size} bytes, {8 * size / pixels:.4f} bpp{reached}, {encoded.seconds:.2f} s{colours}"
+        return f"{source} -> {target}: {said}"
 
     code = run_pairs(files, one, "encoding")
     if len(files.pairs) > 1 and totals["pixels"]:
@@ -131,7 +145,9 @@ def decode(arguments: Namespace) -> int:
 def verify(arguments: Namespace) -> int:
     """Encode and decode in memory, and check that the decoder finds the encoder's latents."""
     files = pair_files(arguments.input, None, "", _list_images)
-    model = _encoder(arguments)
+    model = _model(arguments)
+    if arguments.quality is not None and model.quality is not None:
+        model = model.at(arguments.quality)
     from jointiq.coding.image_codec import decode_image, encode_image, same_latents
 
     def one(source: Path, _target: Path) -> str:
@@ -166,11 +182,12 @@ def info(arguments: Namespace) -> int:
     pixels = container.height * container.width
     rows = {
         "file": f"{arguments.input}, {len(data)} bytes, {8 * len(data) / pixels:.4f} bpp, checksum correct",
-        "format version": VERSION,
+        "format version": container.version,
         "model fingerprint": container.fingerprint.hex(),
         "shipped model": _shipped_name(container.fingerprint),
         "image": f"{container.width}x{container.height} pixels",
         "scan": scan_name(container.scan),
+        **({} if container.tenths is None else {"quality": f"{container.tenths / TENTHS:g}"}),
         "segment z": f"{len(container.z)} bytes",
         "segment y": f"{len(container.y)} bytes",
         "header": f"{len(data) - container.payload_bytes} bytes, with the checksums",
@@ -223,7 +240,7 @@ def _read(source: Path) -> tuple[Image, str]:
         return read_image(source, notes.append), "".join(f"; {note}" for note in notes)
 
 
-def _encoder(arguments: Namespace) -> LearnedCodec:
+def _model(arguments: Namespace) -> LearnedCodec:
     """Load the model to encode with: the checkpoint, or else the shipped model of the quality."""
     set_threads(arguments.threads)
     if arguments.checkpoint is None:
@@ -231,6 +248,66 @@ def _encoder(arguments: Namespace) -> LearnedCodec:
     from jointiq.coding.load import load_model
 
     return load_model(arguments.checkpoint, pick_device(arguments.device))
+
+
+def _encoder(arguments: Namespace) -> Callable[[Image], tuple[Encoded, str]]:
+    """Return what encodes an image as the command line says; its text tells the quality, where there is a choice."""
+    target = next((name for name in _TARGETS if getattr(arguments, name) is not None), None)
+    if target is not None:
+        _require_target(target, getattr(arguments, target))
+    model = _model(arguments)
+    from jointiq.coding.image_codec import encode_image
+
+    if model.quality is None:
+        if target is not None or (arguments.checkpoint is not None and arguments.quality is not None):
+            key = f"--{target or 'quality'}"
+            raise ConfigError(key, getattr(arguments, key[2:]), "left out, because this model has one rate")
+        return lambda image: (encode_image(model, image, estimate=False), "")
+    if target is None:
+        at = model if arguments.quality is None else model.at(arguments.quality)
+        return lambda image: (encode_image(at, image, estimate=False), f", quality {at.quality:g}")
+    return lambda image: _search(model, image, target, getattr(arguments, target))
+
+
+def _require_target(name: str, value: float) -> None:
+    if not value > 0 or value == float("inf"):
+        raise ConfigError(f"--{name}", value, "a number above 0")
+
+
+def _search(model: LearnedCodec, image: Image, target: str, value: float) -> tuple[Encoded, str]:
+    """Encode at the quality that comes to the target, found by real files."""
+    from jointiq.coding.image_codec import decode_image, encode_image
+    from jointiq.coding.rate_search import largest_quality, nearest_quality, smallest_quality
+
+    files: dict[float, Encoded] = {}
+
+    def encoded_at(quality: float) -> Encoded:
+        if quality not in files:
+            files[quality] = encode_image(model.at(quality), image, estimate=False)
+        return files[quality]
+
+    def bytes_at(quality: float) -> float:
+        return len(encoded_at(quality).data)
+
+    @functools.cache
+    def psnr_at(quality: float) -> float:
+        return psnr(image, decode_image(model, encoded_at(quality).data).image)
+
+    if target == "psnr":
+        quality = smallest_quality(psnr_at, value)
+        reached = f", {psnr_at(quality):.2f} dB"
+    elif target == "bytes":
+        quality, reached = largest_quality(bytes_at, value), ""
+    else:
+        quality, reached = nearest_quality(bytes_at, value * image.shape[0] * image.shape[1] / 8), ""
+    encoded = encoded_at(quality)
+    missed = {
+        "psnr": target == "psnr" and psnr_at(quality) < value,
+        "bytes": len(encoded.data) > value,
+        "bpp": quality in (LOWEST, HIGHEST),
+    }[target]
+    end = "lowest" if quality == LOWEST else "highest"
+    return encoded, f"{reached}, quality {quality:g}" + (f", the {end} there is" if missed else "")
 
 
 _COMMANDS = {"encode": encode, "decode": decode, "verify": verify, "info": info}

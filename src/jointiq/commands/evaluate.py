@@ -15,6 +15,7 @@ from pathlib import Path
 from omegaconf import DictConfig, ListConfig
 from rich.progress import Progress, TaskID
 
+from jointiq.bitstream.container import require_quality
 from jointiq.console import progress_bar
 from jointiq.data import test_images
 from jointiq.errors import ConfigError, run_cli
@@ -70,6 +71,17 @@ def _by_curve(runs: Iterable[Path]) -> dict[str, list[str]]:
     }
 
 
+def _qualities(value: object) -> list[float] | None:
+    """The qualities of models of all rates, given as one or a list; None: the usual ones."""
+    if value is None:
+        return None
+    given = list(value) if isinstance(value, list | ListConfig) else [value]
+    qualities = [require_quality(one) for one in given]
+    if not qualities or len(set(qualities)) < len(qualities):
+        raise ConfigError("quality", value, "null, a number from 1 to 100, or a list of different ones")
+    return qualities
+
+
 def _output(value: object) -> Path:
     if not isinstance(value, str) or not value.endswith(".json"):
         raise ConfigError("output", value, "the path of the RD file to write, ending in .json")
@@ -103,13 +115,15 @@ def evaluate(cfg: DictConfig) -> int:
     if cfg.complexity not in COMPLEXITY:
         raise ConfigError("complexity", cfg.complexity, COMPLEXITY)
     repeats = COMPLEXITY[cfg.complexity]
+    qualities = _qualities(cfg.quality)
     workers, images = worker_count(cfg.workers), test_images(cfg.data)
     # Imported late: what is refused above does not wait for PyTorch.
-    from jointiq.evaluation.models import evaluate_checkpoints, with_complexity
+    from jointiq.evaluation.models import evaluate_checkpoints, makers_of, with_complexity
 
     device = pick_device(str(cfg.device))
     set_threads(cfg.threads)
-    count = sum(map(len, curves.values()))
+    makers = {key: makers_of(checkpoints, str(device), qualities) for key, checkpoints in curves.items()}
+    count = sum(map(len, makers.values()))
     reused, made = 0, {}
     with progress_bar() as progress:
         task = progress.add_task("evaluate", total=count * len(images), note="")
@@ -125,11 +139,20 @@ def evaluate(cfg: DictConfig) -> int:
             file = _file_of(output, key if len(curves) > 1 else "")
             name = cfg.name or file.stem if len(curves) == 1 else f"{cfg.name or ''} {key or file.stem}".strip()
             curve = evaluate_checkpoints(
-                checkpoints, images, name, cfg.description or "", str(device), advance, workers, cache, pictures
+                checkpoints,
+                images,
+                name,
+                cfg.description or "",
+                str(device),
+                advance,
+                workers,
+                cache,
+                pictures,
+                qualities,
             )
             if repeats is not None:
-                counting = progress.add_task("complexity", total=len(checkpoints), note="")
-                curve = with_complexity(curve, str(device), repeats, partial(_step, progress, counting))
+                counting = progress.add_task("complexity", total=len(makers[key]), note="")
+                curve = with_complexity(curve, makers[key], repeats, partial(_step, progress, counting))
             made[file] = curve
     failed = unequal = False
     for file, curve in made.items():

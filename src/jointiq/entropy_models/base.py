@@ -45,6 +45,10 @@ class IntegerEntropyModel(ABC):
         """Return the same network on ``device``."""
         return type(self)(self._moved(device))
 
+    def at(self, tenths: int) -> Self:
+        """Return the network at a quality, of one for all rates."""
+        raise NotImplementedError(type(self).__name__)
+
     @abstractmethod
     def record(self, latents: Mapping[str, Tensor]) -> dict[str, Recorder]:
         """Record the decisions that code each latent of one image, (C, h, w) integers."""
@@ -77,10 +81,12 @@ class EntropyModel(nn.Module, ABC):
 
     side: tuple[str, ...] = ()
     scan_code: int = PARALLEL
+    #: Whether its priors can change with the quality: then ``levels`` may follow the arguments of the constructor.
+    ALL_RATES: ClassVar[bool] = False
 
     @abstractmethod
-    def forward(self, y: Tensor) -> tuple[Latents, Tensor]:
-        """Evaluate y (B, M, h, w), float32, not rounded.
+    def forward(self, y: Tensor, quality: Tensor | None = None) -> tuple[Latents, Tensor]:
+        """Evaluate y (B, M, h, w), float32, not rounded; ``quality`` (B,) is given by models of all rates alone.
 
         Returns:
             Log-likelihoods by latent, in nats, not floored; and y_hat, as g_s is to read it. Rates are those of noisy
@@ -92,7 +98,7 @@ class EntropyModel(nn.Module, ABC):
         """Return all latents in decoding order, ``y`` last, float32 and not rounded, from y."""
 
     @abstractmethod
-    def log_likelihoods(self, latents: Latents) -> Latents:
+    def log_likelihoods(self, latents: Latents, quality: Tensor | None = None) -> Latents:
         """Return the log-likelihoods, in nats, of rounded latents: the estimate of a file's size."""
 
     @abstractmethod

@@ -99,7 +99,7 @@ class CoarseToFineEntropyModel(EntropyModel):
         names = (*self.side[1:], "y")
         return {name: (getattr(self, NETWORKS[name][0]), getattr(self, NETWORKS[name][1])) for name in names}
 
-    def forward(self, y: Tensor) -> tuple[Latents, Tensor]:
+    def forward(self, y: Tensor, quality: Tensor | None = None) -> tuple[Latents, Tensor]:
         log_likelihoods, rounded, _ = self.evaluate(self.analyse(y))
         return log_likelihoods, rounded["y"]
 
@@ -131,7 +131,7 @@ class CoarseToFineEntropyModel(EntropyModel):
         of_predicted = {name: log_likelihood(coded[name], parameters, G=1) for name, parameters in predicted.items()}
         return {self.deepest: self.prior(coded[self.deepest]), **of_predicted}
 
-    def log_likelihoods(self, latents: Latents) -> Latents:
+    def log_likelihoods(self, latents: Latents, quality: Tensor | None = None) -> Latents:
         return self._log_likelihoods(latents, self.features(latents))
 
     def latent_shape(self, size: Size) -> Size:

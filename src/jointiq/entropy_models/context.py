@@ -83,14 +83,19 @@ class ContextEntropyModel(EntropyModel):
         N, M: channels of z and of y.
         settings: which parts there are, and how large.
         modelled: channels of y, the first ones, that f models; None: all.
+        levels: of the prior of z in a model of all rates (:mod:`jointiq.layers.gains`); None: one rate.
     """
 
     SHARED = ("h_a", "h_s", "z_prior", "estimator.from_hyper", "estimator.from_known", "estimator.hidden")
     SHARED_SETTINGS = ("hyper_abs", "hyper_exp", "estimator_width")
 
+    ALL_RATES = True
+
     side = ("z",)
 
-    def __init__(self, N: int, M: int, settings: ContextSettings, modelled: int | None = None) -> None:
+    def __init__(
+        self, N: int, M: int, settings: ContextSettings, modelled: int | None = None, levels: int | None = None
+    ) -> None:
         super().__init__()
         self.settings = settings
         self.G = settings.G
@@ -100,7 +105,7 @@ class ContextEntropyModel(EntropyModel):
 
         self.h_a = HyperAnalysis(N, M)
         self.h_s = HyperSynthesis(N, M, exp=settings.hyper_exp)
-        self.z_prior = ZeroMeanGaussian(N)
+        self.z_prior = ZeroMeanGaussian(N, levels=levels)
         self.global_context: Any = None
         if settings.global_context:
             self.global_context = (
@@ -116,10 +121,10 @@ class ContextEntropyModel(EntropyModel):
             settings.global_context,
         )
 
-    def forward(self, y: Tensor) -> tuple[Latents, Tensor]:
+    def forward(self, y: Tensor, quality: Tensor | None = None) -> tuple[Latents, Tensor]:
         y_tilde, y_hat = self._quantise(y)
         z_tilde, z_hat = self._quantise(self.hyper_analysis(y))
-        log_likelihoods = {"y": self.y_log_likelihood(y_tilde, y_hat, z_hat), "z": self.z_prior(z_tilde)}
+        log_likelihoods = {"y": self.y_log_likelihood(y_tilde, y_hat, z_hat), "z": self.z_prior(z_tilde, quality)}
         return log_likelihoods, y_hat
 
     def _quantise(self, latent: Tensor) -> tuple[Tensor, Tensor]:
@@ -152,9 +157,9 @@ class ContextEntropyModel(EntropyModel):
         c_global = None if self.global_context is None else self.global_context(y_hat)
         return self.estimator(c_prime, y_hat, c_global)
 
-    def log_likelihoods(self, latents: Latents) -> Latents:
+    def log_likelihoods(self, latents: Latents, quality: Tensor | None = None) -> Latents:
         y_hat, z_hat = latents["y"], latents["z"]
-        return {"y": self.y_log_likelihood(y_hat, y_hat, z_hat), "z": self.z_prior(z_hat)}
+        return {"y": self.y_log_likelihood(y_hat, y_hat, z_hat), "z": self.z_prior(z_hat, quality)}
 
     def latent_shape(self, size: Size) -> Size:
         return pyramid(size, 6)[6]

@@ -110,14 +110,14 @@ class FactorizedEntropyModel(EntropyModel):
         super().__init__()
         self.prior = FactorizedDensity(M)
 
-    def forward(self, y: Tensor) -> tuple[Latents, Tensor]:
+    def forward(self, y: Tensor, quality: Tensor | None = None) -> tuple[Latents, Tensor]:
         y_tilde = add_uniform_noise(y) if self.training else round_ste(y)
         return {"y": self.prior(y_tilde)}, y_tilde
 
     def analyse(self, y: Tensor) -> Latents:
         return {"y": y}
 
-    def log_likelihoods(self, latents: Latents) -> Latents:
+    def log_likelihoods(self, latents: Latents, quality: Tensor | None = None) -> Latents:
         return {"y": self.prior(latents["y"])}
 
     def latent_shape(self, size: Size) -> Size:

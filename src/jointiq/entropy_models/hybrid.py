@@ -56,6 +56,8 @@ class HybridEntropyModel(ContextEntropyModel):
         ConfigError: M1 and M2 do not add up to M.
     """
 
+    ALL_RATES = False
+
     def __init__(self, N: int, M: int, settings: HybridSettings) -> None:
         if settings.M1 + settings.M2 != M:
             raise ConfigError("model.M1", settings.M1, f"{M} - model.M2, because y has {M} channels")

@@ -9,27 +9,33 @@ from jointiq.bitstream.binarisation import binarise
 from jointiq.bitstream.rans import DecisionDecoder
 from jointiq.entropy_models.gaussian_mixture import IntegerMixture, bound_log_sigma, log_mass
 from jointiq.entropy_models.integer.recorder import Recorder, in_range, reader
+from jointiq.layers.gains import interpolate
 from jointiq.layers.integer_layers import ONE, require_finite
 from jointiq.layers.padding import Size
 
 
 class ZeroMeanGaussian(nn.Module):
-    """log p(z) for z of shape (B, N, h, w); ``log_sigma`` (N,) is trained and starts at sigma = ``initial_sigma``."""
+    """log p(z) for z of shape (B, N, h, w); ``log_sigma`` (N,) is trained and starts at sigma = ``initial_sigma``.
 
-    def __init__(self, N: int, initial_sigma: float = 2.0) -> None:
+    With ``levels``, for a model of all rates, ``log_sigma`` is a curve (levels, N) over the quality.
+    """
+
+    def __init__(self, N: int, initial_sigma: float = 2.0, levels: int | None = None) -> None:
         super().__init__()
-        self.log_sigma = nn.Parameter(torch.full((N,), initial_sigma).log())
+        shape = (N,) if levels is None else (levels, N)
+        self.log_sigma = nn.Parameter(torch.full(shape, initial_sigma).log())
 
-    def forward(self, z: Tensor) -> Tensor:
-        """Log-likelihood in nats, shape of ``z``, always in float32."""
+    def forward(self, z: Tensor, quality: Tensor | None = None) -> Tensor:
+        """Log-likelihood in nats, shape of ``z``, always in float32; ``quality`` (B,) goes with ``levels``."""
         with torch.autocast(z.device.type, enabled=False):
             z = z.float()
-            log_sigma = bound_log_sigma(self.log_sigma.float()).view(-1, 1, 1)
+            curve = self.log_sigma.float()
+            log_sigma = bound_log_sigma(curve if quality is None else interpolate(curve, quality))[..., None, None]
             return log_mass(z, torch.zeros_like(log_sigma), log_sigma)
 
 
 def integer_log_sigma(prior: ZeroMeanGaussian) -> Tensor:
-    """The trained log sigmas as fixed-point integers, int64 (N,)."""
+    """The trained log sigmas as fixed-point integers, int64 (N,) or, for all rates, (levels, N)."""
     require_finite(prior.log_sigma)
     return torch.round(prior.log_sigma.detach().double() * ONE).long()
 

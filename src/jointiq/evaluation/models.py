@@ -20,6 +20,9 @@ from jointiq.evaluation.pictures import PictureFolder
 from jointiq.evaluation.rd import ImageRow, RDCurve, Row, curve_from_rows
 from jointiq.models.base import LearnedCodec
 
+#: What a model of all rates is evaluated at where nothing else is asked for.
+QUALITIES = (1, 15, 29, 43, 57, 72, 86, 100)
+
 
 def image_row(
     checkpoint: str, name: str, image: Image, encoded: Encoded, decoded: Decoded, picture: Image | None = None
@@ -71,16 +74,18 @@ class ModelMaker:
         checkpoint: its file.
         device: where its networks run.
         name: what its rows call it.
+        quality: of a model of all rates.
     """
 
     checkpoint: str
     device: str
     name: str
+    quality: float | None = None
 
     @property
-    def labels(self) -> Mapping[str, str]:
+    def labels(self) -> Mapping[str, Any]:
         """The column of every row that names it."""
-        return {"checkpoint": self.name}
+        return {"checkpoint": self.name, **({} if self.quality is None else {"quality": self.quality})}
 
     @property
     def model(self) -> LearnedCodec:
@@ -89,7 +94,8 @@ class ModelMaker:
         Raises:
             UserError: it cannot be opened.
         """
-        return _load(self.checkpoint, self.device, _written(self.checkpoint))
+        model = _load(self.checkpoint, self.device, _written(self.checkpoint))
+        return model if self.quality is None else model.at(self.quality)
 
     def identity(self) -> dict[str, Any]:
         """The contents of its file, and the device.
@@ -97,12 +103,13 @@ class ModelMaker:
         Raises:
             UserError: the file cannot be read.
         """
-        return {"model": _digest(self.checkpoint, _written(self.checkpoint)), "device": self.device}
+        made_by = {"model": _digest(self.checkpoint, _written(self.checkpoint)), "device": self.device}
+        return made_by if self.quality is None else {**made_by, "quality": self.quality}
 
     def measure(self, name: str, image: Image) -> tuple[Row, Image | None]:
         """An :class:`ImageRow` as a dictionary, and the decoded picture."""
         row, decoded = evaluate_image(self.model, self.name, name, image)
-        return asdict(row), decoded.image
+        return {**asdict(row), **self.labels}, decoded.image
 
 
 def _written(checkpoint: str) -> int:
@@ -124,6 +131,28 @@ def _digest(checkpoint: str, _written: int) -> str:
         raise UserError(f"{checkpoint}: {error.strerror or error}") from error
 
 
+def makers_of(checkpoints: Sequence[str], device: str, qualities: Sequence[float] | None = None) -> list[ModelMaker]:
+    """Return what makes the points of checkpoints: one each, of a model of all rates one for each quality.
+
+    Args:
+        qualities: None: :data:`QUALITIES`.
+
+    Raises:
+        UserError: a checkpoint that cannot be opened.
+        ConfigError: qualities for a model of one rate, or one that there is not.
+    """
+    makers: list[ModelMaker] = []
+    for checkpoint in checkpoints:
+        alone = ModelMaker(checkpoint, device, checkpoint)
+        model = alone.model  # one that cannot be opened stops everything before anything is measured
+        if model.quality is None and qualities is None:
+            makers.append(alone)
+            continue
+        for quality in qualities or QUALITIES:
+            makers.append(replace(alone, name=f"{checkpoint} q{quality:g}", quality=model.at(quality).quality))
+    return makers
+
+
 def evaluate_checkpoints(
     checkpoints: Sequence[str],
     images: Sequence[Path],
@@ -134,8 +163,9 @@ def evaluate_checkpoints(
     workers: int = 1,
     rows: Path | None = None,
     pictures: PictureFolder | None = None,
+    qualities: Sequence[float] | None = None,
 ) -> RDCurve:
-    """Evaluate each checkpoint on every image; one RD point per checkpoint.
+    """Evaluate each checkpoint on every image; one RD point per checkpoint, of models of all rates several.
 
     An image that fails with any checkpoint is left out of every point, so that all are means over the same images; the
     curve's ``about["failed"]`` then says what failed (``checkpoint``, ``image``) and why (``problem``).
@@ -146,6 +176,7 @@ def evaluate_checkpoints(
         name: the curve's name.
         description: kept in the RD file.
         device: where the networks run.
+        qualities: of models of all rates; see :func:`makers_of`.
         advance, workers, pictures: of :func:`jointiq.evaluation.measuring.measure`, and so is ``rows``, its ``cache``.
 
     Raises:
@@ -154,38 +185,39 @@ def evaluate_checkpoints(
     """
     if not images:
         raise DataError("no test images to evaluate on")
-    makers = [ModelMaker(checkpoint, device, checkpoint) for checkpoint in checkpoints]
-    for maker in makers:
-        _ = maker.model  # one that cannot be opened stops everything before anything is measured
+    makers = makers_of(checkpoints, device, qualities)
     measured = measure(makers, named_images(images), rows, workers, advance, pictures)
     failed = [one for of_maker in measured for one in of_maker if one.problem]
     bad = {one.image for one in failed}
     points = [
-        (maker.checkpoint, [one.row for one in of_maker if one.row is not None and one.image not in bad])
+        (maker.name, [one.row for one in of_maker if one.row is not None and one.image not in bad])
         for maker, of_maker in zip(makers, measured, strict=True)
     ]
     if not points[0][1]:
         raise DataError(f"every image failed; the first, {failed[0].image}: {failed[0].problem}")
     curve = curve_from_rows(name, points, description)
-    problems = [{"checkpoint": one.maker.checkpoint, "image": one.image, "problem": one.problem} for one in failed]
+    problems = [{"checkpoint": one.maker.name, "image": one.image, "problem": one.problem} for one in failed]
     return curve.with_about({**curve.about, "failed": problems}) if problems else curve
 
 
-def with_complexity(curve: RDCurve, device: str, repeats: int, step: Callable[[str], object]) -> RDCurve:
+def with_complexity(
+    curve: RDCurve, makers: Sequence[ModelMaker], repeats: int, step: Callable[[str], object]
+) -> RDCurve:
     """The same curve with what each checkpoint costs for an image of 768x512 (:mod:`jointiq.evaluation.complexity`).
 
     The whole model's numbers become columns of the results; those of its parts go to ``about["complexity"]``.
 
     Args:
         curve: of :func:`evaluate_checkpoints`.
-        device: where the networks run.
+        makers: what made its points.
         repeats: timed runs of encoder and decoder; 0 counts parameters and multiplications only.
         step: called with the name of what comes next (a progress bar's tick).
     """
+    by_name = {maker.name: maker for maker in makers}
     costs = []
-    for checkpoint in curve.parameter:
-        step(Path(checkpoint).name)
-        costs.append(complexity(ModelMaker(checkpoint, device, checkpoint).model, repeats=repeats))
+    for name in curve.parameter:
+        step(Path(name).name)
+        costs.append(complexity(by_name[name].model, repeats=repeats))
     columns: dict[str, list[Any]] = {}
     for cost in costs:
         for key, value in cost.columns().items():

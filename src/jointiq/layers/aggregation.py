@@ -29,9 +29,9 @@ class SynthesisFeatures(SynthesisTransform):
         super().__init__(N, M)
         del self.deconvs[-1], self.igdns[-1]
 
-    def forward(self, y_hat: Tensor, size: Size) -> Tensor:
+    def forward(self, y_hat: Tensor, size: Size, gain: Tensor | None = None) -> Tensor:
         """Return the features; ``size`` is that of the image."""
-        return super().forward(y_hat, pyramid(size, 1)[1])
+        return super().forward(y_hat, pyramid(size, 1)[1], gain)
 
 
 class Aggregation(nn.Module):

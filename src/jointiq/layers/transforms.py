@@ -19,6 +19,9 @@ from jointiq.layers.gdn import GDN
 from jointiq.layers.integer_layers import FRACTION_BITS, IntegerLinear, integer_conv, integer_deconv, to_fixed
 from jointiq.layers.padding import Size, crop, pad_to_even, pyramid
 
+#: The layer whose features have gains in a model of all rates (:mod:`jointiq.layers.gains`): in g_a and in g_s that at
+#: a quarter of the image's sides.
+GAINED = 1
 # exp(7) = 1096.6 still fits the fixed-point activations of the integer network.
 EXP_INPUT_MAX = 7
 EXP_OF_INPUT_MAX = 1096.625
@@ -28,7 +31,7 @@ class AnalysisTransform(nn.Module):
     """g_a: image (B, 3, H, W) in [-1, 1] -> y (B, M, ceil(H / 16), ceil(W / 16)).
 
     Four 5x5 convolutions of stride 2 with N, N, N and M filters, GDN after the first three. An odd image side is
-    extended by its own edge, an odd feature side by zeros.
+    extended by its own edge, an odd feature side by zeros. A ``gain`` (B, N, 1, 1) multiplies the features at 1/4.
     """
 
     def __init__(self, N: int, M: int) -> None:
@@ -36,16 +39,18 @@ class AnalysisTransform(nn.Module):
         self.convs = nn.ModuleList([conv(3, N), conv(N, N), conv(N, N), conv(N, M)])
         self.gdns = nn.ModuleList([*(GDN(N, inplace=True) for _ in range(3)), nn.Identity()])
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, gain: Tensor | None = None) -> Tensor:
         for index, (convolution, gdn) in enumerate(zip(self.convs, self.gdns, strict=True)):
             x = gdn(convolution(pad_to_even(x, "replicate" if index == 0 else "constant")))
+            if index == GAINED and gain is not None:
+                x = x * gain.to(x.dtype)
         return x
 
 
 class SynthesisTransform(nn.Module):
     """g_s: y_hat (B, M, h, w) -> image (B, 3, *size), about [-1, 1], not clamped.
 
-    Mirrors g_a: four transposed 5x5 convolutions with inverse GDN before the last three.
+    Mirrors g_a: four transposed 5x5 convolutions with inverse GDN before the last three, a ``gain`` at 1/4.
     """
 
     def __init__(self, N: int, M: int) -> None:
@@ -53,10 +58,14 @@ class SynthesisTransform(nn.Module):
         self.deconvs = nn.ModuleList([deconv(M, N), deconv(N, N), deconv(N, N), deconv(N, 3)])
         self.igdns = nn.ModuleList([*(GDN(N, inverse=True, inplace=True) for _ in range(3)), nn.Identity()])
 
-    def forward(self, y_hat: Tensor, size: Size) -> Tensor:
+    def forward(self, y_hat: Tensor, size: Size, gain: Tensor | None = None) -> Tensor:
         x, sizes = y_hat, pyramid(size, len(self.deconvs))
-        for deconvolution, igdn, target in zip(self.deconvs, self.igdns, sizes[-2::-1], strict=True):
+        for index, (deconvolution, igdn, target) in enumerate(
+            zip(self.deconvs, self.igdns, sizes[-2::-1], strict=True)
+        ):
             x = igdn(crop(deconvolution(x), target))
+            if index == GAINED and gain is not None:
+                x = x * gain.to(x.dtype)
         return x
 
 

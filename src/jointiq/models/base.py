@@ -7,24 +7,27 @@ latents, or none) that the decoder reads before it. Latents travel as dictionari
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
-from jointiq.bitstream.container import pack_varint, unpack_varint
+from jointiq.bitstream.container import TENTHS, pack_varint, require_quality, to_tenths, unpack_varint
 from jointiq.entropy_models.base import Latents
 from jointiq.entropy_models.integer.recorder import Recorder
-from jointiq.errors import BitstreamError, DataError
+from jointiq.errors import BitstreamError, ConfigError, DataError
 from jointiq.layers.padding import Size
 from jointiq.models.state import StoredModel
 
 # Only for the `likelihoods` that are returned; the loss reads the unfloored logarithms.
 LIKELIHOOD_FLOOR = 1e-9
+#: Methods that a training can compile.
+COMPILED = ("compression", "enhance")
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,22 @@ class LearnedCodec(StoredModel, ABC):
     PADS_BOTH_SIDES: ClassVar[bool] = False
 
     enhancer: nn.Module | None
+    #: From 1 (smallest files) to 100, what a model of all rates codes at; None: the model has one rate.
+    quality: float | None = None
+
+    def at(self, quality: float) -> Self:
+        """Return this model of all rates at another quality: a view that shares all weights, for coding.
+
+        Raises:
+            ConfigError: the model has one rate, or there is no such quality.
+        """
+        if self.quality is None:
+            raise ConfigError("quality", quality, "null: this model has one rate")
+        view = copy.copy(self)
+        view.quality = require_quality(quality)
+        for name in COMPILED:
+            view.__dict__.pop(name, None)  # compiled for the quality of the original
+        return view
 
     # ---- networks
 
@@ -93,13 +112,15 @@ class LearnedCodec(StoredModel, ABC):
         """Run the compression network I: all but the enhancer.
 
         Args:
-            x: (B, 3, H, W) in [0, 1], any size from 1x1 up.
+            x: (B, 3, H, W) in [0, 1], any size from 1x1 up. In training mode a model of all rates draws a quality for
+                each.
 
         Returns:
             ``x_mid``: output of g_s, (B, 3, H, W), float32, [0, 1] scale, not clamped. ``likelihoods``,
             ``log_likelihoods``: of each latent, by name; the first floored at 1e-9, the second not, in nats. Noisy
             latents in training mode, rounded ones otherwise. ``auxiliary``, only from models that need it in training:
-            a further loss, scalar, in nats a pixel, which counts as the rate does.
+            a further loss, scalar, in nats a pixel, which counts as the rate does. ``quality``, only from models of all
+            rates: (B,), what each image was coded at.
         """
 
     def enhance(self, x_mid: Tensor) -> Tensor:
@@ -113,7 +134,7 @@ class LearnedCodec(StoredModel, ABC):
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile the networks of a training step in place, with the arguments of ``torch.compile``."""
-        for name in ("compression", "enhance"):
+        for name in COMPILED:
             # An attribute of the object stands before the method of its class.
             setattr(self, name, torch.compile(getattr(self, name), *args, **kwargs))
 
@@ -179,14 +200,24 @@ class LearnedCodec(StoredModel, ABC):
         """
 
     @torch.inference_mode()
-    def compress(self, x: Tensor) -> dict[str, Any]:
+    def compress(self, x: Tensor, quality: float | None = None) -> dict[str, Any]:
         """Code images (B, 3, H, W) in [0, 1]: ``{"strings": [[y of each], [side of each]], "shape": latent size}``.
 
-        A string of the side information begins with the image's true height and width (LEB128 each), as the decoder
-        needs them.
+        A string of the side information begins with the image's true height and width and, in a model of all rates, the
+        tenths of its quality (LEB128 each), as the decoder needs them.
+
+        Args:
+            quality: from 1 to 100, of a model of all rates; None: :attr:`quality`.
+
+        Raises:
+            ConfigError: a quality that the model does not have.
         """
+        if quality is not None:
+            return self.at(quality).compress(x)
         size = (x.shape[-2], x.shape[-1])
         prefix = pack_varint(size[0]) + pack_varint(size[1])
+        if self.quality is not None:
+            prefix += pack_varint(to_tenths(self.quality))
         coded = [self.encode(image[None]) for image in x]
         strings = [[one.y for one in coded], [prefix + one.side for one in coded]]
         return {"strings": strings, "shape": torch.Size(self.latent_shape(size))}
@@ -199,21 +230,39 @@ class LearnedCodec(StoredModel, ABC):
             BitstreamError: the strings are damaged so that they cannot be decoded, or ``shape`` is not theirs. Other
                 damage goes unnoticed, as the strings carry no checksum; a ``.jiq`` file does.
         """
-        decoded: list[Latents] = []
+        pictures: list[Tensor] = []
         size = first = (0, 0)
         for y, side in zip(*strings, strict=True):
             height, position = unpack_varint(side, 0)
             width, position = unpack_varint(side, position)
             size = (height, width)
-            if decoded and size != first:
+            if pictures and size != first:
                 raise BitstreamError(f"the strings of a batch hold images of different sizes, {first} and {size}")
             first = size
             if tuple(self.latent_shape(size)) != tuple(shape):
                 raise BitstreamError(f"the strings hold latents of size {self.latent_shape(size)}, not {tuple(shape)}")
-            decoded.append(self.decode(side[position:], y, size).latents)
-        latents = {name: self.to_float(torch.stack([one[name] for one in decoded])) for name in decoded[0]}
-        x_hat, _ = self.reconstruct_from(latents, size)
-        return {"x_hat": x_hat.clamp(0, 1)}
+            model = self
+            if self.quality is not None:
+                tenths, position = unpack_varint(side, position)
+                model = self.at_tenths(tenths)
+            latents = model.decode(side[position:], y, size).latents
+            x_hat, _ = model.reconstruct_from({name: self.to_float(one[None]) for name, one in latents.items()}, size)
+            pictures.append(x_hat)
+        return {"x_hat": torch.cat(pictures).clamp(0, 1)}
+
+    def at_tenths(self, tenths: int | None) -> Self:
+        """Return the model that decodes a file of a quality in tenths; None: a file of one rate.
+
+        Raises:
+            BitstreamError: the model has no such quality.
+        """
+        if tenths is None and self.quality is None:
+            return self
+        try:
+            return self.at(-1 if tenths is None else tenths / TENTHS)
+        except ConfigError as error:
+            there = "none" if tenths is None else f"{tenths / TENTHS:g}"
+            raise BitstreamError(f"the file names the quality {there}, which its model does not have") from error
 
     def to_float(self, latent: Tensor) -> Tensor:
         """Return a decoded latent in the precision of the networks."""

@@ -282,7 +282,7 @@ class CompressAICodec(LearnedCodec):
                     derived.update(force=True)
                 for name in _tables_of(model):
                     setattr(model, name, getattr(derived, name).to(self.device))
-        self.cached_fingerprint = None
+        self.derived.pop("fingerprint", None)
         return True
 
     def forget(self) -> None:

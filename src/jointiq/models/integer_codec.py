@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from jointiq.bitstream.container import pack_segments, unpack_segments
+from jointiq.bitstream.container import HIGHEST, LOWEST, pack_segments, to_tenths, unpack_segments
 from jointiq.entropy_models import ENTROPY_MODELS
 from jointiq.entropy_models.base import EntropyModel, IntegerEntropyModel, Latents
 from jointiq.errors import ConfigError
+from jointiq.layers.gains import TransformGains
 from jointiq.layers.padding import Size
 from jointiq.models.base import CodedLatents, DecodedLatents, LearnedCodec, compressed
 
@@ -19,8 +20,9 @@ from jointiq.models.base import CodedLatents, DecodedLatents, LearnedCodec, comp
 class IntegerCodec(LearnedCodec):
     """x --> g_a --> y --> entropy model --> y_hat --> g_s --> x_mid --> enhancer --> x_hat.
 
-    Subclasses make the parts in their constructor: ``g_a``, ``g_s``, ``entropy_model`` and ``enhancer``. The settings
-    of model and entropy model have one name space, ``model`` in a configuration.
+    Subclasses make the parts in their constructor: ``g_a``, ``g_s``, ``entropy_model`` and ``enhancer``; for all rates
+    also ``gain_a`` and ``gain_s``, which multiply features of the two transforms, y before and y_hat after rounding.
+    The settings of model and entropy model have one name space, ``model`` in a configuration.
 
     Args:
         entropy_model: registered name; None: the model's own.
@@ -42,13 +44,14 @@ class IntegerCodec(LearnedCodec):
     g_a: nn.Module
     g_s: nn.Module
     entropy_model: EntropyModel
-    _integers: IntegerEntropyModel | None
+    gain_a: TransformGains | None
+    gain_s: TransformGains | None
 
     def __init__(
         self, entropy_model: str | None = None, enhancer: Mapping[str, Any] | None = None, **values: Any
     ) -> None:
         super().__init__()
-        self.forget()
+        self.gain_a = self.gain_s = None
         chosen = self.OWN_ENTROPY_MODEL if entropy_model is None else entropy_model
         if chosen != self.OWN_ENTROPY_MODEL and not self.SWAPS_ENTROPY_MODEL:
             raise ConfigError("model.entropy_model", chosen, f"{self.OWN_ENTROPY_MODEL}, with {self.registered_name()}")
@@ -69,24 +72,66 @@ class IntegerCodec(LearnedCodec):
             "enhancer": None if enhancer is None else dict(enhancer),
         }
 
-    def build_entropy_model(self, N: int, M: int) -> EntropyModel:
-        """Build the entropy model that was chosen, for N channels of the transforms and M of y."""
-        return self._entropy_class(N, M, self.entropy_settings)
+    def build_entropy_model(self, N: int, M: int, levels: int | None = None) -> EntropyModel:
+        """Build the entropy model that was chosen, for N channels of the transforms and M of y.
+
+        Args:
+            levels: of a model of all rates.
+
+        Raises:
+            ConfigError: it has one rate only.
+        """
+        if levels is None:
+            return self._entropy_class(N, M, self.entropy_settings)
+        if not self._entropy_class.ALL_RATES:
+            raise ConfigError("model.rates", "continuous", "one, with this entropy model")
+        build: Any = self._entropy_class
+        model: EntropyModel = build(N, M, self.entropy_settings, levels=levels)
+        return model
 
     # ---- networks
 
     def compression(self, x: Tensor) -> dict[str, Any]:
-        log_likelihoods, y_hat = self.entropy_model(self.g_a(2 * x - 1).float())
-        return compressed(self.synthesise({"y": y_hat}, (x.shape[-2], x.shape[-1])), log_likelihoods)
+        size = (x.shape[-2], x.shape[-1])
+        if self.quality is None:
+            log_likelihoods, y_hat = self.entropy_model(self.analysis(x))
+            return compressed(self.synthesis(y_hat, size), log_likelihoods)
+        quality = self.drawn_qualities(x) if self.training else self.qualities(x)
+        log_likelihoods, y_hat = self.entropy_model(self.analysis(x, quality), quality)
+        return {**compressed(self.synthesis(y_hat, size, quality), log_likelihoods), "quality": quality}
+
+    def analysis(self, x: Tensor, quality: Tensor | None = None) -> Tensor:
+        """Return y (B, M, h, w), float32 and not rounded, of images in [0, 1]."""
+        if self.gain_a is None or quality is None:
+            y: Tensor = self.g_a(2 * x - 1)
+            return y.float()
+        y = self.g_a(2 * x - 1, self.gain_a.features(quality))
+        return y.float() * self.gain_a.y(quality)
+
+    def synthesis(self, y_hat: Tensor, size: Size, quality: Tensor | None = None) -> Tensor:
+        """Return x_mid (B, 3, *size) in [0, 1] scale."""
+        if self.gain_s is None or quality is None:
+            return to_unit(self.g_s(y_hat, size))
+        return to_unit(self.g_s(y_hat * self.gain_s.y(quality), size, self.gain_s.features(quality)))
+
+    def qualities(self, like: Tensor) -> Tensor | None:
+        """Return the model's quality for each of a batch, (B,); None: one rate."""
+        return None if self.quality is None else torch.full((len(like),), self.quality, device=like.device)
+
+    def drawn_qualities(self, like: Tensor) -> Tensor:
+        """Return a random quality for each of a batch, (B,): uniform, as lambda is on a logarithmic scale."""
+        return torch.empty(len(like), device=like.device).uniform_(LOWEST, HIGHEST)
 
     def analyse(self, x: Tensor) -> Latents:
-        return self.entropy_model.analyse(self.g_a(2 * x - 1).float())
+        return self.entropy_model.analyse(self.analysis(x, self.qualities(x)))
 
     def synthesise(self, latents: Latents, size: Size) -> Tensor:
-        return to_unit(self.g_s(latents["y"], size))
+        return self.synthesis(latents["y"], size, self.qualities(latents["y"]))
 
     def log_likelihoods(self, latents: Latents) -> Latents:
-        return self.entropy_model.log_likelihoods(latents)
+        if self.quality is None:
+            return self.entropy_model.log_likelihoods(latents)
+        return self.entropy_model.log_likelihoods(latents, self.qualities(latents["y"]))
 
     # ---- coding
 
@@ -104,32 +149,31 @@ class IntegerCodec(LearnedCodec):
     @property
     def integers(self) -> IntegerEntropyModel:
         """The integer network of the present weights, on the device of the model; derived when first needed."""
-        if self._integers is None:
-            self.update()
-        assert self._integers is not None
-        if self._integers.device != self.device:
-            self._integers = self._integers.to(self.device)
-        return self._integers
+        self.update()
+        integers: IntegerEntropyModel = self.derived["integers"]
+        if integers.device != self.device:
+            integers = self.derived["integers"] = integers.to(self.device)
+        return integers
+
+    @property
+    def coder(self) -> IntegerEntropyModel:
+        """The integer network that codes at the model's quality."""
+        return self.integers if self.quality is None else self.integers.at(to_tenths(self.quality))
 
     def update(self, *_args: object, force: bool = False, **_kwargs: object) -> bool:
         """Derive the integer network from the weights; True if that was done (the contract of CompressAI)."""
-        if self._integers is not None and not force:
+        if "integers" in self.derived and not force:
             return False
-        self._integers = self.entropy_model.integers()
-        self.cached_fingerprint = None
+        self.derived.clear()
+        self.derived["integers"] = self.entropy_model.integers()
         return True
 
     def integer_tensors(self) -> dict[str, Tensor]:
         return self.integers.tensors()
 
     def restore_integers(self, tensors: dict[str, Tensor]) -> None:
-        self._integers = self.entropy_model.restore(tensors)
-        self.cached_fingerprint = None
-
-    def forget(self) -> None:
-        """Drop the integers too."""
-        super().forget()
-        self._integers = None
+        self.derived.clear()
+        self.derived["integers"] = self.entropy_model.restore(tensors)
 
     def staged(self) -> list[str]:
         return [*super().staged(), *self.entropy_settings.names("staged")]
@@ -146,7 +190,7 @@ class IntegerCodec(LearnedCodec):
 
     def encode_latents(self, latents: Latents) -> CodedLatents:
         """Code the latents of one image, (C, h, w) each, holding integers."""
-        decisions = self.integers.record(latents)
+        decisions = self.coder.record(latents)
         side = pack_segments([decisions[name].encode() for name in self.side])
         symbols = {name: latent.long().cpu() for name, latent in latents.items()}
         return CodedLatents(side, decisions["y"].encode(), symbols, self, latents, decisions)
@@ -158,7 +202,7 @@ class IntegerCodec(LearnedCodec):
             BitstreamError: the segments are damaged so that they cannot be decoded; other damage goes unnoticed.
         """
         segments = dict(zip(self.side, unpack_segments(side, len(self.side)), strict=True))
-        return self.integers.decode({**segments, "y": y}, size)
+        return self.coder.decode({**segments, "y": y}, size)
 
 
 def to_unit(mid: Tensor) -> Tensor:

@@ -22,9 +22,15 @@ from compressai.registry import register_model
 from torch import nn
 
 from jointiq.enhancers import build_enhancer
+from jointiq.layers.gains import TransformGains
 from jointiq.layers.transforms import AnalysisTransform, SynthesisTransform
 from jointiq.models.integer_codec import IntegerCodec
-from jointiq.parts import Settings, at_least
+from jointiq.parts import Settings, at_least, one_of
+
+CONTINUOUS = "continuous"
+RATES = ("one", CONTINUOUS)
+#: What a model of all rates codes at where no quality is named.
+DEFAULT_QUALITY = 50.0
 
 
 @dataclass(frozen=True)
@@ -33,10 +39,14 @@ class JointIQSettings(Settings):
 
     Attributes:
         N, M: channels of the transforms and of y (Table 1).
+        rates: ``one``, or ``continuous``: one model for all rates (:mod:`jointiq.layers.gains`; ours).
+        levels: qualities, evenly spaced, whose gains are trained; between them they are interpolated.
     """
 
     N: int = at_least(1)
     M: int = at_least(1)
+    rates: str = one_of(RATES, default="one", later=True, staged=True)
+    levels: int = at_least(2, default=16, later=True, staged=True)
 
 
 @register_model("jointiq")
@@ -54,10 +64,20 @@ class JointIQNet(IntegerCodec):
         N, M = self.config["N"], self.channels
         self.g_a = self.ANALYSIS(N, M)
         self.g_s = self.SYNTHESIS(N, M)
-        self.entropy_model = self.build_entropy_model(N, M)
+        levels = self.levels
+        self.entropy_model = self.build_entropy_model(N, M, levels)
+        if levels is not None:
+            self.gain_a, self.gain_s = TransformGains(levels, N, M, rising=1), TransformGains(levels, N, M, rising=-1)
+            self.quality = DEFAULT_QUALITY
         self.enhancer = build_enhancer(self.config["enhancer"])
         # The layout in which convolutions run a third faster on CPUs, and fastest on tensor cores.
         self.to(memory_format=torch.channels_last)
+
+    @property
+    def levels(self) -> int | None:
+        """Levels of the gains of a model of all rates; None: one rate."""
+        settings = self.settings
+        return settings.levels if isinstance(settings, JointIQSettings) and settings.rates == CONTINUOUS else None
 
     @property
     def channels(self) -> int:

@@ -29,18 +29,22 @@ class StoredModel(CompressionModel):
         settings: of the model itself, checked.
         config: ``name`` and all arguments of the constructor, ready for JSON.
         entropy_model: the module that computes likelihoods of latents and codes them; None where it is CompressAI's.
-        cached_fingerprint: see :mod:`jointiq.coding.fingerprint`.
+        derived: what was computed from the weights and stands until they change, by name; views of a model share it.
     """
 
     #: The class of the settings.
     SETTINGS: ClassVar[type[Settings]] = Settings
     #: The float networks of a decoder; with the integers of the entropy model they make the model's fingerprint.
-    DECODER: ClassVar[tuple[str, ...]] = ("g_s", "enhancer")
+    DECODER: ClassVar[tuple[str, ...]] = ("g_s", "gain_s", "enhancer")
 
     settings: Settings
     config: dict[str, Any]
     entropy_model: EntropyModel | None
-    cached_fingerprint: bytes | None
+    derived: dict[str, Any]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.derived = {}
 
     @classmethod
     def registered_name(cls) -> str:
@@ -52,7 +56,7 @@ class StoredModel(CompressionModel):
 
     def trunk_settings(self) -> list[str]:
         """Return the settings of the transforms: of all but the entropy model and the enhancer."""
-        return list(self.settings.as_dict())
+        return [name for name in self.settings.as_dict() if name not in self.staged()]
 
     def staged(self) -> list[str]:
         """Return the settings that differ between the stages of one training."""
@@ -88,7 +92,7 @@ class StoredModel(CompressionModel):
 
     def forget(self) -> None:
         """Drop all that was derived from the weights; called when they change."""
-        self.cached_fingerprint = None
+        self.derived.clear()
 
     def train(self, mode: bool = True) -> Self:
         """Switch as ``nn.Module`` does, and :meth:`forget`, because training changes the weights."""

@@ -93,6 +93,11 @@ def _identity(cfg: DictConfig) -> dict[str, Any]:
     if parts["optim"].get("_target_") == "torch.optim.Adam":
         del parts["optim"]["_target_"]
     model = parts["model"]
+    # Nothing reads these of a model of one rate, and older runs lack them.
+    if model.get("rates", "one") == "one":
+        for group, keys in {"model": ("rates", "levels"), "distortion": ("lmbda_range", "balance")}.items():
+            parts[group] = {key: value for key, value in parts[group].items() if key not in keys}
+        model = parts["model"]
     if model.get("entropy_model") == _FIRST_ENTROPY_MODELS.get(model["name"]):
         model.pop("entropy_model", None)
     return parts

@@ -110,10 +110,11 @@ def read_run(folder: Path, name: str | None = None, code: int | None = None) -> 
 
 
 def _measured(folder: Path) -> dict[str, float]:
-    """Bits per pixel and dB of the run's RD point; empty without one."""
+    """Bits per pixel and dB of the run's RD point, of several the middle one; empty without one."""
     try:
         results = json.loads((folder / RD_FILE).read_text())["results"]
-        return {"bpp": float(results["bpp"][0]), "psnr": float(results["psnr-rgb"][0])}
+        middle = len(results["bpp"]) // 2
+        return {"bpp": float(results["bpp"][middle]), "psnr": float(results["psnr-rgb"][middle])}
     except (OSError, ValueError, KeyError, IndexError, TypeError):
         return {}
 

@@ -68,7 +68,7 @@ def measure_trained(
     digests = [digest for one in sets for digest in one.hashes]
     checked = tuple(one.paths[0].name for one in sets)
     makers = [ModelMaker(str(one.checkpoint), device, one.folder.name) for one in trained]
-    makers += [SizesMaker(str(one.checkpoint), device, one.folder.name, checked) for one in sizes]
+    makers += [SizesMaker(str(one.checkpoint), device, one.folder.name, checked=checked) for one in sizes]
     with progress_bar() as progress:
         bar = progress.add_task("code images", total=len(makers) * len(images), note="")
 

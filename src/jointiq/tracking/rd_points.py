@@ -43,10 +43,15 @@ class RDPoints(Callback):
             return
         criterion: Any = pl_module.criterion
         name = curve_name(self.curve, self.stage, criterion.distortion, self.typed)
-        bpp, psnr, ms_ssim = (
-            float(means[key]) if (key := f"val/{kind}") in means else None for kind in ("bpp", "psnr", "ms_ssim")
-        )
-        point = rd_row(name, "model", f"{criterion.lmbda:g}", trainer.global_step, bpp, psnr, ms_ssim)
+        points = []
+        # A model of all rates is validated at several.
+        for end in [key.removeprefix("val/bpp") for key in means if key.startswith("val/bpp_q")] or [""]:
+            bpp, psnr, ms_ssim = (
+                float(means[key]) if (key := f"val/{kind}{end}") in means else None
+                for kind in ("bpp", "psnr", "ms_ssim")
+            )
+            label = end.removeprefix("_") or f"{criterion.lmbda:g}"
+            points.append(rd_row(name, "model", label, trainer.global_step, bpp, psnr, ms_ssim))
         for logger in takers:
-            chart = rd_chart([point, *curve_rows("anchor", logger.anchors)])
+            chart = rd_chart([*points, *curve_rows("anchor", logger.anchors)])
             logger.log_metrics({CHART: chart}, step=row(trainer))

@@ -19,7 +19,10 @@ from torch import nn
 from jointiq.data import build_data
 from jointiq.data.latents import LatentData
 from jointiq.errors import UserError
+from jointiq.layers.gains import log_spaced
 from jointiq.models import build_model
+from jointiq.models.base import LearnedCodec
+from jointiq.models.jointiq import DEFAULT_QUALITY
 from jointiq.runs.resume import Start
 from jointiq.runtime import set_threads
 from jointiq.training.callbacks.averaging import WeightMean
@@ -82,12 +85,12 @@ def build_training(cfg: DictConfig, start: Start) -> Training:
         check_same_model(state, net.config, start.checkpoint)
         check_same_averaging(state, cfg.optim.ema_decay is not None, start.checkpoint)
     elif cfg.init_from == PCA or (cfg.init_from == AUTO and has_the_transforms(net)):
-        taken = start_from_components(net, images.first_patches(PIXELS), cfg.lmbda)
+        taken = start_from_components(net, images.first_patches(PIXELS), middle_lambda(cfg, net))
     elif cfg.init_from not in NO_FILE:
         taken = initialise(net, cfg.init_from, cfg.stage.get("takes", "model"))
     module = MODULES[cfg.stage.trains](
         net,
-        RateDistortionLoss(cfg.lmbda, cfg.distortion.name, cfg.distortion.rate_unit, cfg.distortion.rate_positions),
+        loss(cfg),
         schedule(cfg),
         lr=cfg.optim.lr,
         aux_lr=cfg.optim.aux_lr,
@@ -102,6 +105,24 @@ def build_training(cfg: DictConfig, start: Start) -> Training:
     trainer = build_trainer(cfg, stop, AtomicCheckpointIO(read))
     set_training_layout(net, trainer.strategy.root_device, cfg.trainer.precision)
     return Training(module, data, trainer, stop, state["global_step"] if state else 0, taken)
+
+
+def loss(cfg: DictConfig) -> RateDistortionLoss:
+    """Return the loss of ``cfg.distortion`` at ``cfg.lmbda``, or over ``distortion.lmbda_range``."""
+    distortion = cfg.distortion
+    return RateDistortionLoss(
+        cfg.lmbda,
+        distortion.name,
+        distortion.rate_unit,
+        distortion.rate_positions,
+        tuple(distortion.lmbda_range),
+        distortion.balance,
+    )
+
+
+def middle_lambda(cfg: DictConfig, net: LearnedCodec) -> float:
+    """Return the lambda that the start of a training suits: that of the middle of the range for all rates."""
+    return cfg.lmbda if net.quality is None else log_spaced(cfg.distortion.lmbda_range, DEFAULT_QUALITY)
 
 
 def model_config(cfg: DictConfig) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 
 from jointiq.command_line import command
 from jointiq.errors import DataError, UserError
+from jointiq.evaluation.rd import MS_SSIM, PSNR
 from jointiq.runs import folder as run_folder
 from jointiq.runs import rd_point
 from jointiq.runs.lock import locked
@@ -129,12 +130,20 @@ def measure(folder: Path, cfg: DictConfig, loggers: Sequence[Logger], step: int)
     curve = rd_point.measure(folder, cfg)
     for failed in curve.about.get("failed", ()):
         _say(f"test: {failed['image']} failed and is left out: {failed['problem']}")
-    means = {name: curve.results[key][0] for key, name in rd_point.LOGGED.items() if key in curve.results}
+    points = [{key: values[i] for key, values in curve.results.items()} for i in range(len(curve))]
+    means = {
+        # The names of several points end in their number, by rising rate.
+        name if len(points) == 1 else f"{name}_{number}": point[key]
+        for number, point in enumerate(points, start=1)
+        for key, name in rd_point.LOGGED.items()
+        if key in point
+    }
     for logger in loggers:
         logger.log_metrics(means, step)
         logger.save()
-    quality = f", MS-SSIM {means['test/ms_ssim']:.4f}" if "test/ms_ssim" in means else ""
-    _say(f"test: {means['test/bpp']:.4f} bpp, PSNR {means['test/psnr']:.2f} dB{quality}, real files: {folder}")
+    for point in points:
+        quality = f", MS-SSIM {point[MS_SSIM]:.4f}" if MS_SSIM in point else ""
+        _say(f"test: {point['bpp']:.4f} bpp, PSNR {point[PSNR]:.2f} dB{quality}, real files: {folder}")
 
 
 def _measure_again(folder: Path, cfg: DictConfig) -> None:

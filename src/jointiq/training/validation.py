@@ -174,6 +174,7 @@ def validate(cfg: DictConfig) -> None:
     _check_choice(cfg, "distortion.name", DISTORTIONS)
     _check_choice(cfg, "distortion.rate_unit", RATE_UNITS)
     _check_rate_positions(cfg)
+    _check_all_rates(cfg)
     _check_data(cfg)
     _check_stage(cfg)
 
@@ -222,6 +223,16 @@ def _check_rate_positions(cfg: DictConfig) -> None:
     value = cfg.distortion.rate_positions
     if value != ALL_POSITIONS and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
         raise ConfigError("distortion.rate_positions", value, f"{ALL_POSITIONS}, or a whole number from 1 up")
+
+
+def _check_all_rates(cfg: DictConfig) -> None:
+    ends = cfg.distortion.lmbda_range
+    numbers = [end for end in ends if isinstance(end, float) and 0 < end < 1] if OmegaConf.is_list(ends) else []
+    if len(numbers) != 2 or len(ends) != 2 or numbers[0] <= numbers[1]:
+        raise ConfigError("distortion.lmbda_range", ends, "two numbers between 0 and 1, the larger first: [0.6,0.008]")
+    _check_number(cfg, "distortion.balance", lambda value: 0 <= value <= 1, "a number from 0 to 1")
+    if cfg.model.get("rates") == "continuous" and cfg.stage.trains == "entropy":
+        raise ConfigError("model.rates", "continuous", f"one, with stage={cfg.stage.name}")
 
 
 def _check_optimizer(cfg: DictConfig) -> None:

@@ -11,6 +11,7 @@ the same probabilities on any machine.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -28,6 +29,7 @@ from jointiq.entropy_models.zero_mean_gaussian import decode_prior, record_prior
 from jointiq.errors import UserError
 from jointiq.layers.block_context import IntegerBlockContext
 from jointiq.layers.estimator import IntegerEstimator
+from jointiq.layers.gains import interpolate_integers
 from jointiq.layers.global_context import IntegerGlobalContext
 from jointiq.layers.padding import Size, pyramid
 from jointiq.layers.quarters import IntegerQuarterEstimator
@@ -80,6 +82,12 @@ class IntegerContextModel(IntegerEntropyModel):
 
     def to(self, device: torch.device | str) -> Self:
         return type(self)(self._moved(device), *self._settings)
+
+    def at(self, tenths: int) -> Self:
+        """Return the network of a model for all rates at a quality: its prior of z is the curve's value there."""
+        view = copy.copy(self)
+        view.log_sigma = interpolate_integers(self.log_sigma, tenths)
+        return view
 
     def record(self, latents: Mapping[str, Tensor]) -> dict[str, Recorder]:
         return {"z": self.record_z(latents["z"]), "y": self.record_y(latents["y"], latents["z"])}

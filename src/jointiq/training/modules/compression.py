@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch.callbacks import Timer
 from torch import Tensor, nn
 
+from jointiq.bitstream.container import HIGHEST, LOWEST
 from jointiq.errors import ConfigError, UserError, nearest
 from jointiq.evaluation.metrics import batch_psnr
 from jointiq.models.base import LearnedCodec
@@ -65,6 +66,10 @@ def optimizer_of(optim: Mapping[str, Any]) -> MakeOptimizer:
     return make
 
 
+#: Where a model of all rates is validated; the second is what pictures are drawn of.
+VALIDATED_QUALITIES = (1, 50, 100)
+
+
 class NonFiniteError(UserError):
     """The training has diverged: the loss or a weight is NaN or infinite."""
 
@@ -73,7 +78,8 @@ class CompressionModule(lightning.LightningModule):
     """Trains a compression network with its (optional) enhancer by the rate-distortion loss.
 
     Args:
-        net: a model of :func:`jointiq.models.build_model`.
+        net: a model of :func:`jointiq.models.build_model`; the means of the validation of one for all rates are those
+            over :data:`VALIDATED_QUALITIES`.
         criterion: the loss.
         schedule: factor of the learning rate over the run's progress.
         lr: initial learning rate of the network.
@@ -111,8 +117,11 @@ class CompressionModule(lightning.LightningModule):
         self.validated_at = -1
         #: Whether CompressAI's auxiliary loss trains something.
         self.has_quantiles = bool(self._trainable(quantiles=True))
-        rates = {key: MeanOverImages() for key in ("loss", "bpp", "bpp_y", "bpp_z")}
-        self.validated: Any = nn.ModuleDict({**rates, "psnr": Psnr(), "ms_ssim": MsSsim()})
+        #: Figures of the validation by their names; of a model of all rates at single qualities too.
+        self.validated: Any = nn.ModuleDict(_figures(""))
+        if net.quality is not None:
+            for quality in VALIDATED_QUALITIES:
+                self.validated.update(_figures(f"_q{quality}"))
 
     # ---- steps
 
@@ -161,14 +170,22 @@ class CompressionModule(lightning.LightningModule):
         """Measure an image, (1, 3, H, W); all count alike in the means. Return the net's output; None after a stop."""
         if self.trainer.interrupted:
             return None
-        output = self.net(batch)
+        if self.net.quality is None:
+            return self._validate(self.net, batch, "")
+        outputs = {one: self._validate(self.net.at(one), batch, "", f"_q{one}") for one in VALIDATED_QUALITIES}
+        return outputs[VALIDATED_QUALITIES[1]]
+
+    def _validate(self, net: LearnedCodec, batch: Tensor, *names: str) -> dict[str, Any]:
+        """Measure an image with ``net``, for the figures whose names end so; return its output."""
+        output: dict[str, Any] = net(batch)
         with torch.autocast(self.device.type, enabled=False):
             terms = self.criterion(output, batch)
             rates = {"loss": terms.loss, "bpp": terms.bpp, "bpp_y": terms.bpp_y, "bpp_z": terms.bpp_z}
-            for key, value in rates.items():
-                self.validated[key].update(value)
-            for key in ("psnr", "ms_ssim"):
-                self.validated[key].update(batch, output["x_hat"].float())
+            for name in names:
+                for key, value in rates.items():
+                    self.validated[key + name].update(value)
+                for key in ("psnr", "ms_ssim"):
+                    self.validated[key + name].update(batch, output["x_hat"].float())
         return output
 
     def on_validation_epoch_end(self) -> None:
@@ -265,12 +282,19 @@ class EnhancementModule(CompressionModule):
         self, batch: Tensor, target: Tensor, crops: Crops | None
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Return the same without rates: they do not change."""
+        # Of a model of all rates, at one quality a batch.
+        net = self.net if self.net.quality is None else self.net.at(float(torch.empty(()).uniform_(LOWEST, HIGHEST)))
         with torch.no_grad():
-            x_mid = self.net.synthesise(self.net.latents(batch), (batch.shape[-2], batch.shape[-1]))
+            x_mid = net.synthesise(net.latents(batch), (batch.shape[-2], batch.shape[-1]))
         x_hat = self.net.enhance(x_mid if crops is None else crops.pixels(x_mid))
         with torch.autocast(self.device.type, enabled=False):
             loss = self.criterion.distortion_term(x_hat, target)
         return loss, x_hat, {"loss": loss.detach()}
+
+
+def _figures(name: str) -> dict[str, nn.Module]:
+    rates = {f"{key}{name}": MeanOverImages() for key in ("loss", "bpp", "bpp_y", "bpp_z")}
+    return {**rates, f"psnr{name}": Psnr(), f"ms_ssim{name}": MsSsim()}
 
 
 def _plain(value: Any) -> Any:

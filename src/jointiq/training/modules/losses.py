@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from pytorch_msssim.ssim import _ssim
 from torch import Tensor
 from torch.nn import functional as F
 
+from jointiq.bitstream.container import HIGHEST, LOWEST
 from jointiq.data import LATENT
 from jointiq.evaluation.metrics import PEAK
 from jointiq.training.modules.crops import Crops
@@ -73,6 +74,10 @@ class RateDistortionLoss:
 
     R is the rate of one image's y and z; D is the mean squared error on the 0..255 scale, or 3000 (1 - MS-SSIM).
 
+    Of a model of all rates every image counts by the lambda of the quality that it was coded at, log-spaced between the
+    two of ``ends``, and is divided by that lambda to the power of ``balance``. Eq. 7 itself (0) lets the low rates
+    dominate a training, R + (1 - lambda) / (1000 lambda) D (1) the high ones.
+
     Args:
         lmbda: between 0 and 1.
         distortion: ``mse`` or ``ms_ssim``.
@@ -82,9 +87,17 @@ class RateDistortionLoss:
     """
 
     def __init__(
-        self, lmbda: float, distortion: str = "mse", rate_unit: str = "nats", rate_positions: int | str = "all"
+        self,
+        lmbda: float,
+        distortion: str = "mse",
+        rate_unit: str = "nats",
+        rate_positions: int | str = "all",
+        ends: Sequence[float] | None = None,
+        balance: float = 0.5,
     ) -> None:
         self.lmbda = lmbda
+        self.ends = ends
+        self.balance = balance
         self.distortion = distortion
         self.rate_scale = 1.0 if rate_unit == "nats" else 1 / math.log(2)
         self.rate_positions = math.inf if rate_positions == ALL_POSITIONS else float(rate_positions)
@@ -96,13 +109,27 @@ class RateDistortionLoss:
         ``auxiliary`` loss in the output, in nats a pixel, counts as the rate does.
         """
         size = (x.shape[-2], x.shape[-1]) if crops is None else crops.size
-        terms = self.rate_terms(output["log_likelihoods"], size, crops)
-        distortion = self.distortion_term(output["x_hat"], x)
+        quality = output.get("quality")
+        terms = self.rate_terms(output["log_likelihoods"], size, crops, quality)
+        distortion = self.distortion_term(output["x_hat"], x, quality)
         auxiliary = self.lmbda * self.rate_scale * output.get("auxiliary", 0.0)
         return replace(terms, loss=terms.loss + distortion + auxiliary)
 
+    def lambdas(self, quality: Tensor | None) -> tuple[Tensor | float, Tensor | float]:
+        """Return lambda and the factor of the whole loss for each image of a batch, (B,) by its quality, or for all."""
+        if quality is None or self.ends is None:
+            return self.lmbda, 1.0
+        first, last = map(math.log, self.ends)
+        logs = first + (last - first) * (quality - LOWEST) / (HIGHEST - LOWEST)
+        # So that the factor is 1 in the middle of the range.
+        return logs.exp(), ((first + last) / 2 - logs).mul(self.balance).exp()
+
     def rate_terms(
-        self, log_likelihoods: Mapping[str, Tensor], size: tuple[int, int], crops: Crops | None = None
+        self,
+        log_likelihoods: Mapping[str, Tensor],
+        size: tuple[int, int],
+        crops: Crops | None = None,
+        quality: Tensor | None = None,
     ) -> LossTerms:
         """The rate term, lambda / (Wy Hy 256) * R, as ``loss``, of images of ``size`` (height, width in pixels).
 
@@ -114,32 +141,38 @@ class RateDistortionLoss:
         Positions are drawn for the loss alone, and only where a gradient is wanted: bpp_y is always that of all.
         """
         y = log_likelihoods["y"]
-        images = y.shape[0]
         side = [value for key, value in log_likelihoods.items() if key != "y"]
         seen_y = y if crops is None else crops.latents(y)
         pixels = size[0] * size[1]
         seen_pixels = pixels if crops is None else (crops.side * LATENT) ** 2
-        nats_y = -seen_y.float().sum() / images
-        nats_z = -sum((value.float().sum() for value in side), start=y.new_zeros((), dtype=torch.float32)) / images
+        nats_y = _nats(seen_y)
+        nats_z = sum((_nats(value) for value in side), start=torch.zeros_like(nats_y))
         per_latent = self._counted(seen_y, nats_y) / _area(seen_y) + nats_z / _area(y)
-        rate = self.lmbda * self.rate_scale / _PIXELS_PER_LATENT * per_latent
-        bpp_y, bpp_z = nats_y / (math.log(2) * seen_pixels), nats_z / (math.log(2) * pixels)
+        lmbda, factor = self.lambdas(quality)
+        rate = (factor * lmbda * per_latent).mean() * (self.rate_scale / _PIXELS_PER_LATENT)
+        bpp_y, bpp_z = nats_y.mean() / (math.log(2) * seen_pixels), nats_z.mean() / (math.log(2) * pixels)
         return LossTerms(rate, bpp_y.detach(), bpp_z.detach())
 
     def _counted(self, y: Tensor, nats: Tensor) -> Tensor:
-        """Rate of y (B, M, h, w) that the loss counts: ``nats``, or the estimate of it by the drawn positions."""
+        """Rate of y (B, M, h, w) that the loss counts, (B,): ``nats``, or the estimate of it by the drawn positions."""
         area = _area(y)
         if not y.requires_grad or self.rate_positions >= area:
             return nats
         drawn = torch.rand(y.shape[0], 1, area, device=y.device).argsort(2)[..., : int(self.rate_positions)]
         values = y.flatten(2).gather(2, drawn.expand(-1, y.shape[1], -1))
-        return -values.float().sum() / y.shape[0] * (area / drawn.shape[2])
+        return _nats(values) * (area / drawn.shape[2])
 
-    def distortion_term(self, x_hat: Tensor, x: Tensor) -> Tensor:
+    def distortion_term(self, x_hat: Tensor, x: Tensor, quality: Tensor | None = None) -> Tensor:
         """(1 - lambda) / 1000 * D, a scalar, of two batches (B, 3, H, W) in [0, 1]."""
         x_hat, x = x_hat.float() * PEAK, x * PEAK
         mse = self.distortion == "mse"
-        return (1 - self.lmbda) / 1000 * (F.mse_loss(x_hat, x) if mse else 3000 * (1 - ms_ssim(x_hat, x).mean()))
+        distortion = (x_hat - x).square().flatten(1).mean(1) if mse else 3000 * (1 - ms_ssim(x_hat, x))
+        lmbda, factor = self.lambdas(quality)
+        return (factor * (1 - lmbda) * distortion).mean() / 1000
+
+
+def _nats(log_likelihoods: Tensor) -> Tensor:
+    return -log_likelihoods.float().flatten(1).sum(1)
 
 
 def _area(x: Tensor) -> int:

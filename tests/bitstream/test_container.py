@@ -1,4 +1,5 @@
 import zlib
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -77,7 +78,7 @@ def test_bytes_at_the_end_are_an_error():
     [
         (b"", "empty"),
         (b"\x89PNG\r\n\x1a\n" + bytes(100), "not a .jiq file"),
-        (b"JIQ\x02" + bytes(100), "version 2"),
+        (b"JIQ\x03" + bytes(100), "version 3"),
         (b"JIQ\x01", "truncated"),
     ],
 )
@@ -92,6 +93,21 @@ def test_foreign_files(data, message):
 def test_impossible_sizes(height, width):
     with pytest.raises(BitstreamError, match="impossible image size"):
         Container.unpack(Container(b"abcd", 0, height, width, 0, b"", b"").pack())
+
+
+@pytest.mark.parametrize("tenths", [10, 127, 128, 1000])
+def test_a_quality_makes_version_2(tenths):
+    container = replace(EXAMPLE, tenths=tenths)
+    data = container.pack()
+    assert data[3] == 2 and EXAMPLE.pack()[3] == 1
+    assert len(data) - len(EXAMPLE.pack()) == (1 if tenths < 128 else 2)
+    assert Container.unpack(data) == container
+
+
+@pytest.mark.parametrize("tenths", [0, 9, 1001, 2**20])
+def test_impossible_qualities(tenths):
+    with pytest.raises(BitstreamError, match="impossible quality"):
+        Container.unpack(replace(EXAMPLE, tenths=tenths).pack())
 
 
 def test_a_header_that_never_ends():

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from jointiq.bitstream.container import VERSION
+from jointiq.bitstream.container import VERSION_WITH_QUALITY
 from jointiq.coding.export import write_export
 from jointiq.coding.image_codec import encode_image
 from jointiq.coding.load import load_model
@@ -30,8 +30,11 @@ MODELS = {
     "full": {"scan": "wavefront", "G": 3, "enhancer": TINY_GRDN},
     "plain": {"scan": "raster", "G": 1, "global_context": False, "mprm": False, "hyper_exp": True},
     "quarters": {"scan": "quarters", "G": 3, "K": 5, "min_known": 8, "estimator_width": 1},
+    "rates": {"scan": "quarters", "G": 3, "global_context": False, "mprm": False, "rates": "continuous", "levels": 4},
 }
 SIZES = ((1, 1), (17, 65), (90, 141))
+#: Of the files of a model for all rates, in the order of the sizes.
+QUALITIES = (1, 41.7, 80)
 
 
 def digest(latent: torch.Tensor) -> str:
@@ -45,8 +48,8 @@ def main(name: str) -> None:
     identity = write_export(make_living(seed=3, **{**COMMON, **MODELS[name]}), export, half=True)
     model = load_model(export)
     made = {}
-    for height, width in SIZES:
-        encoded = encode_image(model, photo(height, width))
+    for (height, width), quality in zip(SIZES, QUALITIES, strict=True):
+        encoded = encode_image(model if model.quality is None else model.at(quality), photo(height, width))
         assert height == 1 or (encoded.latents["y"].abs() > 1).double().mean() > 0.05
         file = f"{name}-{width}x{height}.jiq"
         (FOLDER / file).write_bytes(encoded.data)
@@ -54,6 +57,7 @@ def main(name: str) -> None:
             "model": name,
             "fingerprint": identity.hex(),
             "size": [height, width],
+            **({} if model.quality is None else {"quality": quality}),
             "y_hat": digest(encoded.latents["y"]),
             "z_hat": digest(encoded.latents["z"]),
             "y_hat_first": encoded.latents["y"][:, 0, 0].tolist(),
@@ -66,7 +70,7 @@ def main(name: str) -> None:
     export.unlink()
     listed = FOLDER / "expected.json"
     files = json.loads(listed.read_text())["files"] | made
-    listed.write_text(json.dumps({"format_version": VERSION, "files": files}, indent=1) + "\n")
+    listed.write_text(json.dumps({"format_version": VERSION_WITH_QUALITY, "files": files}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

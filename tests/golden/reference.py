@@ -301,8 +301,18 @@ def decode_y(model: Model, data: bytes, c_prime: np.ndarray) -> np.ndarray:
     return np.array([[y[r, c] for c in range(width)] for r in range(height)]).transpose(2, 0, 1)
 
 
-def decode_z(model: Model, data: bytes, size: tuple[int, int]) -> np.ndarray:
-    log_sigmas = model.tensors["exact.z_prior.log_sigma"].tolist()
+def prior(model: Model, quality: int | None) -> list[int]:
+    table = model.tensors["exact.z_prior.log_sigma"].tolist()
+    if quality is None:
+        return table
+    i, e = divmod((quality - 10) * (len(table) - 1), 990)
+    if e == 0:
+        return table[i]
+    return [(2 * (low * (990 - e) + high * e) + 990) // 1980 for low, high in zip(table[i], table[i + 1], strict=True)]
+
+
+def decode_z(model: Model, data: bytes, size: tuple[int, int], quality: int | None) -> np.ndarray:
+    log_sigmas = prior(model, quality)
     symbols = [Symbol(model, [0], [0], [s]) for s in log_sigmas for _ in range(size[0] * size[1])]
     decisions = Decisions(data, model)
     values = decode_symbols(symbols, decisions)
@@ -321,15 +331,17 @@ def leb128(data: bytes, position: int) -> tuple[int, int]:
 
 def decode(model: Model, data: bytes) -> tuple[np.ndarray, np.ndarray]:
     """y_hat (M, h, w) and z_hat (N, ...) of a whole file."""
-    assert data[:4] == b"JIQ\x01"
+    assert data[:4] in (b"JIQ\x01", b"JIQ\x02")
+    assert (data[3] == 2) == (model.config.get("rates") == "continuous")
     assert zlib.crc32(data[:-4]) == int.from_bytes(data[-4:], "little")
     assert data[8] == {"raster": 0, "wavefront": 1, "quarters": 3}[model.config["scan"]]
     position = 9
     numbers = []
-    for _ in range(4):
+    for _ in range(3 + data[3]):
         number, position = leb128(data, position)
         numbers.append(number)
-    height, width, z_length, y_length = numbers
+    height, width, z_length, y_length = numbers[:4]
+    quality = numbers[4] if data[3] == 2 else None
     latents_crc = int.from_bytes(data[position : position + 4], "little")
     position += 4
     z, y = data[position : position + z_length], data[position + z_length : position + z_length + y_length]
@@ -337,7 +349,7 @@ def decode(model: Model, data: bytes) -> tuple[np.ndarray, np.ndarray]:
     sizes = [(height, width)]
     for _ in range(6):
         sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
-    z_hat = decode_z(model, z, sizes[6])
+    z_hat = decode_z(model, z, sizes[6], quality)
     y_hat = decode_y(model, y, hyper_synthesis(model, z_hat, sizes))
     assert zlib.crc32(z_hat.astype("<i4").tobytes() + y_hat.astype("<i4").tobytes()) == latents_crc
     return y_hat, z_hat

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from jointiq.bitstream.container import VERSION, Container
+from jointiq.bitstream.container import VERSION_WITH_QUALITY, Container
 from jointiq.coding.fingerprint import fingerprint
 from jointiq.coding.image_codec import decode_image, decode_latents, to_image
 from jointiq.coding.load import load_model
@@ -38,9 +38,9 @@ def model_of(tmp_path_factory):
 
 
 def test_the_set_is_complete():
-    assert EXPECTED["format_version"] == VERSION
-    assert {path.name for path in FOLDER.glob("*.jiq")} == set(FILES) and len(FILES) == 9
-    assert sum(path.stat().st_size for path in FOLDER.iterdir() if path.is_file()) < 100_000 * 3
+    assert EXPECTED["format_version"] == VERSION_WITH_QUALITY
+    assert {path.name for path in FOLDER.glob("*.jiq")} == set(FILES) and len(FILES) == 12
+    assert sum(path.stat().st_size for path in FOLDER.iterdir() if path.is_file()) < 100_000 * 4
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -57,7 +57,7 @@ def test_latents(model_of, name):
     assert fingerprint(model).hex() == expected["fingerprint"]
 
 
-@pytest.mark.parametrize("name", ["full", "plain", "quarters"])
+@pytest.mark.parametrize("name", ["full", "plain", "quarters", "rates"])
 def test_the_latents_themselves_and_their_bytes(model_of, name):
     """Value by value, so that a difference shows where it is; and coding them again gives the same segments."""
     model = model_of(name)
@@ -69,8 +69,17 @@ def test_the_latents_themselves_and_their_bytes(model_of, name):
     np.testing.assert_array_equal(y_hat.numpy(), stored["y_hat"])
     assert (abs(stored["y_hat"]) > 1).mean() > 0.05
     container = Container.unpack(data)
-    assert model.integers.encode_z(z_hat) == container.z
-    assert model.integers.encode_y(y_hat, z_hat) == container.y
+    coder = model.at_tenths(container.tenths).coder
+    assert coder.encode_z(z_hat) == container.z
+    assert coder.encode_y(y_hat, z_hat) == container.y
+
+
+def test_headers_are_written_as_they_are_read():
+
+    for name, expected in FILES.items():
+        container = Container.unpack((FOLDER / name).read_bytes())
+        assert container.tenths == (round(expected["quality"] * 10) if "quality" in expected else None)
+        assert hashlib.sha256(container.pack()).hexdigest() == expected["file"]
 
 
 def test_the_picture_is_near_enough_for_any_machine(model_of):

@@ -42,7 +42,7 @@ def test_what_is_frozen_and_what_is_cropped_costs_less() -> None:
         return work.macs_i / work.steps, work.macs_q / work.steps
 
     (macs_i, macs_q), share = a_step(joint), (48 / 128) ** 2
-    assert joint.steps == 3000 and macs_i > 0 and macs_q > 0
+    assert joint.steps == 450 and macs_i > 0 and macs_q > 0
     assert a_step(enhancer) == (pytest.approx(macs_i / 3), pytest.approx(macs_q * share))
     assert a_step(crop) == (pytest.approx(macs_i), pytest.approx(macs_q * share))
     assert cost.work_of(config("+experiment=ablation_no_grdn", *SMALL)).macs_q == 0
@@ -52,7 +52,7 @@ def test_stages_of_a_chain_are_all_counted() -> None:
     overrides = ("+experiment=jointiq_full", "scale=demo")
     cfgs = list(cost.stage_configs(config(*overrides), overrides))
     assert [cfg.stage.name for cfg in cfgs] == ["joint", "enhancer", "crop"]
-    assert [cfg.trainer.max_steps for cfg in cfgs] == [3000, 300, 600]
+    assert [cfg.trainer.max_steps for cfg in cfgs] == [450, 150, 200]
 
 
 def bench_file(tmp_path: Path) -> Path:

@@ -350,7 +350,7 @@ def test_checkpoint_or_quality(run, weights, checkpoint, coded, tmp_path):
     both = ("--checkpoint", checkpoint, "--quality", "1")
     for command in (["encode", tmp_path / "in.png", tmp_path / "new.jiq"], ["verify", tmp_path / "in.png"]):
         code, _, err = run(*command, *both)
-        assert code == 2 and "not allowed with argument" in err
+        assert code == 2 and "this model has one rate" in err
     assert run("decode", coded, tmp_path / "new.png", "--quality", "1")[0] == 2
     assert not (tmp_path / "new.jiq").exists() and not (tmp_path / "new.png").exists()
 
@@ -386,3 +386,83 @@ def test_encode_and_decode_in_separate_processes(model, checkpoint, picture, tmp
         subprocess.run([sys.executable, "-W", "ignore", "-m", "src.codec", *arguments], cwd=ROOT, check=True)
     decoded = np.asarray(Image.open(tmp_path / "out.png")).astype(int)
     assert np.abs(decoded - own_reconstruction(model, picture(61, 83))).max() <= 1
+
+
+@pytest.fixture(scope="module")
+def all_rates(living, tmp_path_factory):
+    """An export of a model for all rates."""
+    path = tmp_path_factory.mktemp("rates") / "model.safetensors"
+    write_export(living(rates="continuous", scan="quarters"), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def photographs(picture, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photographs")
+    for name, size in {"a.png": (64, 80), "b.png": (33, 50)}.items():
+        Image.fromarray(picture(*size)).save(folder / name)
+    return folder
+
+
+def test_files_of_a_quality_say_it(run, all_rates, photographs, tmp_path):
+    sizes = []
+    for quality in (1, 55.5, 100):
+        target = tmp_path / f"{quality}.jiq"
+        code, out, _ = run("encode", photographs / "a.png", target, "--checkpoint", all_rates, "--quality", quality)
+        assert code == 0 and f"quality {quality:g}" in out
+        code, out, _ = run("info", target)
+        assert code == 0 and f"quality            {quality:g}\n" in out and "format version     2" in out
+        assert run("decode", target, tmp_path / "out.png", "--checkpoint", all_rates)[0] == 0
+        sizes.append(target.stat().st_size)
+    assert sizes == sorted(set(sizes))
+    code, out, _ = run("verify", photographs / "a.png", "--checkpoint", all_rates, "--quality", 20)
+    assert code == 0 and "latents exact" in out
+
+
+def test_a_size_is_searched_for(run, all_rates, photographs, tmp_path):
+    target = tmp_path / "a.jiq"
+    encode = ("encode", photographs / "a.png", target, "--checkpoint", all_rates)
+    ends = []
+    for quality in (1, 100):
+        assert run(*encode, "--quality", quality)[0] == 0
+        ends.append(target.stat().st_size)
+    wanted = sum(ends) // 2
+    code, out, _ = run(*encode, "--bytes", wanted)
+    size = target.stat().st_size
+    assert code == 0 and 0.97 * wanted <= size <= wanted and "quality" in out
+    code, out, _ = run(*encode, "--bpp", 8 * wanted / (64 * 80))
+    assert code == 0 and abs(target.stat().st_size / wanted - 1) < 0.02
+    code, out, _ = run(*encode, "--bytes", 5)
+    assert code == 0 and target.stat().st_size == ends[0] and "quality 1, the lowest there is" in out
+    # Every picture of a folder for itself.
+    folder = tmp_path / "files"
+    code, out, _ = run("encode", photographs, folder, "--checkpoint", all_rates, "--bytes", wanted)
+    assert code == 0 and all(path.stat().st_size <= wanted for path in folder.iterdir())
+
+
+def test_a_psnr_is_searched_for(run, all_rates, photographs, tmp_path):
+    """The model is not trained, so its dB are low, but they differ from quality to quality."""
+    target = tmp_path / "a.jiq"
+    encode = ("encode", photographs / "a.png", target, "--checkpoint", all_rates)
+    code, out, _ = run(*encode, "--psnr", 90)
+    assert code == 0 and "quality 100, the highest there is" in out
+    code, out, _ = run(*encode, "--psnr", 0.1)
+    assert code == 0 and " dB, quality 1," in out
+
+
+def test_rates_that_cannot_be(run, checkpoint, all_rates, photographs, tmp_path):
+    for model, options in (
+        (checkpoint, ("--quality", "50")),
+        (checkpoint, ("--bpp", "0.3")),
+        (all_rates, ("--quality", "101")),
+        (all_rates, ("--quality", "0.5")),
+        (all_rates, ("--bpp", "0")),
+        (all_rates, ("--bytes", "-3")),
+        (all_rates, ("--psnr", "nan")),
+        (all_rates, ("--bpp", "inf")),
+    ):
+        code, _, err = run("encode", photographs / "a.png", tmp_path / "a.jiq", "--checkpoint", model, *options)
+        assert code == 2 and one_line(err) and options[0].lstrip("-") in err, options
+        assert not (tmp_path / "a.jiq").exists()
+    code, _, err = run("encode", photographs / "a.png", tmp_path / "a.jiq", "--bpp", "1", "--quality", "2")
+    assert code == 2 and "not allowed with" in err

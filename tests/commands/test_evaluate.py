@@ -168,3 +168,28 @@ def test_as_typed_a_user_error_is_one_line_and_exit_2(tmp_path: Path) -> None:
     assert done.stderr.splitlines()[-1] == "error: checkpoint='none.ckpt' is not allowed; allowed: a file that exists"
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_of_all_rates_is_a_curve(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
+    model = build_model({"name": "jointiq", "N": 8, "M": 8, "enhancer": None, "rates": "continuous"})
+    weights = {f"net.{name}": value for name, value in model.state_dict().items()}
+    checkpoint, output = folder / "rates.ckpt", folder / "rates" / "ours.json"
+    torch.save({"model_config": model.config, "state_dict": weights}, checkpoint)
+    images = ("data=folder", f"data.test_dir={folder / 'images'}", "device=cpu", f"output={output}")
+    assert evaluate(config(f"checkpoint={checkpoint}", "quality=[1,50,99.5]", *images)) == 0
+    curve = read_rd(output)
+    assert len(curve) == 3 and sorted({row["quality"] for row in curve.images}) == [1, 50, 99.5]
+    assert {name.rpartition(" ")[2] for name in curve.parameter} == {"q1", "q50", "q99.5"}
+    assert len(curve.results["parameters"]) == 3
+    row = next(row for row in curve.images if row["quality"] == 99.5 and row["image"] == "a.png")
+    data = encode_image(load_model(checkpoint).at(99.5), read_image(folder / "images" / "a.png")).data
+    assert row["bytes"] == len(data)
+    capsys.readouterr()
+    assert evaluate(config(f"checkpoint={checkpoint}", "quality=50", *images)) == 0
+    assert "taken from an earlier run: 2 of 2 images" in capsys.readouterr().out
+    for quality in ("[]", "[1,1]", "0", "[50,101]", "high"):
+        with pytest.raises(ConfigError, match="quality"):
+            evaluate(config(f"checkpoint={checkpoint}", f"quality={quality}", *images))
+    with pytest.raises(ConfigError, match="one rate"):
+        evaluate(config(f"checkpoint={folder / '0.ckpt'}", "quality=50", *images))

@@ -166,3 +166,18 @@ def test_starts_from_one_curve_make_one_curve(tmp_path: Path) -> None:
         starts.append(f"init_from={last(tmp_path / str(number))}")
     first, second, other = (rd_point.key_of_curve(config("stage=enhancer", start)) for start in starts)
     assert first == second != other
+
+
+def test_a_run_of_all_rates_leaves_a_curve(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    assert run(monkeypatch, *typed(images, folder, "model.rates=continuous", "model.scan=quarters")) == 0
+    curve = read_rd(folder / "rd.json")
+    assert len(curve) == len(models.QUALITIES)
+    lambdas = {row["quality"]: row["lmbda"] for row in curve.images}
+    assert sorted(lambdas) == sorted(models.QUALITIES)
+    assert lambdas[1] == pytest.approx(0.6) and lambdas[100] == pytest.approx(0.008)
+    assert capsys.readouterr().out.count("\ntest: ") == len(models.QUALITIES)
+    validated = rows(folder)[-1].keys() | set().union(*(row.keys() for row in rows(folder)))
+    assert {"val/bpp", "val/bpp_q1", "val/psnr_q50", "val/loss_q100"} <= validated

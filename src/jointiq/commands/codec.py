@@ -44,6 +44,11 @@ _TARGETS = {
 _MODEL = "a .ckpt of src.train, or an export of src.export"
 
 
+def _number(text: str) -> float:
+    value = float(text)
+    return int(value) if value.is_integer() else value
+
+
 def _parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     top = argparse.ArgumentParser(
@@ -64,13 +69,13 @@ def _parser() -> argparse.ArgumentParser:
     rate = writer.add_mutually_exclusive_group()
     rate.add_argument(
         "--quality",
-        type=float,
+        type=_number,
         metavar="Q",
         help="shipped model: 1 (smallest files) to 4; default: 3; with --checkpoint of a model for all rates: "
         f"{LOWEST} to {HIGHEST}",
     )
     for name, (metavar, text) in _TARGETS.items():
-        rate.add_argument(f"--{name}", type=float, metavar=metavar, help=f"model for all rates: {text}")
+        rate.add_argument(f"--{name}", type=_number, metavar=metavar, help=f"model for all rates: {text}")
     reader = argparse.ArgumentParser(add_help=False, parents=[where])
     reader.add_argument("--checkpoint", metavar="MODEL", help=f"{_MODEL}; default: the shipped model of each file")
 

@@ -113,3 +113,27 @@ def test_all_positions_count_in_validation_and_where_there_are_fewer() -> None:
     with torch.no_grad():
         out["log_likelihoods"]["y"] = out["log_likelihoods"]["y"].detach()
         assert sampled(3)(out, x).loss == whole
+
+
+def test_every_image_counts_by_the_lambda_of_its_quality() -> None:
+    x = torch.full((3, 3, 64, 128), 0.25)
+    out = output(x, 0.0, 0.7, 1.5)
+    out["x_hat"] = x + torch.tensor([1.0, 2.0, 4.0])[:, None, None, None] / 255
+    out["quality"] = torch.tensor([1.0, 50.5, 100.0])
+    terms = RateDistortionLoss(0.2, ends=(0.5, 0.005), balance=0.3)(out, x)
+    rate = (4 * 8 * 2 * 0.7 + 2 * 1.5) / (4 * 8 * 256)
+    expected = 0.0
+    for lmbda, mse in ((0.5, 1.0), (0.05, 4.0), (0.005, 16.0)):
+        expected += (lmbda / 0.05) ** -0.3 * (lmbda * rate + (1 - lmbda) / 1000 * mse) / 3
+    assert terms.loss.item() == pytest.approx(expected, rel=1e-4)
+    assert terms.bpp.item() == pytest.approx(rate * 256 * 32 / math.log(2) / (64 * 128), rel=1e-4)
+
+
+def test_a_batch_of_one_quality_has_the_loss_of_its_lambda() -> None:
+    x = torch.rand(2, 3, 192, 192)
+    out = output(x, 0.0, 0.7, 1.5)
+    out["x_hat"] = x + 0.1 * torch.randn_like(x)
+    for distortion in ("mse", "ms_ssim"):
+        single = RateDistortionLoss(0.06, distortion)(out, x).loss
+        of_range = RateDistortionLoss(0.5, distortion, ends=(0.6, 0.006), balance=0.0)
+        assert of_range({**out, "quality": torch.full((2,), 50.5)}, x).loss.item() == pytest.approx(single.item())

@@ -16,7 +16,7 @@ import functools
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jointiq.bitstream.container import HIGHEST, LOWEST, TENTHS, Container
 from jointiq.bitstream.scan import scan_name
@@ -49,6 +49,16 @@ def _number(text: str) -> float:
     return int(value) if value.is_integer() else value
 
 
+def _add_quality(parser: Any) -> None:
+    parser.add_argument(
+        "--quality",
+        type=_number,
+        metavar="Q",
+        help="shipped model: 1 (smallest files) to 4; default: 3; with --checkpoint of a model for all rates: "
+        f"{LOWEST} to {HIGHEST}",
+    )
+
+
 def _parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     top = argparse.ArgumentParser(
@@ -66,20 +76,14 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument("--threads", type=int, help="CPU threads (default: all)")
     writer = argparse.ArgumentParser(add_help=False, parents=[where])
     writer.add_argument("--checkpoint", metavar="MODEL", help=_MODEL)
-    rate = writer.add_mutually_exclusive_group()
-    rate.add_argument(
-        "--quality",
-        type=_number,
-        metavar="Q",
-        help="shipped model: 1 (smallest files) to 4; default: 3; with --checkpoint of a model for all rates: "
-        f"{LOWEST} to {HIGHEST}",
-    )
-    for name, (metavar, text) in _TARGETS.items():
-        rate.add_argument(f"--{name}", type=_number, metavar=metavar, help=f"model for all rates: {text}")
     reader = argparse.ArgumentParser(add_help=False, parents=[where])
     reader.add_argument("--checkpoint", metavar="MODEL", help=f"{_MODEL}; default: the shipped model of each file")
 
     command = commands.add_parser("encode", parents=[writer], help="image -> .jiq; or a folder of images")
+    rate = command.add_mutually_exclusive_group()
+    _add_quality(rate)
+    for name, (metavar, text) in _TARGETS.items():
+        rate.add_argument(f"--{name}", type=_number, metavar=metavar, help=f"model for all rates: {text}")
     command.add_argument("input", help="an 8-bit, opaque image (RGB, grey, palette), or a folder of images")
     command.add_argument("output", help="the .jiq file, or the folder of .jiq files, to write")
 
@@ -90,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--overwrite", action="store_true", help="in a folder, also pictures that were not decoded")
 
     command = commands.add_parser("verify", parents=[writer], help="encode, decode and compare, in memory")
+    _add_quality(command)
     command.add_argument("input", help="an image, or a folder of images")
 
     command = commands.add_parser("info", help="the header of a .jiq file")
@@ -151,7 +156,7 @@ def verify(arguments: Namespace) -> int:
     """Encode and decode in memory, and check that the decoder finds the encoder's latents."""
     files = pair_files(arguments.input, None, "", _list_images)
     model = _model(arguments)
-    if arguments.quality is not None and model.quality is not None:
+    if arguments.quality is not None and arguments.checkpoint is not None:
         model = model.at(arguments.quality)
     from jointiq.coding.image_codec import decode_image, encode_image, same_latents
 

@@ -262,7 +262,9 @@ def test_experiments_switch_off_their_part(experiment: str, expected: tuple[Any,
     parts = (built["G"], built["global_context"], built["mprm"], built["enhancer"] is not None)
     assert parts == expected
     assert built.pop("entropy_model") == "context"
-    assert build_model(built).config == {key: value for key, value in built.items() if key != "conditions"}
+    assert (built["rates"], built["levels"]) == ("one", 16)  # what models were before they had these keys
+    kept = {key: value for key, value in built.items() if key not in ("conditions", "rates", "levels")}
+    assert build_model(built).config == kept
 
 
 @pytest.mark.parametrize(

@@ -231,3 +231,25 @@ def test_the_command_as_typed(images, checkpoint):
     arguments = [images, "-a", "jointiq", "-p", checkpoint]
     done = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["results"]["bpp"][0] > 0.1
+
+
+@pytest.mark.parametrize("options", [(), ("--entropy-estimation",)])
+def test_a_model_of_all_rates_is_one_curve(tool, living, images, tmp_path, options):
+    model = living(rates="continuous", scan="quarters")
+    write_pth_tar(model, tmp_path / "rates.pth.tar")
+    steps = ("--vbr_quantstep", "100,40,1", "--vbr_tr_stage", 2)
+    arguments = ("checkpoint", images, "-a", "jointiq-vbr", "-p", tmp_path / "rates.pth.tar", *steps, *options)
+    results = json.loads(tool(eval_model, *arguments))["results"]
+    assert sorted(results["bpp"]) == pytest.approx(results["bpp"][::-1])  # its order: the largest step's inverse first
+    x = [to_tensor(read_image(path)) for path in sorted(images.iterdir())]
+    for quality, bpp in zip((100, 40, 1), results["bpp"], strict=True):
+        if options:
+            continue
+        coded = [model.compress(image, quality=quality) for image in x]
+        sizes = [sum(len(string[0]) for string in one["strings"]) for one in coded]
+        assert bpp == pytest.approx(8 * mean(sizes) / (HEIGHT * WIDTH))
+
+
+def test_one_rate_is_no_vbr(tool, images, checkpoint):
+    with pytest.raises(UserError, match="one rate"):
+        tool(eval_model, "checkpoint", images, "-a", "jointiq-vbr", "-p", checkpoint, "--vbr_quantstep", "1")

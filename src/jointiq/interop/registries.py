@@ -21,6 +21,7 @@ from jointiq.errors import UserError
 from jointiq.models import model_classes
 from jointiq.models.base import LearnedCodec
 from jointiq.models.compressai_codec import CompressAICodec
+from jointiq.models.jointiq import JointIQNet
 
 #: Networks that can run in 16 bits; the rest is the entropy model.
 _NETWORKS = ("g_a", "entropy_model.h_a", "g_s", "enhancer")
@@ -51,6 +52,42 @@ class _InTools(LearnedCodec):
         return self
 
 
+class _AtQuantSteps(LearnedCodec):
+    """A model of all rates as CompressAI's tools call its models of variable rate, whose names end in ``-vbr``.
+
+    What they call quantisation steps (``--vbr_quantstep 90,50,10``) are qualities here; they pass on the inverse.
+    """
+
+    @classmethod
+    def from_state_dict(cls, state_dict: Mapping[str, Tensor]) -> Self:
+        """Return the model that a state dict belongs to.
+
+        Raises:
+            UserError: a model of one rate.
+        """
+        model = super().from_state_dict(state_dict)
+        if model.quality is None:
+            raise UserError("this model has one rate; allowed with a name that ends in -vbr: one for all rates")
+        return model
+
+    def forward(self, x: Tensor, stage: int | None = None, inputscale: Any = None) -> dict[str, Any]:
+        """Return what the model does at a quality."""
+        del stage
+        return LearnedCodec.forward(self._view(inputscale), x)
+
+    def compress(self, x: Tensor, stage: int | None = None, s: int = 0, inputscale: Any = None) -> dict[str, Any]:  # type: ignore[override]
+        """Code images at a quality."""
+        del stage, s
+        return LearnedCodec.compress(self._view(inputscale), x)
+
+    def decompress(self, strings: list[list[bytes]], shape: Any, **_unused: Any) -> dict[str, Tensor]:
+        """Decode images, whose strings say their quality."""
+        return super().decompress(strings, shape)
+
+    def _view(self, inputscale: Any) -> Self:
+        return self if inputscale is None else self.at(float(1 / inputscale))
+
+
 def _halve_input(_part: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     """Halve the input of a part; between the parts all is 32-bit, because latents are rounded in 32 bits."""
     return (inputs[0].half(), *inputs[1:])
@@ -70,3 +107,7 @@ def register() -> None:
         if not issubclass(model, CompressAICodec):
             image_models[name] = _no_published_weights
             model_architectures[name] = type(f"{model.__name__}InTools", (_InTools, model), {})
+        if issubclass(model, JointIQNet):
+            image_models[f"{name}-vbr"] = _no_published_weights
+            bases = (_AtQuantSteps, _InTools, model)
+            model_architectures[f"{name}-vbr"] = type(f"{model.__name__}OfAllRates", bases, {})

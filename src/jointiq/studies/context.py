@@ -14,8 +14,8 @@ from jointiq.evaluation.rd import RDCurve, Row, curve_from_rows
 from jointiq.studies.plan import Scale, Study
 from jointiq.studies.training import Training
 
-#: What was measured of each training, by its folder and the hash of the image's pixels.
-MeasuredRows = Mapping[Path, Mapping[str, Row]]
+#: What was measured of each training, by its folder, the quality of a model of all rates, and the hash of the pixels.
+MeasuredRows = Mapping[Path, Mapping[float | None, Mapping[str, Row]]]
 
 
 @dataclass(frozen=True)
@@ -97,13 +97,22 @@ class Context:
         found = [one for one in self.trained if one.run.name == name and seed in (None, one.seed)]
         return sorted(found, key=lambda one: (-one.lmbda, one.seed))
 
-    def rows(self, trained: Training, images: ImageSet) -> list[Row]:
+    def qualities(self, trained: Training) -> list[float | None]:
+        """The qualities that a model of all rates was measured at, rising; None alone for one of one rate."""
+        return sorted(self.measured.get(trained.folder, {None: {}}), key=lambda quality: quality or 0)
+
+    def rows(self, trained: Training, images: ImageSet, quality: float | None = None) -> list[Row]:
         """One row for every image of a set, in the set's order and under its file names.
+
+        Args:
+            quality: of a model of all rates; None: the one in the middle of those measured.
 
         Raises:
             DataError: an image was not measured.
         """
-        known = self.measured.get(trained.folder, {})
+        qualities = self.qualities(trained)
+        at = qualities[len(qualities) // 2] if quality is None else quality
+        known = self.measured.get(trained.folder, {}).get(at, {})
         if not known.keys() >= set(images.hashes):
             raise DataError(
                 f"{trained.folder}: no rows of {images}; repeat the command, which measures what is missing"
@@ -116,7 +125,11 @@ class Context:
         points = [one for run in runs for one in self.of(run.name, run.seeds[0])]
         if not points:
             return None
-        rows = [(point_name(one.lmbda), self.rows(one, images)) for one in points]
+        rows = [
+            (point_name(one.lmbda, quality), self.rows(one, images, quality))
+            for one in points
+            for quality in self.qualities(one)
+        ]
         return curve_from_rows(label or runs[0].label, rows)
 
     def label(self, name: str) -> str:
@@ -135,9 +148,9 @@ class Context:
         return found[0]
 
 
-def point_name(lmbda: float) -> str:
+def point_name(lmbda: float, quality: float | None = None) -> str:
     """What made a point of a curve, as its ``parameter`` says it."""
-    return f"lmbda {lmbda:g}"
+    return f"lmbda {lmbda:g}" if quality is None else f"quality {quality:g}"
 
 
 def steps_text(trained: Sequence[Training]) -> str:

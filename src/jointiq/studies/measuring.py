@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from jointiq.data.image_sets import ImageSet
 from jointiq.errors import DataError
 from jointiq.evaluation.measuring import Measured, measure
 from jointiq.evaluation.metrics import Image
-from jointiq.evaluation.models import ModelMaker
+from jointiq.evaluation.models import ModelMaker, makers_of
 from jointiq.evaluation.rd import Row
 from jointiq.studies.context import MeasuredRows
 from jointiq.studies.training import Training
@@ -67,8 +67,11 @@ def measure_trained(
     images = [(path.name, path) for one in sets for path in one.paths]
     digests = [digest for one in sets for digest in one.hashes]
     checked = tuple(one.paths[0].name for one in sets)
-    makers = [ModelMaker(str(one.checkpoint), device, one.folder.name) for one in trained]
-    makers += [SizesMaker(str(one.checkpoint), device, one.folder.name, checked=checked) for one in sizes]
+    of: list[tuple[Training, ModelMaker]] = []
+    for one in trained:
+        of += [(one, replace(maker, name=one.folder.name)) for maker in makers_of([str(one.checkpoint)], device)]
+    of += [(one, SizesMaker(str(one.checkpoint), device, one.folder.name, checked=checked)) for one in sizes]
+    makers = [maker for _, maker in of]
     with progress_bar() as progress:
         bar = progress.add_task("code images", total=len(makers) * len(images), note="")
 
@@ -76,8 +79,8 @@ def measure_trained(
             progress.update(bar, advance=1, note=f"{done.maker.name} {done.image}")
 
         measured = measure(makers, images, cache, at_once, advance)
-    rows: dict[Path, dict[str, Row]] = {}
-    for one, of_model in zip([*trained, *sizes], measured, strict=True):
+    rows: dict[Path, dict[float | None, dict[str, Row]]] = {}
+    for (one, maker), of_model in zip(of, measured, strict=True):
         for done in of_model:
             if done.row is None:
                 raise DataError(f"{one.checkpoint}: {done.image}: {done.problem}")
@@ -85,5 +88,6 @@ def measure_trained(
                 raise DataError(
                     f"{one.checkpoint}: the decoder did not arrive at the encoder's latents of {done.image}"
                 )
-        rows[one.folder] = {digest: done.row for digest, done in zip(digests, of_model, strict=True) if done.row}
+        known = {digest: done.row for digest, done in zip(digests, of_model, strict=True) if done.row}
+        rows.setdefault(one.folder, {})[maker.quality] = known
     return rows

@@ -36,7 +36,7 @@ def a_context(folder: Path, runs: Iterable[Run], rows: Any, **values: Any) -> Co
         for lmbda in run.lmbda
         for seed in run.seeds
     ]
-    measured = {one.folder: dict(zip(IMAGES.hashes, rows(one), strict=True)) for one in trained} if rows else {}
+    measured = {one.folder: {None: dict(zip(IMAGES.hashes, rows(one), strict=True))} for one in trained} if rows else {}
     context: dict[str, Any] = {
         "study": Study("mine", folder, "", "", "", {}),
         "scale": scale,

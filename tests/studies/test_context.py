@@ -24,3 +24,13 @@ def test_rows_are_in_the_order_of_the_set(tmp_path):
     assert [[row["bpp"] for row in context.rows(one, images)] for images in (IMAGES, turned)] == [[1, 2], [2, 1]]
     with pytest.raises(DataError, match=r"one_0\.5_0: no rows of new"):
         context.rows(one, ImageSet("new", IMAGES.paths, ("3", "4")))
+
+
+def test_a_model_of_all_rates_is_a_curve(tmp_path):
+    context = a_context(tmp_path, [a_run("all", [0.06])], lambda one: [{"bpp": 1}, {"bpp": 2}])
+    (one,) = context.trained
+    rows = {q: {digest: {"bpp": q / 10, "psnr": 30 + q} for digest in IMAGES.hashes} for q in (50.0, 1.0, 100.0)}
+    context.measured[one.folder] = rows
+    curve = context.curve(["all"], IMAGES)
+    assert curve.bpp == (0.1, 5.0, 10.0) and curve.parameter == ("quality 1", "quality 50", "quality 100")
+    assert [row["bpp"] for row in context.rows(one, IMAGES)] == [5.0, 5.0]

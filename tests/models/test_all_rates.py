@@ -13,6 +13,7 @@ from jointiq.coding.image_codec import decode_image, encode_image, same_latents,
 from jointiq.errors import BitstreamError, ConfigError
 from jointiq.models import build_model
 from jointiq.models.jointiq import JointIQNet
+from jointiq.training.start.initialise import initialise
 
 QUALITIES = (1, 33.3, 100)
 
@@ -147,3 +148,17 @@ def test_models_of_one_rate_have_none(living, model, picture):
 def test_entropy_models_that_have_one_rate():
     with pytest.raises(ConfigError, match=r"model\.rates"):
         build_model({"name": "jointiq", "N": 8, "M": 8, "rates": "continuous", "entropy_model": "factorized"})
+
+
+def test_a_model_of_one_rate_is_a_start(living, tmp_path, picture):
+    """In the middle of the range, where the gains are 1, it codes as the model that it starts from."""
+    path = tmp_path / "one.safetensors"
+    write_export(living(scan="wavefront"), path)
+    for takes, scan in (("model", "wavefront"), ("shared", "quarters"), ("trunk", "quarters")):
+        net = build_model({**living(scan=scan).config, "rates": "continuous"}).eval()
+        said = initialise(net, str(path), takes)
+        assert "taken" in said
+        y = read_export(path).analyse(to_tensor(picture(40, 60)))["y"]
+        assert torch.allclose(net.at(50.5).analyse(to_tensor(picture(40, 60)))["y"], y, atol=1e-3)
+        if takes != "trunk":
+            assert (net.entropy_model.z_prior.log_sigma == read_export(path).entropy_model.z_prior.log_sigma).all()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -24,6 +26,13 @@ class ZeroMeanGaussian(nn.Module):
         super().__init__()
         shape = (N,) if levels is None else (levels, N)
         self.log_sigma = nn.Parameter(torch.full(shape, initial_sigma).log())
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        # A model of one rate as the start of one for all: the same sigmas at every level.
+        given = state_dict.get(f"{prefix}log_sigma")
+        if given is not None and given.shape == self.log_sigma.shape[1:]:
+            state_dict[f"{prefix}log_sigma"] = given.expand_as(self.log_sigma)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(self, z: Tensor, quality: Tensor | None = None) -> Tensor:
         """Log-likelihood in nats, shape of ``z``, always in float32; ``quality`` (B,) goes with ``levels``."""

@@ -54,7 +54,7 @@ def initialise(net: LearnedCodec, path: str, takes: str = "model") -> str:
     same = ours[_ENHANCER] == theirs[_ENHANCER]
     _fill(net, source, lambda key: same or not key.startswith(f"{_ENHANCER}."))
     if differing:
-        grown = ", ".join(f"{key}={theirs[key]} there, {ours[key]} here" for key in differing)
+        grown = ", ".join(f"{key}={theirs.get(key)} there, {ours.get(key)} here" for key in differing)
         return f"{path}: weights of the parts that both have taken ({grown}); the rest starts anew"
     if same:
         return f"{path}: all weights taken"

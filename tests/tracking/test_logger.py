@@ -13,6 +13,7 @@ import pytest
 from jointiq.commands import train as entry
 from jointiq.errors import run_cli
 from jointiq.tracking.logger import wandb_identity
+from tests.marks import slow
 from tests.wandb_files import read, table
 
 ROOT = Path(entry.__file__).resolve().parents[1]
@@ -49,6 +50,7 @@ def test_a_run_and_its_continuation(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     where = (f"paths.results={tmp_path}", f"paths.run_dir={folder}", f"logger.wandb.anchors={anchors(tmp_path / 'a')}")
     monkeypatch.setenv("WANDB_RUN_GROUP", "study")
     assert run(monkeypatch, *TINY, *where) == 0
+    assert sys.modules["wandb"].run is None and (folder / "metrics.csv").is_file()
     (first,) = read(folder)
     assert first.finished and first.group == "study" and first.name == "jointiq/one"
     assert first.config["model"]["N"] == 4 and first.config["optim"]["lr"] == 1e-3 and first.config["lmbda"] == 0.03
@@ -82,7 +84,7 @@ def test_a_run_and_its_continuation(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     ]
 
     last = folder / "checkpoints" / "last.ckpt"
-    assert run(monkeypatch, *TINY, *where, "trainer.max_steps=3", f"ckpt_path={last}") == 0
+    assert run(monkeypatch, *TINY, *where, "trainer.max_steps=3", f"ckpt_path={last}", "test=false") == 0
     _, second = read(folder)
     assert second.id == first.id
 
@@ -109,8 +111,8 @@ def test_anchors_that_are_not_there_are_told(
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ("logger.wandb.project=a/b", "logger.wandb.project='a/b' is not allowed"),
-        ("logger.wandb.offline=maybe", "logger.wandb.offline='maybe' is not allowed"),
+        slow("logger.wandb.project=a/b", "logger.wandb.project='a/b' is not allowed"),
+        slow("logger.wandb.offline=maybe", "logger.wandb.offline='maybe' is not allowed"),
         ("WANDB_MODE=bogus", "WANDB_MODE='bogus' is not allowed"),
     ],
 )

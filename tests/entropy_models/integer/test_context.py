@@ -251,6 +251,7 @@ print(hashlib.sha256(latents["y"].numpy().tobytes() + latents["z"].numpy().tobyt
 """
 
 
+@pytest.mark.slow
 def test_another_process_with_another_thread_count(living, picture, tmp_path):
     model = living()
     torch.set_num_threads(2)

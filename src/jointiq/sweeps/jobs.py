@@ -26,6 +26,7 @@ from jointiq.runs import rd_point
 from jointiq.runs.folder import is_finished, last_validation
 from jointiq.runs.name import run_folder
 from jointiq.runs.resume import config_to_train
+from jointiq.runtime import usable_cores
 from jointiq.sweeps.processes import PassOnSigterm, exit_code, start_process
 
 _POLL_SECONDS = 0.1
@@ -144,7 +145,7 @@ def run_jobs(
     variables = {**(environment or {}), **os.environ}
     if at_once > 1 and not gpus:
         # Jobs share the cores; a number that the user has set stays.
-        variables.setdefault("OMP_NUM_THREADS", str(max(len(os.sched_getaffinity(0)) // at_once, 1)))
+        variables.setdefault("OMP_NUM_THREADS", str(max(usable_cores() // at_once, 1)))
     return _Queue(jobs, at_once, gpus, folders, variables, record, first, command).run()
 
 

@@ -6,18 +6,21 @@ models here are random too, but scaled until they are busy; the fixture checks t
 
 from __future__ import annotations
 
+import copy
 import math
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from torch import Tensor
 
 from jointiq.coding.image_codec import to_tensor
+from jointiq.configs import CONFIGS
 from jointiq.entropy_models.context import ContextEntropyModel
 from jointiq.models import build_model
 from jointiq.models.base import bits
@@ -112,6 +115,24 @@ def latents() -> Callable[..., tuple[Tensor, Tensor]]:
         return rounded["y"][0].long(), rounded["z"][0].long()
 
     return make
+
+
+@pytest.fixture(scope="session", autouse=True)
+def configs_are_read_once() -> Iterator[None]:
+    """Hydra reads all files of conf/ anew for every configuration that it composes, and the tests compose hundreds."""
+    load = FileConfigSource.load_config
+    known: dict[str, Any] = {}
+
+    def load_once(source: FileConfigSource, config_path: str) -> Any:
+        if source.path != str(CONFIGS):
+            return load(source, config_path)
+        if config_path not in known:
+            known[config_path] = load(source, config_path)
+        return copy.deepcopy(known[config_path])
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(FileConfigSource, "load_config", load_once)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -127,7 +127,7 @@ def test_workers_find_what_one_process_finds(images, checkpoints) -> None:
 
 def test_costs_become_columns(images, checkpoints) -> None:
     curve = evaluate_checkpoints(checkpoints, images[:1], "ours")
-    counted = with_complexity(curve, "cpu", 0, lambda note: None)
+    counted = with_complexity(curve, curve.parameter, "cpu", 0, lambda note: None)
     parameters = sum(p.numel() for p in load_model(checkpoints[0]).parameters())
     assert counted.results["parameters"] == (parameters,) * 2 and "encoding_memory" not in counted.results
     assert counted.results["encoding_time"] == curve.results["encoding_time"]

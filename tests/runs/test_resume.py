@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from jointiq.errors import ConfigError
 from jointiq.runs import folder as run_folder
-from jointiq.runs import resume
+from jointiq.runs import lock, resume
 from jointiq.runs.lock import is_locked, locked
 from jointiq.training import run
 from jointiq.training.modules.compression import CompressionModule
@@ -313,24 +313,29 @@ def test_a_checkpoint_is_read_once(
 
 
 def test_of_two_equal_commands_one_trains(
-    images: Path, trained: Path, tmp_path: Path, crash_at: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    images: Path,
+    trained: Path,
+    tmp_path: Path,
+    crash_at: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The second one waits for the first, and finds its run finished."""
-    folder, begun = tmp_path / "run", threading.Event()
+    folder, begun, second_waits = tmp_path / "run", threading.Event(), threading.Event()
 
     def first() -> None:
         with locked(folder):
             begun.set()
-            time.sleep(0.5)
+            assert second_waits.wait(60)
             shutil.copytree(trained, folder)
 
     other = threading.Thread(target=first)
     other.start()
     begun.wait()
+    monkeypatch.setattr(lock, "print", lambda *told, **how: second_waits.set(), raising=False)
     train(images, folder, "trainer.max_steps=1")
     other.join()
-    told = capsys.readouterr().out
-    assert crash_at["seen"] == [] and "waiting for another process" in told and "finished before" in told
+    assert crash_at["seen"] == [] and "finished before" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 

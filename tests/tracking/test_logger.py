@@ -49,10 +49,11 @@ def test_a_run_and_its_continuation(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     folder = tmp_path / "runs" / "jointiq" / "one"
     where = (f"paths.results={tmp_path}", f"paths.run_dir={folder}", f"logger.wandb.anchors={anchors(tmp_path / 'a')}")
     monkeypatch.setenv("WANDB_RUN_GROUP", "study")
-    assert run(monkeypatch, *TINY, *where) == 0
+    assert run(monkeypatch, *TINY, *where, "tags=[first,our-own]") == 0
     assert sys.modules["wandb"].run is None and (folder / "metrics.csv").is_file()
     (first,) = read(folder)
     assert first.finished and first.group == "study" and first.name == "jointiq/one"
+    assert sorted(first.tags) == ["first", "our-own"]
     assert first.config["model"]["N"] == 4 and first.config["optim"]["lr"] == 1e-3 and first.config["lmbda"] == 0.03
     assert first.config["callbacks"]["panels"]["side"] == 384 and "object at 0x" not in json.dumps(first.config)
 

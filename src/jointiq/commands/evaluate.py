@@ -1,6 +1,7 @@
 """Evaluate checkpoints by way of real files: ``python -m src.evaluate checkpoint=[A.ckpt,B.ckpt] output=OUT.json``.
 
-Runs, sweeps, folders of runs and glob patterns stand for their checkpoints. Each curve has an RD file of its own.
+Runs, sweeps, folders of runs and glob patterns stand for their checkpoints. Each curve has an RD file of its own; a
+point of runs that differ in the seed only is their mean, as in the curves of a sweep.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import glob
 import os
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from rich.progress import Progress, TaskID
 from jointiq.console import progress_bar
 from jointiq.data import test_images
 from jointiq.errors import ConfigError, run_cli
+from jointiq.evaluation.curves import CURVE, EXPERIMENT, TYPED, join_points
 from jointiq.evaluation.measuring import Measured, worker_count
 from jointiq.evaluation.pictures import PictureFolder
 from jointiq.evaluation.rd import RDCurve, write_rd
@@ -57,17 +60,42 @@ def _checkpoints(value: object) -> dict[str, list[str]]:
 
 
 def _by_curve(runs: Iterable[Path]) -> dict[str, list[str]]:
-    """The checkpoints of runs, by the names of their curves: those that differ in lambda only are one."""
-    found: dict[tuple[str, str, int], list[str]] = {}
+    """The checkpoints of runs, by the names of their curves: those that differ in lambda and seed only are one."""
+    found: dict[tuple[str, str], list[str]] = {}
     for run in runs:
-        cfg = read_config([run, *stage_folders(run)][-1])
+        cfg = _config_of(run)
         name = curve_name(cfg.experiment_name, cfg.stage.name, cfg.distortion.name, cfg.get("typed") or ())
-        found.setdefault((name, key_of_curve(cfg), cfg.seed), []).append(str(run / CHECKPOINT))
-    names = [name for name, _, _ in found]
+        found.setdefault((name, key_of_curve(cfg)), []).append(str(run / CHECKPOINT))
+    names = [name for name, _ in found]
     return {
-        name if names.count(name) == 1 else f"{name} {key} seed {seed}": checkpoints
-        for (name, key, seed), checkpoints in found.items()
+        name if names.count(name) == 1 else f"{name} {key}": checkpoints for (name, key), checkpoints in found.items()
     }
+
+
+def _config_of(run: Path) -> DictConfig:
+    """A run's configuration; of a chain of stages, the last stage's."""
+    return read_config([run, *stage_folders(run)][-1])
+
+
+def _over_seeds(curve: RDCurve) -> RDCurve:
+    """The curve of runs with a point for each lambda, where there are several seeds of one."""
+    configs = {checkpoint: _config_of(Path(checkpoint).parents[1]) for checkpoint in curve.parameter}
+    if len({cfg.lmbda for cfg in configs.values()}) == len(configs):
+        return curve
+    labels = {checkpoint: {"lmbda": cfg.lmbda, "seed": cfg.seed} for checkpoint, cfg in configs.items()}
+    rows = tuple({**row, **labels[row["checkpoint"]]} for row in curve.images)
+    cfg = configs[curve.parameter[0]]
+    about = {CURVE: key_of_curve(cfg), EXPERIMENT: cfg.experiment_name, TYPED: list(cfg.get("typed") or ())}
+    (joined,) = join_points([replace(curve, images=rows).with_about(about)])
+    return replace(joined, description=curve.description or joined.description).with_about(
+        {**curve.about, **joined.about}
+    )
+
+
+def _model_of_each_point(curve: RDCurve) -> list[str]:
+    """A checkpoint of each point: of a mean over seeds, the first one's."""
+    of_lambda = {f"{row['lmbda']:g}": row["checkpoint"] for row in reversed(curve.images) if "lmbda" in row}
+    return [of_lambda.get(point, point) for point in curve.parameter]
 
 
 def _output(value: object) -> Path:
@@ -127,9 +155,12 @@ def evaluate(cfg: DictConfig) -> int:
             curve = evaluate_checkpoints(
                 checkpoints, images, name, cfg.description or "", str(device), advance, workers, cache, pictures
             )
+            if key:
+                curve = _over_seeds(curve)
             if repeats is not None:
-                counting = progress.add_task("complexity", total=len(checkpoints), note="")
-                curve = with_complexity(curve, str(device), repeats, partial(_step, progress, counting))
+                counted = _model_of_each_point(curve)
+                counting = progress.add_task("complexity", total=len(counted), note="")
+                curve = with_complexity(curve, counted, str(device), repeats, partial(_step, progress, counting))
             made[file] = curve
     failed = unequal = False
     for file, curve in made.items():

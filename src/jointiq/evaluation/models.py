@@ -171,19 +171,22 @@ def evaluate_checkpoints(
     return curve.with_about({**curve.about, "failed": problems}) if problems else curve
 
 
-def with_complexity(curve: RDCurve, device: str, repeats: int, step: Callable[[str], object]) -> RDCurve:
-    """The same curve with what each checkpoint costs for an image of 768x512 (:mod:`jointiq.evaluation.complexity`).
+def with_complexity(
+    curve: RDCurve, checkpoints: Sequence[str], device: str, repeats: int, step: Callable[[str], object]
+) -> RDCurve:
+    """The same curve with what each point's model costs for an image of 768x512 (:mod:`jointiq.evaluation.complexity`).
 
     The whole model's numbers become columns of the results; those of its parts go to ``about["complexity"]``.
 
     Args:
         curve: of :func:`evaluate_checkpoints`.
+        checkpoints: the model of each point.
         device: where the networks run.
         repeats: timed runs of encoder and decoder; 0 counts parameters and multiplications only.
         step: called with the name of what comes next (a progress bar's tick).
     """
     costs = []
-    for checkpoint in curve.parameter:
+    for checkpoint in checkpoints:
         step(Path(checkpoint).name)
         costs.append(complexity(ModelMaker(checkpoint, device, checkpoint).model, repeats=repeats))
     columns: dict[str, list[Any]] = {}

@@ -85,7 +85,7 @@ def _job_return(result: JobResult) -> JobReturn:
     returned = JobReturn(overrides=result.job.overrides, cfg=result.job.cfg, task_name="train")
     try:
         if result.code != 0:
-            raise JobFailed(f"exit code {result.code}; its message is above or in the job's log")
+            raise JobFailed(f"exit code {result.code}: {result.message or 'its message is above or in its log'}")
         returned.return_value = result.job.metric()
         returned.status = JobStatus.COMPLETED
     except (JobFailed, UserError) as error:

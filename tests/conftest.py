@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.config_repository import ConfigRepository
+from hydra.plugins.config_source import ConfigResult
 from torch import Tensor
 
 from jointiq.coding.image_codec import to_tensor
-from jointiq.configs import CONFIGS
 from jointiq.entropy_models.context import ContextEntropyModel
 from jointiq.models import build_model
 from jointiq.models.base import bits
@@ -120,18 +120,19 @@ def latents() -> Callable[..., tuple[Tensor, Tensor]]:
 @pytest.fixture(scope="session", autouse=True)
 def configs_are_read_once() -> Iterator[None]:
     """Hydra reads all files of conf/ anew for every configuration that it composes, and the tests compose hundreds."""
-    load = FileConfigSource.load_config
-    known: dict[str, Any] = {}
+    load = ConfigRepository.load_config
+    known: dict[tuple[str, ...], ConfigResult] = {}
 
-    def load_once(source: FileConfigSource, config_path: str) -> Any:
-        if source.path != str(CONFIGS):
-            return load(source, config_path)
-        if config_path not in known:
-            known[config_path] = load(source, config_path)
-        return copy.deepcopy(known[config_path])
+    def load_once(repository: ConfigRepository, config_path: str) -> ConfigResult | None:
+        key = (config_path, *(source.path for source in repository.sources))
+        if key not in known:
+            if (found := load(repository, config_path)) is None:
+                return None
+            known[key] = found
+        return copy.deepcopy(known[key])
 
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(FileConfigSource, "load_config", load_once)
+        monkeypatch.setattr(ConfigRepository, "load_config", load_once)
         yield
 
 

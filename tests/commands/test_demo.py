@@ -47,16 +47,15 @@ def test_minutes_must_be_positive() -> None:
         demo.main(["--train-minutes", "0"])
 
 
-def decode_here(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-    """Stands for a process of its own that decodes."""
-    assert command[:3] == [sys.executable, "-m", "jointiq.commands.codec"]
-    return subprocess.CompletedProcess(command, codec.main(command[3:]))
-
-
 @pytest.mark.parametrize("separate", [False, slow(True)])
 def test_the_chain_with_an_untrained_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], separate: bool
 ) -> None:
+    def decode_here(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        assert command[:3] == [sys.executable, "-m", "jointiq.commands.codec"]
+        monkeypatch.setattr(sys, "argv", command[2:])
+        return subprocess.CompletedProcess(command, codec.main())
+
     if not separate:
         monkeypatch.setattr(report.subprocess, "run", decode_here)
     short = tuple(dataclasses.replace(anchor, settings=anchor.settings[:3]) for anchor in report.ANCHORS)

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from jointiq.commands import train as entry
+from jointiq.data.images import write_png
 from jointiq.errors import run_cli
 from jointiq.tracking.logger import wandb_identity
+from tests.conftest import photo
 from tests.marks import slow
 from tests.wandb_files import read, table
 
@@ -30,6 +32,15 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
 
 
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """Overrides for images that are just large enough for MS-SSIM."""
+    folder = tmp_path_factory.mktemp("images")
+    for name, seed in (("train/a", 0), ("val/b", 1), ("val/c", 2), ("test/d", 3)):
+        write_png(folder / f"{name}.png", photo(164, 170, seed))
+    return ("data=folder", *(f"data.{kind}_dir={folder / kind}" for kind in ("train", "val", "test")))
+
+
 def anchors(folder: Path, points: int = 4) -> Path:
     rates = [0.5 * 2**i for i in range(points)]
     results = {"bpp": rates, "psnr-rgb": [20 + 3 * i for i in range(points)]}
@@ -45,9 +56,14 @@ def run(monkeypatch: pytest.MonkeyPatch, *overrides: str) -> int:
     return int(exit_info.value.code or 0)
 
 
-def test_a_run_and_its_continuation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_run_and_its_continuation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, data: tuple[str, ...]) -> None:
     folder = tmp_path / "runs" / "jointiq" / "one"
-    where = (f"paths.results={tmp_path}", f"paths.run_dir={folder}", f"logger.wandb.anchors={anchors(tmp_path / 'a')}")
+    where = (
+        *data,
+        f"paths.results={tmp_path}",
+        f"paths.run_dir={folder}",
+        f"logger.wandb.anchors={anchors(tmp_path / 'a')}",
+    )
     monkeypatch.setenv("WANDB_RUN_GROUP", "study")
     assert run(monkeypatch, *TINY, *where, "tags=[first,our-own]") == 0
     assert sys.modules["wandb"].run is None and (folder / "metrics.csv").is_file()

@@ -6,15 +6,18 @@ models here are random too, but scaled until they are busy; the fixture checks t
 
 from __future__ import annotations
 
+import copy
 import math
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hydra._internal.config_repository import ConfigRepository
+from hydra.plugins.config_source import ConfigResult
 from torch import Tensor
 
 from jointiq.coding.image_codec import to_tensor
@@ -112,6 +115,25 @@ def latents() -> Callable[..., tuple[Tensor, Tensor]]:
         return rounded["y"][0].long(), rounded["z"][0].long()
 
     return make
+
+
+@pytest.fixture(scope="session", autouse=True)
+def configs_are_read_once() -> Iterator[None]:
+    """Hydra reads all files of conf/ anew for every configuration that it composes, and the tests compose hundreds."""
+    load = ConfigRepository.load_config
+    known: dict[tuple[str, ...], ConfigResult] = {}
+
+    def load_once(repository: ConfigRepository, config_path: str) -> ConfigResult | None:
+        key = (config_path, *(source.path for source in repository.sources))
+        if key not in known:
+            if (found := load(repository, config_path)) is None:
+                return None
+            known[key] = found
+        return copy.deepcopy(known[key])
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(ConfigRepository, "load_config", load_once)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

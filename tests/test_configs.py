@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import shlex
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from jointiq.errors import ConfigError
 from jointiq.models import build_model
 from jointiq.training.assemble import model_config, schedule
 from jointiq.training.validation import validate
+from tests.marks import slow_but
 
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
 #: With values of their own: not the choice among them.
@@ -40,11 +44,24 @@ def config(*overrides: str) -> DictConfig:
         return compose("train", overrides=list(overrides))
 
 
+@cache
+def _usual() -> DictConfig:
+    return config("+experiment=jointiq")
+
+
+def changed(override: str) -> DictConfig:
+    """The configuration of ``+experiment=jointiq`` with one more value, without composing it anew."""
+    cfg = copy.deepcopy(_usual())
+    OmegaConf.set_struct(cfg, not override.startswith("+"))
+    cfg.merge_with_dotlist([override.lstrip("+")])
+    return cfg
+
+
 def rate_point(cfg: DictConfig) -> tuple[Any, ...]:
     return cfg.model.N, cfg.model.M, cfg.trainer.max_steps, cfg.optim.lr
 
 
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("scale", slow_but(("demo", "paper"), SCALES))
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_composes_at_every_scale(experiment: str, scale: str) -> None:
     cfg = config(f"+experiment={experiment}", f"scale={scale}")
@@ -122,27 +139,17 @@ def _options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONFIGS / group).glob("[!_]*.yaml"))
 
 
-@pytest.mark.parametrize(
-    "choice",
-    [
-        f"{group}={option}"
-        for group in (
-            "enhancer",
-            "distortion",
-            "trainer",
-            "logger",
-            "rates",
-            "optim",
-            "callbacks",
-            "model",
-            "entropy_model",
-            "stage",
-        )
-        for option in _options(group)
-    ],
-)
-def test_every_option_composes(choice: str) -> None:
-    validate(config("+experiment=jointiq", choice, "init_from=x.ckpt"))
+def _combinations() -> list[tuple[str, ...]]:
+    """Each option once: alone those that make another network, together one of every group that goes with all."""
+    alone = [(f"{group}={option}",) for group in ("model", "entropy_model", "stage") for option in _options(group)]
+    groups = ("enhancer", "distortion", "trainer", "logger", "rates", "optim", "callbacks")
+    columns = [[f"{group}={option}" for option in _options(group)] for group in groups]
+    return alone + [tuple(filter(None, row)) for row in itertools.zip_longest(*columns)]
+
+
+@pytest.mark.parametrize("choice", _combinations(), ids=",".join)
+def test_every_option_composes(choice: tuple[str, ...]) -> None:
+    validate(config("+experiment=jointiq", *choice, "init_from=x.ckpt"))
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -300,7 +307,7 @@ def test_experiments_switch_off_their_part(experiment: str, expected: tuple[Any,
 )
 def test_wrong_values_are_named(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        validate(config("+experiment=jointiq", override))
+        validate(config("+experiment=jointiq", override) if override.startswith("stage=") else changed(override))
 
 
 def test_small_crops_are_fine_without_global_context() -> None:

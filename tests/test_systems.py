@@ -15,8 +15,11 @@ from jointiq.data.images import write_png
 from jointiq.models.base import LearnedCodec
 from jointiq.runs.folder import CHECKPOINT
 from jointiq.training.run import train
+from tests.marks import slow_but
 
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
+# Of different models and entropy models; that which is trained from coarse to fine has a test of its own.
+CHARACTERISTIC = ("jointiq", "lee2019_hybrid", "minnen2018", "balle2017")
 # Of those that train in several stages, the one that trains everything in one.
 STAGES = {"jointiq_full": "joint", "cascade_separate": "joint", "coarse_to_fine": "c2f_end"}
 
@@ -46,7 +49,7 @@ def trained(images: Path, tmp_path_factory: pytest.TempPathFactory):
     return run
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("experiment", slow_but(CHARACTERISTIC, EXPERIMENTS))
 def test_trains_and_codes(experiment: str, trained, picture) -> None:
     model = trained(experiment)
     for size in ((1, 1), (50, 77)):

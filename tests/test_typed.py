@@ -67,6 +67,11 @@ def test_a_part_of_ones_own_brings_its_keys(tmp_path: Path) -> None:
         check(search, "scale=mine", "+scale.extre=2")
 
 
+@pytest.fixture(scope="module")
+def completion() -> str:
+    return start("src.train", "-sc", "install=bash")[2]
+
+
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
@@ -77,11 +82,10 @@ def test_a_part_of_ones_own_brings_its_keys(tmp_path: Path) -> None:
         ("python other.py ", ""),
     ],
 )
-def test_tab_completes(line: str, offered: str) -> None:
-    script = start("src.train", "-sc", "install=bash")[2]
+def test_tab_completes(completion: str, line: str, offered: str) -> None:
     ask = f"""
 python() {{ {sys.executable} "$@"; }}
-{script}
+{completion}
 COMP_LINE={line!r}; COMP_POINT=${{#COMP_LINE}}; COMP_WORDS=($COMP_LINE)
 [[ $COMP_LINE == *" " ]] && COMP_WORDS+=("")
 COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))

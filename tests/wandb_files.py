@@ -19,6 +19,7 @@ class Recorded:
     group: str = ""
     name: str = ""
     job: str = ""
+    tags: list[str] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)
@@ -64,6 +65,7 @@ def _read(path: Path) -> Recorded:
         if kind == "run":
             recorded.id, recorded.group = record.run.run_id, record.run.run_group
             recorded.name, recorded.job = record.run.display_name, record.run.job_type
+            recorded.tags = list(record.run.tags)
             recorded.config |= _values(record.run.config.update)
         elif kind == "config":
             recorded.config |= _values(record.config.update)

@@ -8,14 +8,6 @@ from pathlib import Path
 from jointiq.errors import run_cli
 
 QUALITIES = (1, 2, 3, 4)
-_EPILOG = """\
-Makes q1.safetensors to q4.safetensors, the tables of README.md and index.json. When all are finished, they are renamed
-into the output folder, the index last: if a crash comes in between, the models are refused until the command is
-repeated. The facts of the trainings are read from the folders of their runs. Measurements are kept: the same command
-continues where it was stopped.
-
-exit code: 0 done, 2 a value or file that cannot be used, 130 stopped with Ctrl-C
-"""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -23,8 +15,11 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m tools.ship",
         description="Export four trained models, measure them on test images by real files, and list and describe them "
         "for src.codec, which then uses them without --checkpoint.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Makes q1.safetensors to q4.safetensors, the tables of README.md and index.json. When all are finished, "
+        "they are renamed into the output folder, the index last: if a crash comes in between, the models are refused "
+        "until the command is repeated. The facts of the trainings are read from the folders of their runs. "
+        "Measurements are kept: the same command continues where it was stopped. Exit code: 0 done, 2 a value or file "
+        "that cannot be used, 130 stopped with Ctrl-C.",
     )
     for quality in QUALITIES:
         text = f"checkpoint of src.train for quality {quality}"

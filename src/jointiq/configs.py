@@ -11,6 +11,7 @@ import contextlib
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,14 @@ def choices(name: str, overrides: Sequence[str] = ()) -> dict[str, str]:
     with contextlib.ExitStack() as stack:
         if not GlobalHydra.instance().is_initialized():
             stack.enter_context(initialize_config_dir(str(CONFIGS), version_base="1.3"))
-        return dict(hydra_compose(name, list(overrides), return_hydra_config=True).hydra.runtime.choices)
+        places = GlobalHydra.instance().config_loader().get_search_path().get_path()
+        return dict(_choices(name, tuple(overrides), tuple(place.path for place in places)))
+
+
+@cache
+def _choices(name: str, overrides: tuple[str, ...], places: tuple[str, ...]) -> DictConfig:
+    """Compose once what the stages of a chain and the jobs of a sweep all ask for; ``places`` hold the configs."""
+    return hydra_compose(name, list(overrides), return_hydra_config=True).hydra.runtime.choices
 
 
 def option_names(group: str) -> list[str]:

@@ -42,6 +42,11 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def usable_cores() -> int:
+    """How many CPU cores this process may run on; where the system does not tell, all that there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def set_threads(count: int | None) -> None:
     """Limit the CPU threads of torch; None leaves its default.
 

@@ -147,6 +147,12 @@ def test_every_codec_has_its_settings_key() -> None:
     assert list(config().settings) == [name for names in FAMILIES.values() for name in names]
 
 
+def test_two_processes(images: Path) -> None:
+    assert run(images, "workers=2", "settings.jpeg_420=[50]") == 0
+    assert len(read_rd(images.parent / "out" / "jpeg_420.json").images) == 2
+
+
+@pytest.mark.slow
 def test_command_line_with_two_processes(images: Path) -> None:
     command = [sys.executable, "-m", "src.anchors", "codecs=[jpeg]", "data=folder", f"data.test_dir={images}",
                f"output={images.parent / 'out'}", "workers=2", "settings.jpeg_420=[50]"]  # fmt: skip

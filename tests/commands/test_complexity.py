@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from jointiq.commands.complexity import measure
 from jointiq.configs import CONFIGS
@@ -17,6 +18,7 @@ from jointiq.errors import ConfigError, UserError
 from jointiq.models.base import LearnedCodec
 
 
+@cache
 def config(*overrides: str) -> DictConfig:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return compose("complexity", overrides=["device=cpu", "size=64x48", *overrides])
@@ -64,7 +66,11 @@ def test_times_of_random_weights_are_called_so(capsys: pytest.CaptureFixture[str
 )
 def test_wrong_values_are_named(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        measure(config("+experiment=jointiq", "scale=demo", "repeats=0", override))
+        measure(
+            OmegaConf.merge(
+                config("+experiment=jointiq", "scale=demo", "repeats=0"), OmegaConf.from_dotlist([override])
+            )
+        )
 
 
 def test_a_missing_checkpoint_is_an_error() -> None:

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from jointiq.commands import demo
+from jointiq.commands import codec, demo
 from jointiq.errors import ConfigError, UserError
 from jointiq.evaluation import demo as report
 from jointiq.evaluation.rd import read_rd
 from jointiq.models import build_model
+from tests.marks import slow
 
 
 def test_training_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,10 +47,18 @@ def test_minutes_must_be_positive() -> None:
         demo.main(["--train-minutes", "0"])
 
 
+@pytest.mark.parametrize("separate", [False, slow(True)])
 def test_the_chain_with_an_untrained_model(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], separate: bool
 ) -> None:
-    short = tuple(dataclasses.replace(codec, settings=codec.settings[:3]) for codec in report.ANCHORS)
+    def decode_here(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        assert command[:3] == [sys.executable, "-m", "jointiq.commands.codec"]
+        monkeypatch.setattr(sys, "argv", command[2:])
+        return subprocess.CompletedProcess(command, codec.main())
+
+    if not separate:
+        monkeypatch.setattr(report.subprocess, "run", decode_here)
+    short = tuple(dataclasses.replace(anchor, settings=anchor.settings[:3]) for anchor in report.ANCHORS)
     monkeypatch.setattr(report, "ANCHORS", short)
     torch.manual_seed(0)
     enhancer = {"name": "grdn", "grdbs": 1, "rdbs": 1, "convs": 1, "kernels": 4}

@@ -130,6 +130,29 @@ def test_runs_sweeps_and_patterns_stand_for_their_checkpoints(folder: Path, tmp_
     assert {curve.name for curve in written.values()} == {"one", "jointiq", "ablation_no_grdn"}
 
 
+def test_runs_that_differ_in_the_seed_only_are_averaged(folder: Path, tmp_path: Path) -> None:
+    """As a sweep's own curves are; what a model costs is the same for all seeds."""
+    for number, (lmbda, seed) in enumerate(((0.5, 0), (0.5, 1), (0.06, 1))):
+        run = tmp_path / "runs" / f"{number}"
+        (run / "checkpoints").mkdir(parents=True)
+        (run / "checkpoints" / "last.ckpt").write_bytes((folder / f"{number % 2}.ckpt").read_bytes())
+        describe(run, tiny.config("+experiment=jointiq", f"lmbda={lmbda}", f"seed={seed}"))
+    test = ("data=folder", f"data.test_dir={folder / 'images'}", "data.pattern=a.png", "device=cpu", "complexity=count")
+    output = tmp_path / "out" / "ours.json"
+    assert evaluate(config(f"checkpoint={tmp_path / 'runs'}", f"output={output}", *test)) == 0
+    assert [path.name for path in output.parent.glob("*.json")] == ["ours.json"]
+    curve = read_rd(output)
+    rows = {(row["lmbda"], row["seed"]): row for row in curve.images}
+    assert sorted(rows) == [(0.06, 1), (0.5, 0), (0.5, 1)] and sorted(curve.parameter) == ["0.06", "0.5"]
+    at = curve.parameter.index("0.5")
+    psnr_rgb = curve.results["psnr-rgb"]
+    assert psnr_rgb[at] == pytest.approx((rows[0.5, 0]["psnr"] + rows[0.5, 1]["psnr"]) / 2)
+    assert psnr_rgb[1 - at] == rows[0.06, 1]["psnr"]
+    (spread,) = curve.about["spread"]
+    assert (spread["lmbda"], spread["seeds"]) == (0.5, 2) and spread["psnr-rgb"] > 0
+    assert set(curve.about["complexity"]) == {"0.06", "0.5"} and len(set(curve.results["parameters"])) == 1
+
+
 @pytest.mark.parametrize(
     ("overrides", "error", "message"),
     [

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from jointiq.models import build_model
 from jointiq.training.modules.compression import CompressionModule
+from tests.marks import slow
 from tests.training import tiny
 from tests.training.typed import TINY, error_line, losses, own, rows, run, start
 
@@ -128,13 +129,13 @@ def test_non_finite_loss_keeps_the_last_good_checkpoint(
     ("overrides", "message"),
     [
         (("model.mprm=false",), "model.mprm"),
-        (("data.crop=64",), "data.crop=64"),
-        (("scale=paper", "lmbda=0.4"), "lmbda=0.4"),
+        slow(("data.crop=64",), "data.crop=64"),
+        slow(("scale=paper", "lmbda=0.4"), "lmbda=0.4"),
         (("data=folder",), "data.train_dir"),
-        (("data=folder", "data.train_dir=/no/such", "data.val_dir=/no/such"), "/no/such: no such folder"),
+        slow(("data=folder", "data.train_dir=/no/such", "data.val_dir=/no/such"), "/no/such: no such folder"),
         (("ckpt_path=/no/such.ckpt",), "ckpt_path=/no/such.ckpt: no such file"),
-        (("model.N=abc",), "model.N='abc'"),
-        (("callbacks.progress.style=loud",), "callbacks.progress.style"),
+        slow(("model.N=abc",), "model.N='abc'"),
+        slow(("callbacks.progress.style=loud",), "callbacks.progress.style"),
         (("trainer.accelerator=abacus",), "abacus"),
     ],
 )
@@ -181,7 +182,7 @@ def test_another_models_checkpoint_is_refused(
     assert not (tmp_path / "b").exists()
 
 
-@pytest.mark.parametrize("asked", ["debug=fdr", "+trainer.fast_dev_run=true"])
+@pytest.mark.parametrize("asked", ["debug=fdr", slow("+trainer.fast_dev_run=true")])
 def test_a_fast_dev_run_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str], asked: str
 ) -> None:
@@ -213,9 +214,35 @@ def test_without_callbacks_and_log_a_run_is_not_done(
     assert {path.name for path in (tmp_path / "a").iterdir()} == {"config.yaml", "provenance.json"}
 
 
+SIGNALS = pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+
+
+@SIGNALS
+def test_a_signal_saves(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    images: Path,
+    capsys: pytest.CaptureFixture[str],
+    number: int,
+    code: int,
+) -> None:
+    step = CompressionModule.training_step
+
+    def stopped(self: CompressionModule, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        if self.global_step == 1:
+            os.kill(os.getpid(), number)
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(CompressionModule, "training_step", stopped)
+    assert run(monkeypatch, *own(images), "trainer.max_steps=9", f"paths.run_dir={tmp_path / 'run'}") == code
+    assert "stopped at step 2" in capsys.readouterr().out
+    assert torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_saves(tmp_path: Path, images: Path, number: int, code: int) -> None:
+@SIGNALS
+def test_a_signal_at_any_time_saves(tmp_path: Path, images: Path, number: int, code: int) -> None:
     folder = tmp_path / "run"
     process = start(*own(images), "trainer.max_steps=100000", f"paths.run_dir={folder}", "trainer.max_time=null")
     while not (folder / "metrics.csv").exists() and process.poll() is None:
@@ -236,13 +263,3 @@ def test_ctrl_c_that_is_obeyed_at_once_has_its_exit_code(
     monkeypatch.setattr(CompressionModule, "training_step", interrupted)
     assert run(monkeypatch, *own(images), f"paths.run_dir={tmp_path / 'run'}") == 130
     assert capsys.readouterr().err == "interrupted\n"
-
-
-def test_wandb_run_is_closed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, images: Path) -> None:
-    for name in ("WANDB_MODE", "WANDB_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
-    assert run(monkeypatch, *own(images), "logger=wandb", f"paths.run_dir={tmp_path / 'w'}") == 0
-    assert len(list((tmp_path / "w" / "wandb").glob("offline-run-*/*.wandb"))) == 1
-    assert rows(tmp_path / "w")
-    assert sys.modules["wandb"].run is None

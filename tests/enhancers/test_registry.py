@@ -66,6 +66,7 @@ def test_one_decorated_class_is_enough_to_add_an_enhancer(monkeypatch: pytest.Mo
         register_enhancer("same", EnhancerSettings)(nn.Identity)
 
 
+@pytest.mark.slow
 def test_every_module_of_the_folder_is_imported() -> None:
     import subprocess
     import sys

@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_dir
 from jointiq.configs import CONFIGS
 from jointiq.enhancers import build_enhancer
 from jointiq.evaluation.complexity import count_macs
+from tests.marks import slow_but
 
 ENHANCERS = sorted(path.stem for path in (CONFIGS / "enhancer").glob("*.yaml") if path.stem != "none")
 SCALES = sorted(path.stem for path in (CONFIGS / "scale").glob("*.yaml"))
@@ -41,7 +42,7 @@ def test_a_config_states_what_it_is_sized_to(enhancer: str) -> None:
     assert int(light) == cost("grdn_light")[1]
 
 
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("scale", slow_but(("demo", "paper"), SCALES))
 def test_the_enhancers_of_figure_4_are_of_similar_complexity(scale: str) -> None:
     vdsr, rdn, grdn = (cost(enhancer, scale)[1] for enhancer in FIGURE_4)
     assert max(abs(vdsr - grdn), abs(rdn - grdn)) <= 0.05 * grdn

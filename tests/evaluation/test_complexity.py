@@ -17,6 +17,8 @@ from jointiq.layers.gdn import GDN
 from jointiq.models import build_model
 from jointiq.models.base import LearnedCodec
 from jointiq.training.assemble import model_config
+from tests.marks import slow_but
+from tests.test_systems import CHARACTERISTIC
 
 N, M = 6, 10
 SIZE = (64, 128)
@@ -124,7 +126,7 @@ def experiments() -> list[str]:
     return sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("experiment", experiments())
+@pytest.mark.parametrize("experiment", slow_but(CHARACTERISTIC, experiments()))
 def test_every_system_is_counted_whole_and_by_part(experiment: str) -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", overrides=[f"+experiment={experiment}", "scale=demo"])

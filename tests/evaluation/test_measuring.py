@@ -20,6 +20,7 @@ from jointiq.evaluation.measuring import Measured, measure, worker_count
 from jointiq.evaluation.models import ModelMaker
 from jointiq.evaluation.pictures import PictureFolder
 from jointiq.models import build_model
+from tests.marks import slow
 
 
 @dataclass(frozen=True)
@@ -128,13 +129,14 @@ def test_a_row_goes_with_the_picture_that_it_measured(tmp_path: Path, images: di
     assert len(maker.coded) == 2
 
 
-def test_models_and_codecs_share_a_store(tmp_path: Path, images: dict[str, Path]) -> None:
+@pytest.mark.parametrize("workers", [1, slow(2)])
+def test_models_and_codecs_share_a_store(tmp_path: Path, images: dict[str, Path], workers: int) -> None:
     torch.manual_seed(0)
     model = build_model({"name": "jointiq", "N": 8, "M": 8, "enhancer": None})
     torch.save(model.state_dict(), tmp_path / "model.pth.tar")
     makers: list[Any] = [ModelMaker(str(tmp_path / "model.pth.tar"), "cpu", "ours"), CodecMaker(CODECS["jpeg_444"], 40)]
     named = [(name, images[name]) for name in ("a.png", "b.png")]
-    first = measure(makers, named, tmp_path / "rows", workers=2)
+    first = measure(makers, named, tmp_path / "rows", workers=workers)
     assert len(list((tmp_path / "rows").iterdir())) == 4
     (tmp_path / "model.pth.tar").rename(tmp_path / "renamed.pth.tar")
     makers[0] = ModelMaker(str(tmp_path / "renamed.pth.tar"), "cpu", "renamed")

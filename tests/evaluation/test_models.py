@@ -11,7 +11,7 @@ from jointiq.coding.load import load_model
 from jointiq.data.images import read_image, write_png
 from jointiq.errors import DataError, UserError
 from jointiq.evaluation import models
-from jointiq.evaluation.models import evaluate_checkpoints, with_complexity
+from jointiq.evaluation.models import evaluate_checkpoints, makers_of, with_complexity
 from jointiq.evaluation.pictures import PictureFolder, picture_path
 from jointiq.evaluation.rd import read_rd, write_rd
 from jointiq.models import build_model
@@ -127,7 +127,7 @@ def test_workers_find_what_one_process_finds(images, checkpoints) -> None:
 
 def test_costs_become_columns(images, checkpoints) -> None:
     curve = evaluate_checkpoints(checkpoints, images[:1], "ours")
-    counted = with_complexity(curve, "cpu", 0, lambda note: None)
+    counted = with_complexity(curve, makers_of(list(curve.parameter), "cpu"), 0, lambda note: None)
     parameters = sum(p.numel() for p in load_model(checkpoints[0]).parameters())
     assert counted.results["parameters"] == (parameters,) * 2 and "encoding_memory" not in counted.results
     assert counted.results["encoding_time"] == curve.results["encoding_time"]

@@ -226,6 +226,7 @@ def test_a_mistake_is_one_line(monkeypatch, capsys, images, tmp_path):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_the_command_as_typed(images, checkpoint):
     command = [sys.executable, "-W", "ignore", "-m", "jointiq.interop.eval_model", "checkpoint"]
     arguments = [images, "-a", "jointiq", "-p", checkpoint]

@@ -76,15 +76,21 @@ def test_a_rerun_takes_single_values_only(saved: Path, override: str) -> None:
         config_for_rerun(saved, [override])
 
 
-def test_the_same_seed_gives_the_same_losses_and_so_does_the_folder(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    options = ("trainer.max_steps=3", "distortion=ms_ssim", "optim.ema_decay=0.5")
+OPTIONS = ("trainer.max_steps=3", "distortion=ms_ssim", "optim.ema_decay=0.5")
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_losses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, images: Path) -> None:
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
-        assert run(monkeypatch, *own(images), *options, f"seed={seed}", f"paths.run_dir={tmp_path / name}") == 0
+        assert run(monkeypatch, *own(images), *OPTIONS, f"seed={seed}", f"paths.run_dir={tmp_path / name}") == 0
     assert losses(tmp_path / "a") == losses(tmp_path / "b") != losses(tmp_path / "c")
     assert all(map(torch.equal, weights(tmp_path / "a").values(), weights(tmp_path / "b").values()))
 
+
+def test_the_folder_gives_the_same_losses(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, *own(images), *OPTIONS, "seed=3", f"paths.run_dir={tmp_path / 'a'}") == 0
     (line,) = (line for line in capsys.readouterr().out.splitlines() if f"rerun={tmp_path / 'a'}" in line)
     command = line.partition(": ")[2].split()
     assert command[:3] == ["python", "-m", "src.train"]

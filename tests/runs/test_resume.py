@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,11 +20,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from jointiq.errors import ConfigError
 from jointiq.runs import folder as run_folder
-from jointiq.runs import resume
-from jointiq.runs.lock import is_locked
+from jointiq.runs import lock, resume
+from jointiq.runs.lock import is_locked, locked
 from jointiq.training import run
 from jointiq.training.modules.compression import CompressionModule
 from tests.training import tiny
+
+MEAN = "optim.ema_decay=0.7"
 
 
 class Crash(Exception):
@@ -77,7 +80,7 @@ def test_a_cut_training_is_the_unbroken_one(images: Path, tmp_path: Path, crash_
     whole, part = tmp_path / "whole", tmp_path / "part"
     first = tmp_path / "first"
     train(images, first, "trainer.max_steps=1")
-    options = ("stage=crop", f"init_from={first}/checkpoints/last.ckpt", "optim.ema_decay=0.7", "trainer.max_steps=6")
+    options = ("stage=crop", f"init_from={first}/checkpoints/last.ckpt", MEAN, "trainer.max_steps=6")
     crash_at["seen"].clear()
     train(images, whole, *options)
     assert crash_at["seen"] == [0, 1, 2, 3, 4, 5]
@@ -105,18 +108,20 @@ def assert_equal_but_for(validation: int, part: Path, whole: Path) -> None:
     assert_equal(*states)
 
 
-@pytest.fixture
-def whole(images: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def whole(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An unbroken training of six steps that validates after the third and the sixth."""
-    train(images, tmp_path / "whole", "optim.ema_decay=0.7")
-    assert len(tiny.rows(tmp_path / "whole")) == 8
-    return tmp_path / "whole"
+    folder = tmp_path_factory.mktemp("unbroken") / "whole"
+    run.quiet()
+    train(images, folder, MEAN)
+    assert len(tiny.rows(folder)) == 8
+    return folder
 
 
 def test_a_stop_leaves_out_the_validation_after_it(
     images: Path, tmp_path: Path, whole: Path, crash_at: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    part, mean = tmp_path / "part", "optim.ema_decay=0.7"
+    part = tmp_path / "part"
     step = CompressionModule.training_step
 
     def terminated(self: CompressionModule, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
@@ -126,20 +131,20 @@ def test_a_stop_leaves_out_the_validation_after_it(
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
         patch.setattr(CompressionModule, "training_step", terminated)
-        train(images, part, mean)
+        train(images, part, MEAN)
     assert not any("val/loss" in row for row in tiny.rows(part)) and len(tiny.rows(part)) == 3
     for crash_at["step"] in (3, 4):
         with pytest.raises(Crash):
-            train(images, part, mean)
+            train(images, part, MEAN)
     crash_at["step"] = None
-    train(images, part, mean)
+    train(images, part, MEAN)
     assert_equal_but_for(3, part, whole)
 
 
 def test_a_stop_cuts_a_validation(
     images: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    part, mean = tmp_path / "part", "optim.ema_decay=0.7"
+    part = tmp_path / "part"
     step, validated = CompressionModule.validation_step, []
 
     def terminated(self: CompressionModule, batch: torch.Tensor, batch_idx: int) -> Any:
@@ -151,14 +156,14 @@ def test_a_stop_cuts_a_validation(
     monkeypatch.setattr(CompressionModule, "validation_step", terminated)
     for steps in ([3, 2], [6, 4]):
         with pytest.raises(SystemExit):
-            train(images, part, mean)
+            train(images, part, MEAN)
         paths = [part / "checkpoints" / name for name in ("last.ckpt", "last-1.ckpt")]
         assert [torch.load(path, weights_only=True)["global_step"] for path in paths] == steps
         assert not any("val/loss" in row for row in tiny.rows(part))
         assert "validation at step" not in capsys.readouterr().out
         assert not (part / "checkpoints" / "best.ckpt").exists()
     # The run ends with a validation of its result, whatever was left out.
-    train(images, part, mean)
+    train(images, part, MEAN)
     assert_equal_but_for(3, part, whole)
 
 
@@ -171,23 +176,22 @@ def test_noise_and_crops_differ_between_steps_and_processes() -> None:
 
 
 def test_a_damaged_checkpoint_is_passed_over(
-    images: Path, tmp_path: Path, crash_at: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    images: Path, tmp_path: Path, whole: Path, crash_at: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "run"
     crash_at["step"] = 5
     with pytest.raises(Crash):
-        train(images, folder)
+        train(images, folder, MEAN)
     last = folder / "checkpoints" / "last.ckpt"
     data = bytearray(last.read_bytes())
     data[len(data) // 2] ^= 1
     last.write_bytes(data)
     crash_at["step"], crash_at["seen"] = None, []
     capsys.readouterr()
-    train(images, folder)
+    train(images, folder, MEAN)
     assert crash_at["seen"] == [2, 3, 4, 5]
     assert "warning: " in (output := capsys.readouterr().out) and "is damaged" in output
-    train(images, tmp_path / "whole")
-    assert tiny.rows(folder) == tiny.rows(tmp_path / "whole")
+    assert tiny.rows(folder) == tiny.rows(whole)
 
 
 def test_every_kind_of_damage_is_seen(images: Path, tmp_path: Path) -> None:
@@ -309,9 +313,36 @@ def test_a_checkpoint_is_read_once(
 
 
 def test_of_two_equal_commands_one_trains(
-    images: Path, tmp_path: Path, crash_at: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    images: Path,
+    trained: Path,
+    tmp_path: Path,
+    crash_at: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The second one waits for the first, and finds its run finished."""
+    folder, begun, second_waits = tmp_path / "run", threading.Event(), threading.Event()
+
+    def first() -> None:
+        with locked(folder):
+            begun.set()
+            assert second_waits.wait(60)
+            shutil.copytree(trained, folder)
+
+    other = threading.Thread(target=first)
+    other.start()
+    begun.wait()
+    monkeypatch.setattr(lock, "print", lambda *told, **how: second_waits.set(), raising=False)
+    train(images, folder, "trainer.max_steps=1")
+    other.join()
+    assert crash_at["seen"] == [] and "finished before" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.slow
+def test_of_two_equal_processes_one_trains(
+    images: Path, tmp_path: Path, crash_at: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     program = (
         "import sys; from jointiq.training import run; from tests.training import tiny\n"
         "run.train(tiny.config(*sys.argv[1:]))"

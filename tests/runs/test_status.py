@@ -92,6 +92,19 @@ def test_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
     assert exit_info.value.code == 0 and "1 done, 1 failed" in capsys.readouterr().out
 
 
+def test_why_a_job_failed(tmp_path: Path) -> None:
+    """What the run has noted itself, else what the sweep has seen of it; sweeps of earlier versions saw nothing."""
+    run = tmp_path / "runs" / "a"
+    run.mkdir(parents=True)
+    note_job(tmp_path, 0, ("seed=0",), run, 2, "init_from: no such file")
+    note_job(tmp_path, 1, ("seed=1",), None, 2, "lmbda=2 is not allowed")
+    (tmp_path / "jobs" / "2.json").write_text(json.dumps({"overrides": ["seed=2"], "folder": None, "code": 2}))
+    noted = ["exit code 2: init_from: no such file", "exit code 2: lmbda=2 is not allowed", "exit code 2"]
+    assert [(one.state, one.note) for one in read_sweep(tmp_path)] == [("failed", note) for note in noted]
+    write_status(run, {**VALUES, "failure": "the loss is not finite"})
+    assert read_sweep(tmp_path)[0].note == "the loss is not finite"
+
+
 def test_numbers_of_the_test_images_come_first(tmp_path: Path) -> None:
     write_status(tmp_path, VALUES)
     write_rd(tmp_path / "rd.json", RDCurve("x", {"bpp": (0.5,), "psnr-rgb": (29.0,)}))

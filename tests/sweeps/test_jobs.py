@@ -64,6 +64,31 @@ def test_logs_of_the_same_jobs_stay(tmp_path: Path) -> None:
     assert logs == {"0.log": "1\n1\n", "1.log": "4\n"}
 
 
+def test_a_failed_job_says_why_beside_its_exit_code(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The terminal and the table of the sweep, where what it prints goes to a file."""
+    refused = "import os; print('error: lmbda=2 is not allowed', flush=True); print('bye', flush=True); os._exit(2)"
+    crashed, killed = "print('step 1'); 1 / 0", "import os; print('step 7', flush=True); os.kill(os.getpid(), 9)"
+    lines = (refused, crashed, killed, "pass")
+    results = run_jobs([job(line) for line in lines], at_once=2, record=tmp_path, command=PYTHON)
+    messages = ["lmbda=2 is not allowed", "ZeroDivisionError: division by zero", "", ""]
+    assert [result.message for result in results] == messages
+    told = capfd.readouterr().out
+    assert "[1/4] ended with exit code 2: lmbda=2 is not allowed\n" in told
+    assert "[3/4] ended with exit code 137\n" in told
+    assert [run.note for run in read_sweep(tmp_path)] == [
+        "exit code 2: lmbda=2 is not allowed", "exit code 1: ZeroDivisionError: division by zero", "exit code 137", ""
+    ]  # fmt: skip
+    # The same job, killed at its second try: what it said at the first does not count.
+    again = "import os, pathlib; p = pathlib.Path('tried'); tried = p.exists(); p.touch(); "
+    again += "print('error: x' if not tried else 'step 1', flush=True); os.kill(os.getpid(), 9)"
+    notes = []
+    for _ in range(2):
+        line = again.replace("'tried'", repr(str(tmp_path / "tried")))
+        run_jobs([job(line)] * 1, at_once=2, record=tmp_path / "again", command=PYTHON)
+        notes += [run.note for run in read_sweep(tmp_path / "again")]
+    assert notes == ["exit code 137: x", "exit code 137"]
+
+
 def test_jobs_share_the_cores(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

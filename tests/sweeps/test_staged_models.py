@@ -23,6 +23,7 @@ from jointiq.training.modules.losses import RateDistortionLoss
 from jointiq.training.run import train
 from jointiq.training.start.initialise import initialise
 from tests.conftest import photo
+from tests.marks import slow
 from tests.models.coarse_models import CONFIG
 
 CHAIN = {"c2f_fine": 1, "c2f_coarse": 2, "c2f_aggregation": 3, "c2f_end": 4}
@@ -65,7 +66,7 @@ def test_an_auxiliary_loss_weighs_as_much_as_the_rate(rate_unit: str) -> None:
     torch.testing.assert_close(both.bpp, criterion(output, x).bpp)
 
 
-@pytest.mark.parametrize("scale", ["demo", "pilot", "paper"])
+@pytest.mark.parametrize("scale", ["demo", slow("pilot"), "paper"])
 def test_stages_of_the_coarse_to_fine_model(scale: str) -> None:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         whole = compose("train", overrides=["+experiment=coarse_to_fine", f"scale={scale}", "lmbda=0.01"])

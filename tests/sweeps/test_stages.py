@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +21,7 @@ from jointiq.runs import resume
 from jointiq.runs.resume import config_to_train
 from jointiq.sweeps.stages import TrainStage, run_chain
 from jointiq.training.run import train
+from tests.marks import slow
 from tests.training import tiny
 from tests.training.tiny import weights
 from tests.training.typed import TINY, error_line, last, losses, own, rows, run, start
@@ -71,9 +74,17 @@ def chain(images: Path) -> Chain:
 
 
 @pytest.fixture(scope="module")
-def trained(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A chain that has been trained."""
-    return Chain(images).run(tmp_path_factory.mktemp("trained") / "full")
+def first_time(images: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Chain, Path, str]:
+    """A chain that has been trained: what trained it, its folder, and what it said."""
+    chain, said = Chain(images), io.StringIO()
+    with contextlib.redirect_stdout(said):
+        folder = chain.run(tmp_path_factory.mktemp("trained") / "full")
+    return chain, folder, said.getvalue()
+
+
+@pytest.fixture
+def trained(first_time: tuple[Chain, Path, str]) -> Path:
+    return first_time[1]
 
 
 @pytest.fixture
@@ -91,12 +102,9 @@ def assert_same(one: Path, other: Path) -> None:
     assert all(map(torch.equal, weights(one).values(), weights(other).values()))
 
 
-def test_each_stage_starts_from_the_one_before(
-    chain: Chain, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    chain.run(tmp_path / "full")
+def test_each_stage_starts_from_the_one_before(first_time: tuple[Chain, Path, str]) -> None:
+    chain, _, output = first_time
     assert chain.trained == NAMES
-    output = capsys.readouterr().out
     assert "weights of the compression network taken; the enhancer grdn" in output and "all weights taken" in output
 
 
@@ -159,29 +167,35 @@ def test_one_stage_alone_is_the_same_as_in_the_chain(chain: Chain, trained: Path
     assert losses(tmp_path / "alone") == losses(trained / NAMES[1])
 
 
-def test_mistakes_with_stages_are_one_line(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    full = (*FULL, f"paths.run_dir={tmp_path / 'full'}")
-    for overrides, message in (
-        (("stage=enhancer",), "init_from='auto'"),
-        (("stage=crop", "init_from=/no/such.ckpt"), "init_from: /no/such.ckpt"),
-        (("init_from=/no/such.ckpt",), "init_from=/no/such.ckpt: no such file"),
-        (("enhancer=none",), "enhancer.name=None"),
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        slow(("stage=enhancer",), "init_from='auto'"),
+        slow(("stage=crop", "init_from=/no/such.ckpt"), "init_from: /no/such.ckpt"),
+        slow(("init_from=/no/such.ckpt",), "init_from=/no/such.ckpt: no such file"),
+        slow(("enhancer=none",), "enhancer.name=None"),
         (("scale.stages.crop=40",), "stage.crop=40"),  # of the last two stages, found before the first
-        (("ckpt_path=x.ckpt",), "ckpt_path='x.ckpt'"),
-    ):
-        assert run(monkeypatch, *full, *overrides) == 2
-        assert message in error_line(capsys), overrides
-        assert not (tmp_path / "full").exists()
+        slow(("ckpt_path=x.ckpt",), "ckpt_path='x.ckpt'"),
+    ],
+)
+def test_mistakes_with_stages_are_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    overrides: tuple[str, ...],
+    message: str,
+) -> None:
+    assert run(monkeypatch, *FULL, f"paths.run_dir={tmp_path / 'full'}", *overrides) == 2
+    assert message in error_line(capsys)
+    assert not (tmp_path / "full").exists()
 
 
 @pytest.mark.parametrize(
     ("code", "expected", "told"),
     [
         (2, UserError, "stage 1 of 3, 1_joint failed with exit code 2"),
-        (130, KeyboardInterrupt, None),
-        (143, SystemExit, "143"),
+        slow(130, KeyboardInterrupt, None),
+        slow(143, SystemExit, "143"),
     ],
 )
 def test_a_failed_or_stopped_stage_ends_the_chain(

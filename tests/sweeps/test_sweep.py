@@ -76,9 +76,6 @@ def test_what_is_finished_is_skipped(
         finish(*job, f"lmbda={lmbda}")
     assert run(monkeypatch, "-m", *job, "lmbda=0.06,0.03") == 0
     assert capfd.readouterr().out.count("finished before, skipped") == 2
-    assert run(monkeypatch, "-m", *job, "lmbda=0.06,1.5") == 1
-    told = capfd.readouterr()
-    assert "2 runs: 1 done, 1 failed" in told.out and "Traceback" not in told.err
 
 
 def test_mistakes_of_a_sweep_are_one_line(
@@ -162,7 +159,8 @@ def test_a_sweeper_gets_what_the_trainings_have_come_to(
     assert failed.status == JobStatus.FAILED
     with pytest.raises(JobFailed, match="exit code 2"):
         _ = failed.return_value
-    assert "lmbda=1.5 is not allowed" in capfd.readouterr().err
+    told = capfd.readouterr()
+    assert "lmbda=1.5 is not allowed" in told.err and "Traceback" not in told.err
     assert [one.state for one in read_sweep(tmp_path / "s")] == ["done", "failed", "done"]
 
 

@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from jointiq.commands import train as entry
+from jointiq.data.images import write_png
 from jointiq.errors import run_cli
 from jointiq.tracking.logger import wandb_identity
+from tests.conftest import photo
+from tests.marks import slow
 from tests.wandb_files import read, table
 
 ROOT = Path(entry.__file__).resolve().parents[1]
@@ -27,6 +30,15 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_RUN_GROUP"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """Overrides for images that are just large enough for MS-SSIM."""
+    folder = tmp_path_factory.mktemp("images")
+    for name, seed in (("train/a", 0), ("val/b", 1), ("val/c", 2), ("test/d", 3)):
+        write_png(folder / f"{name}.png", photo(164, 170, seed))
+    return ("data=folder", *(f"data.{kind}_dir={folder / kind}" for kind in ("train", "val", "test")))
 
 
 def anchors(folder: Path, points: int = 4) -> Path:
@@ -44,13 +56,20 @@ def run(monkeypatch: pytest.MonkeyPatch, *overrides: str) -> int:
     return int(exit_info.value.code or 0)
 
 
-def test_a_run_and_its_continuation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_run_and_its_continuation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, data: tuple[str, ...]) -> None:
     folder = tmp_path / "runs" / "jointiq" / "one"
-    where = (f"paths.results={tmp_path}", f"paths.run_dir={folder}", f"logger.wandb.anchors={anchors(tmp_path / 'a')}")
+    where = (
+        *data,
+        f"paths.results={tmp_path}",
+        f"paths.run_dir={folder}",
+        f"logger.wandb.anchors={anchors(tmp_path / 'a')}",
+    )
     monkeypatch.setenv("WANDB_RUN_GROUP", "study")
-    assert run(monkeypatch, *TINY, *where) == 0
+    assert run(monkeypatch, *TINY, *where, "tags=[first,our-own]") == 0
+    assert sys.modules["wandb"].run is None and (folder / "metrics.csv").is_file()
     (first,) = read(folder)
     assert first.finished and first.group == "study" and first.name == "jointiq/one"
+    assert sorted(first.tags) == ["first", "our-own"]
     assert first.config["model"]["N"] == 4 and first.config["optim"]["lr"] == 1e-3 and first.config["lmbda"] == 0.03
     assert first.config["callbacks"]["panels"]["side"] == 384 and "object at 0x" not in json.dumps(first.config)
 
@@ -82,7 +101,7 @@ def test_a_run_and_its_continuation(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     ]
 
     last = folder / "checkpoints" / "last.ckpt"
-    assert run(monkeypatch, *TINY, *where, "trainer.max_steps=3", f"ckpt_path={last}") == 0
+    assert run(monkeypatch, *TINY, *where, "trainer.max_steps=3", f"ckpt_path={last}", "test=false") == 0
     _, second = read(folder)
     assert second.id == first.id
 
@@ -109,8 +128,8 @@ def test_anchors_that_are_not_there_are_told(
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ("logger.wandb.project=a/b", "logger.wandb.project='a/b' is not allowed"),
-        ("logger.wandb.offline=maybe", "logger.wandb.offline='maybe' is not allowed"),
+        slow("logger.wandb.project=a/b", "logger.wandb.project='a/b' is not allowed"),
+        slow("logger.wandb.offline=maybe", "logger.wandb.offline='maybe' is not allowed"),
         ("WANDB_MODE=bogus", "WANDB_MODE='bogus' is not allowed"),
     ],
 )

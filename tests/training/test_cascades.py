@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from jointiq.configs import CONFIGS
 from jointiq.training.assemble import model_config
 from jointiq.training.validation import validate
+from tests.marks import slow, slow_but
 
 ENHANCERS = {"enhancer_none": None, "enhancer_vdsr": "vdsr", "enhancer_rdn": "rdn", "enhancer_grdn": "grdn"}
 
@@ -26,7 +27,7 @@ def without_enhancer(cfg: DictConfig) -> dict[str, Any]:
     return {key: value for key, value in model_config(cfg).items() if key != "enhancer"}
 
 
-@pytest.mark.parametrize("experiment", ENHANCERS)
+@pytest.mark.parametrize("experiment", slow_but(("enhancer_none", "enhancer_grdn"), ENHANCERS))
 def test_the_compression_network_is_that_of_lee_2019(experiment: str) -> None:
     cfg, lee = config(f"+experiment={experiment}", "lmbda=0.12"), config("+experiment=lee2019", "lmbda=0.12")
     assert without_enhancer(cfg) == without_enhancer(lee)
@@ -42,7 +43,7 @@ def stages(scale: str) -> list[DictConfig]:
     return [config(*separate, *link, *start) for link, start in zip(links, starts, strict=True)]
 
 
-@pytest.mark.parametrize("scale", ["paper", "demo"])
+@pytest.mark.parametrize("scale", ["paper", slow("demo")])
 def test_separate_training_ends_with_the_model_of_the_joint_one(scale: str) -> None:
     joint = config(f"scale={scale}", "+experiment=enhancer_grdn")
     alone, enhancer = stages(scale)

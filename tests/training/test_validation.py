@@ -17,7 +17,7 @@ def test_nobody_trains_for_days_on_the_sample_by_accident(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = f"paths.results={tmp_path / 'r'}"
-    for command in ((), ("+experiment=jointiq",), ("+experiment=jointiq_full",)):
+    for command in ((), ("+experiment=jointiq_full",)):
         assert run(monkeypatch, *command, "scale=paper", "data=sample", results) == 2
         assert "scale=demo" in (line := error_line(capsys)) and "data.at_paper_scale=true" in line
     assert not (tmp_path / "r").exists()

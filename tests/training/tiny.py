@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import csv
+from functools import cache
 from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from jointiq.configs import CONFIGS
+from jointiq.configs import CONFIGS, compose
 from jointiq.data.images import write_png
 
 #: Columns of metrics.csv that measure time.
@@ -37,9 +38,13 @@ def overrides(images: Path, steps: int = 6) -> tuple[str, ...]:
 
 
 def config(*texts: str) -> DictConfig:
-    """The composed ``train`` config."""
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return compose("train", overrides=list(texts))
+    """The composed ``train`` config, a copy of one's own."""
+    return copy.deepcopy(_composed(texts))
+
+
+@cache
+def _composed(texts: tuple[str, ...]) -> DictConfig:
+    return compose("train", texts)
 
 
 def rows(folder: Path) -> list[dict[str, str]]:

@@ -52,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ):
         parser.add_argument(*flags, type=int, default=value, help=f"{text}; default: %(default)s")
     parser.add_argument("--steps", type=int, help="steps of each network a round; default: 20 on a GPU, else 1")
-    parser.add_argument("--modes", nargs="+", choices=MODES, help="default: all on a GPU, else fp32")
+    modes = f"of {', '.join(MODES)}; default: all on a GPU, else fp32"
+    parser.add_argument("--modes", nargs="+", choices=MODES, metavar="MODE", help=modes)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N; default: %(default)s")
     parser.add_argument("--threads", type=int, help="CPU threads; default: torch's own")
     parser.add_argument("--data", type=Path, metavar="DIR", help="patches of src.prepare; default: the sample")

@@ -16,10 +16,11 @@ from pathlib import Path
 
 from jointiq.command_line import program
 from jointiq.errors import DataError, UserError, run_cli
-from jointiq.evaluation.bd_rate import METHODS, METRICS, BDRate, bd_rate
+from jointiq.evaluation.bd_rate import METRICS, BDRate, bd_rate
 from jointiq.evaluation.comparison import (
     compare_all,
     compare_pairs,
+    comparison_options,
     find_compared,
     find_curves,
     given_curves,
@@ -115,6 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and print the tables."""
     parser = argparse.ArgumentParser(
         prog=program("bdrate"),
+        parents=[comparison_options()],
         description="Print how many percent more (+) or fewer (-) bits each TEST needs than ANCHOR at equal quality. "
         "Without files: the tables of a whole results folder, printed and written as bdrate.md, .csv and .json; "
         "without RESULTS also what the project itself has measured.",
@@ -125,18 +127,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--results", type=Path, nargs="+", default=[], help="folders or RD files of models, default: results"
     )
-    parser.add_argument(
-        "--anchors",
-        type=Path,
-        nargs="+",
-        default=[],
-        help="folders or RD files of anchors, ours or published; default: folders named anchors in RESULTS",
-    )
     parser.add_argument("--output", type=Path, help="folder for the tables, default: the results folder")
     parser.add_argument(
         "--metric", choices=(*METRICS, "both"), default="both", help="of the files, default: %(default)s"
     )
-    parser.add_argument("--method", choices=METHODS, default="pchip", help="interpolation, default: %(default)s")
     parser.add_argument("--wandb", metavar="GROUP", help="record the tables as the closing run of this W&B group")
     parser.add_argument("--project", default=PROJECT, help="W&B project of that run, default: %(default)s")
     options = parser.parse_args(arguments)

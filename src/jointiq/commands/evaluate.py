@@ -1,6 +1,7 @@
 """Evaluate checkpoints by way of real files: ``python -m src.evaluate checkpoint=[A.ckpt,B.ckpt] output=OUT.json``.
 
-Runs, sweeps, folders of runs and glob patterns stand for their checkpoints. Each curve has an RD file of its own.
+Runs, sweeps, folders of runs and glob patterns stand for their checkpoints. Each curve has an RD file of its own; a
+point of runs that differ in the seed only is their mean, as in the curves of a sweep.
 """
 
 from __future__ import annotations
@@ -8,9 +9,11 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, ListConfig
 from rich.progress import Progress, TaskID
@@ -19,15 +22,19 @@ from jointiq.bitstream.container import require_quality
 from jointiq.console import progress_bar
 from jointiq.data import test_images
 from jointiq.errors import ConfigError, run_cli
+from jointiq.evaluation.curves import CURVE, EXPERIMENT, TYPED, join_points
 from jointiq.evaluation.measuring import Measured, worker_count
 from jointiq.evaluation.pictures import PictureFolder
 from jointiq.evaluation.rd import RDCurve, write_rd
 from jointiq.evaluation.tables import rd_table
 from jointiq.runs.folder import CHECKPOINT, find_runs, read_config, stage_folders
 from jointiq.runs.name import curve_name
-from jointiq.runs.rd_point import key_of_curve
+from jointiq.runs.rd_point import key_of_curve, lambda_of
 from jointiq.runtime import pick_device, set_threads
 from jointiq.typed import checked, hydra_command
+
+if TYPE_CHECKING:
+    from jointiq.evaluation.models import ModelMaker
 
 #: Timed runs by the key ``complexity``; None counts nothing.
 COMPLEXITY = {"none": None, "count": 0, "measure": 3}
@@ -58,16 +65,15 @@ def _checkpoints(value: object) -> dict[str, list[str]]:
 
 
 def _by_curve(runs: Iterable[Path]) -> dict[str, list[str]]:
-    """The checkpoints of runs, by the names of their curves: those that differ in lambda only are one."""
-    found: dict[tuple[str, str, int], list[str]] = {}
+    """The checkpoints of runs, by the names of their curves: those that differ in lambda and seed only are one."""
+    found: dict[tuple[str, str], list[str]] = {}
     for run in runs:
-        cfg = read_config([run, *stage_folders(run)][-1])
+        cfg = _config_of(run)
         name = curve_name(cfg.experiment_name, cfg.stage.name, cfg.distortion.name, cfg.get("typed") or ())
-        found.setdefault((name, key_of_curve(cfg), cfg.seed), []).append(str(run / CHECKPOINT))
-    names = [name for name, _, _ in found]
+        found.setdefault((name, key_of_curve(cfg)), []).append(str(run / CHECKPOINT))
+    names = [name for name, _ in found]
     return {
-        name if names.count(name) == 1 else f"{name} {key} seed {seed}": checkpoints
-        for (name, key, seed), checkpoints in found.items()
+        name if names.count(name) == 1 else f"{name} {key}": checkpoints for (name, key), checkpoints in found.items()
     }
 
 
@@ -80,6 +86,34 @@ def _qualities(value: object) -> list[float] | None:
     if not qualities or len(set(qualities)) < len(qualities):
         raise ConfigError("quality", value, "null, a number from 1 to 100, or a list of different ones")
     return qualities
+
+
+def _config_of(run: Path) -> DictConfig:
+    """A run's configuration; of a chain of stages, the last stage's."""
+    return read_config([run, *stage_folders(run)][-1])
+
+
+def _over_seeds(curve: RDCurve, makers: Sequence[ModelMaker]) -> RDCurve:
+    """The curve of runs with a point for each lambda, where there are several seeds of one."""
+    configs = {maker.name: _config_of(Path(maker.checkpoint).parents[1]) for maker in makers}
+    lambdas = {maker.name: lambda_of(configs[maker.name], maker.quality) for maker in makers}
+    if len(set(lambdas.values())) == len(makers):
+        return curve
+    labels = {name: {"lmbda": lambdas[name], "seed": cfg.seed} for name, cfg in configs.items()}
+    rows = tuple({**row, **labels[row["checkpoint"]]} for row in curve.images)
+    cfg = configs[makers[0].name]
+    about = {CURVE: key_of_curve(cfg), EXPERIMENT: cfg.experiment_name, TYPED: list(cfg.get("typed") or ())}
+    (joined,) = join_points([replace(curve, images=rows).with_about(about)])
+    return replace(joined, description=curve.description or joined.description).with_about(
+        {**curve.about, **joined.about}
+    )
+
+
+def _maker_of_each_point(curve: RDCurve, makers: Sequence[ModelMaker]) -> list[ModelMaker]:
+    """What made each point: of a mean over seeds, the first one."""
+    by_name = {maker.name: maker for maker in makers}
+    of_lambda = {f"{row['lmbda']:g}": row["checkpoint"] for row in reversed(curve.images) if "lmbda" in row}
+    return [by_name[of_lambda.get(point, point)] for point in curve.parameter]
 
 
 def _output(value: object) -> Path:
@@ -150,9 +184,12 @@ def evaluate(cfg: DictConfig) -> int:
                 pictures,
                 qualities,
             )
+            if key:
+                curve = _over_seeds(curve, makers[key])
             if repeats is not None:
-                counting = progress.add_task("complexity", total=len(makers[key]), note="")
-                curve = with_complexity(curve, makers[key], repeats, partial(_step, progress, counting))
+                counting = progress.add_task("complexity", total=len(curve), note="")
+                counted = _maker_of_each_point(curve, makers[key])
+                curve = with_complexity(curve, counted, repeats, partial(_step, progress, counting))
             made[file] = curve
     failed = unequal = False
     for file, curve in made.items():

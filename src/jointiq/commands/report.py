@@ -13,7 +13,7 @@ from pathlib import Path
 from jointiq.command_line import program
 from jointiq.console import progress_bar
 from jointiq.errors import ConfigError, run_cli
-from jointiq.evaluation.bd_rate import METHODS
+from jointiq.evaluation.comparison import comparison_options
 from jointiq.evaluation.report.gallery import FORMATS, MEGABYTE, Gallery, Packing, gallery
 from jointiq.evaluation.report.sources import Sources, read_sources
 from jointiq.evaluation.tables import points_csv
@@ -59,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and write the report."""
     parser = argparse.ArgumentParser(
         prog=program("report"),
+        parents=[comparison_options()],
         description="Write one HTML file with RD plots, BD-rates, tables, per-image plots, and a viewer that compares "
         "decoded pictures at equal rate. Beside it: the plots as PNG and SVG, the points as CSV.",
         epilog="Pictures are there where src.evaluate and src.anchors ran with pictures=DIR.",
@@ -66,19 +67,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "results", type=Path, nargs="*", help="folders or RD files of models, default: results", metavar="RESULTS"
     )
-    parser.add_argument(
-        "--anchors",
-        type=Path,
-        nargs="+",
-        default=[],
-        help="folders or RD files of anchors, ours or published; default: folders named anchors in RESULTS",
-    )
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the original images, for the viewer")
     parser.add_argument(
         "--output", type=Path, default=RESULTS / "report.html", metavar="FILE", help="default: %(default)s"
     )
     parser.add_argument("--title", default="Rate-distortion report", help="default: %(default)s")
-    parser.add_argument("--method", choices=METHODS, default="pchip", help="of the BD-rates, default: %(default)s")
     parser.add_argument("--show", nargs="+", default=[], metavar="IMAGE", help="images in the viewer, default: all")
     parser.add_argument(
         "--max-mb", type=float, default=64.0, metavar="MB", help="most megabytes of pictures, default: %(default)s"

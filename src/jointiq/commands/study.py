@@ -17,21 +17,16 @@ from jointiq.studies.plan import SCALES, read_study, study_names
 if TYPE_CHECKING:
     from jointiq.studies.runner import Options
 
-_EPILOG = """\
-A study is declared in experiments/NAME/study.yaml and explained in experiments/NAME/README.md; its results go to
-experiments/NAME/results/SCALE. What is trained or measured already is not made again, and a training that was cut goes
-on: repeat the command. Without --train everything is done on the photographs inside scikit-image and scikit-learn.
-
-exit code: 0 done, 1 a training failed, 2 a value or file that cannot be used, 130 stopped with Ctrl-C
-"""
-
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=program("study"),
         description="Run a table or figure of the papers again.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="A study is declared in experiments/NAME/study.yaml and explained in experiments/NAME/README.md; its "
+        "results go to experiments/NAME/results/SCALE. What is trained or measured already is not made again, and a "
+        "training that was cut goes on: repeat the command. Without --train everything is done on the photographs "
+        "inside scikit-image and scikit-learn. Exit code: 0 done, 1 a training failed, 2 a value or file that cannot "
+        "be used, 130 stopped with Ctrl-C.",
     )
     parser.add_argument("name", metavar="NAME", nargs="?", help=f"one of {', '.join(study_names())}")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="added to every training of the study")

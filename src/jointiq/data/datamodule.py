@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from jointiq.data.images import image_size
 from jointiq.data.patches import Patches, RandomPatches, StepSampler, WholeImages
+from jointiq.runtime import usable_cores
 
 _MAX_WORKERS = 8
 
@@ -53,7 +53,7 @@ class ImageData(lightning.LightningDataModule):
             "crop": crop, "min_zoom": min_zoom, "flips": flips, "seed": seed, "preload_mb": preload_mb,
         }  # fmt: skip
         self.on_gpu = torch.cuda.is_available()
-        default_workers = min(_MAX_WORKERS, len(os.sched_getaffinity(0))) if self.on_gpu else 0
+        default_workers = min(_MAX_WORKERS, usable_cores()) if self.on_gpu else 0
         self.num_workers = default_workers if num_workers is None else num_workers
         self._train: Patches | None = None
 

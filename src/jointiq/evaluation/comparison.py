@@ -8,6 +8,7 @@ the experiment ``jointiq`` is the full model, those of ``ablation_*`` are its ab
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import sys
@@ -22,7 +23,7 @@ import yaml
 from jointiq.configs import EXPERIMENTS
 from jointiq.console import NOTHING, Table, number
 from jointiq.errors import DataError
-from jointiq.evaluation.bd_rate import METRICS, MIN_POINTS, TOO_FEW, BDRate, NoBDRate, bd_rate
+from jointiq.evaluation.bd_rate import METHODS, METRICS, MIN_POINTS, TOO_FEW, BDRate, NoBDRate, bd_rate
 from jointiq.evaluation.curves import CURVE, EXPERIMENT, TYPED, image_set, is_of_runs, join_points
 from jointiq.evaluation.rd import RDCurve, Row, read_rd, rows_as_csv
 from jointiq.evaluation.short_names import short_names
@@ -35,6 +36,16 @@ RANGE_HEADER = ("overlap dB", "range", "points")
 _MOVED_ASIDE = re.compile(r"\.old\d+$")
 #: Most pairs of one kind that are named in print.
 _TOLD = 3
+
+
+def comparison_options() -> argparse.ArgumentParser:
+    """The options of every command that compares, for ``parents=``: the anchors and the interpolation."""
+    parser = argparse.ArgumentParser(add_help=False)
+    text = "folders or RD files of anchors, ours or published; default: folders named anchors in RESULTS"
+    parser.add_argument("--anchors", type=Path, nargs="+", default=[], help=text)
+    text = "interpolation of the BD-rates, default: %(default)s"
+    parser.add_argument("--method", choices=METHODS, default="pchip", help=text)
+    return parser
 
 
 @dataclass(frozen=True)

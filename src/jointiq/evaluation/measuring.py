@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from jointiq.evaluation.metrics import Image
 from jointiq.evaluation.pictures import PICTURE, PictureFolder
 from jointiq.evaluation.rd import Row
 from jointiq.files import write_text
+from jointiq.runtime import usable_cores
 
 #: Raised when the rows themselves change, so that old ones are not taken for new.
 ROWS_VERSION = 2
@@ -204,7 +204,7 @@ def worker_count(value: Any) -> int:
         ConfigError: neither.
     """
     if value is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return usable_cores()
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigError("workers", value, "null or a whole number from 1 up")
     return value

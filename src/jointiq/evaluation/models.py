@@ -203,21 +203,20 @@ def evaluate_checkpoints(
 def with_complexity(
     curve: RDCurve, makers: Sequence[ModelMaker], repeats: int, step: Callable[[str], object]
 ) -> RDCurve:
-    """The same curve with what each checkpoint costs for an image of 768x512 (:mod:`jointiq.evaluation.complexity`).
+    """The same curve with what each point's model costs for an image of 768x512 (:mod:`jointiq.evaluation.complexity`).
 
     The whole model's numbers become columns of the results; those of its parts go to ``about["complexity"]``.
 
     Args:
         curve: of :func:`evaluate_checkpoints`.
-        makers: what made its points.
+        makers: the model of each point.
         repeats: timed runs of encoder and decoder; 0 counts parameters and multiplications only.
         step: called with the name of what comes next (a progress bar's tick).
     """
-    by_name = {maker.name: maker for maker in makers}
     costs = []
-    for name in curve.parameter:
-        step(Path(name).name)
-        costs.append(complexity(by_name[name].model, repeats=repeats))
+    for maker in makers:
+        step(Path(maker.name).name)
+        costs.append(complexity(maker.model, repeats=repeats))
     columns: dict[str, list[Any]] = {}
     for cost in costs:
         for key, value in cost.columns().items():

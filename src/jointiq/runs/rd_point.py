@@ -22,7 +22,7 @@ from jointiq.data.images import named_images
 from jointiq.errors import DataError, UserError
 from jointiq.evaluation.curves import CURVE, EXPERIMENT, TYPED
 from jointiq.evaluation.measuring import Measured
-from jointiq.evaluation.rd import MS_SSIM, PSNR, RDCurve, Row, read_rd, write_rd
+from jointiq.evaluation.rd import MS_SSIM, PSNR, RDCurve, read_rd, write_rd
 from jointiq.runs.folder import CHECKPOINT, RD_FILE, read_config
 from jointiq.runs.name import curve_key, curve_name
 from jointiq.runtime import pick_device
@@ -92,18 +92,19 @@ def measure(folder: Path, cfg: DictConfig) -> RDCurve:
         TYPED: list(cfg.typed),
         _IMAGES: identity_of(images),
     }
-    rows = tuple({**row, "lmbda": _lambda_of(row, cfg), "seed": cfg.seed} for row in curve.images)
+    rows = tuple({**row, "lmbda": lambda_of(cfg, row.get("quality")), "seed": cfg.seed} for row in curve.images)
     curve = replace(curve, images=rows, about=about)
     write_rd(folder / RD_FILE, curve)
     shutil.rmtree(folder / _ROWS, ignore_errors=True)
     return curve
 
 
-def _lambda_of(row: Row, cfg: DictConfig) -> float:
-    """The lambda that a row stands for: the run's, or that of a quality of a model for all rates."""
+def lambda_of(cfg: DictConfig, quality: float | None) -> float:
+    """The lambda of a run, or of a quality of its model for all rates."""
+    # Imported late, with PyTorch.
     from jointiq.layers.gains import log_spaced
 
-    return cfg.lmbda if row.get("quality") is None else log_spaced(cfg.distortion.lmbda_range, row["quality"])
+    return cfg.lmbda if quality is None else log_spaced(cfg.distortion.lmbda_range, quality)
 
 
 def key_of_curve(cfg: DictConfig) -> str:

@@ -80,12 +80,13 @@ def note_failure(folder: Path, message: str) -> None:
         write_status(folder, {**values, "failure": message})
 
 
-def read_run(folder: Path, name: str | None = None, code: int | None = None) -> RunStatus:
+def read_run(folder: Path, name: str | None = None, code: int | None = None, message: str = "") -> RunStatus:
     """How the run in ``folder`` stands; of a chain of stages, the stage that it is at.
 
     Args:
         name: what to call it; None: the folder.
         code: exit code of the process that last ran it; None: not known.
+        message: what that process said when it failed, where that is known.
     """
     stages = [path for path in stage_folders(folder) if (path / FILE).is_file()]
     at = stages[-1] if stages and not (folder / FILE).is_file() else folder
@@ -101,7 +102,7 @@ def read_run(folder: Path, name: str | None = None, code: int | None = None) -> 
         state = "cut" if values else "waiting"
     note = failure or (at.name if at != folder else "")
     if state == "failed" and not failure:
-        note = f"exit code {code}"
+        note = _ended(code, message)
     shown: dict[str, Any] = {key: values.get(key) for key in ("step", "steps", "bpp", "psnr")}
     left = values.get("seconds_left") if state == "running" else None
     measured = _measured(folder) if state == "done" else {}
@@ -125,13 +126,18 @@ def read_sweep(folder: Path) -> list[RunStatus]:
     for path in sorted((folder / "jobs").glob("*.json"), key=lambda path: int(path.stem)):
         job = json.loads(path.read_text())
         name = " ".join(job["overrides"])
+        message = job.get("message", "")  # not in sweeps of earlier versions
         if job["folder"] is not None and Path(job["folder"]).is_dir():
-            runs.append(read_run(Path(job["folder"]), name, job["code"]))
+            runs.append(read_run(Path(job["folder"]), name, job["code"], message))
         elif job["code"] in _STOPPED:
             runs.append(RunStatus(name, "done" if job["code"] == 0 else "waiting"))
         else:
-            runs.append(RunStatus(name, "failed", note=f"exit code {job['code']}"))
+            runs.append(RunStatus(name, "failed", note=_ended(job["code"], message)))
     return runs
+
+
+def _ended(code: int | None, message: str) -> str:
+    return f"exit code {code}: {message}" if message else f"exit code {code}"
 
 
 def read_folders(folders: Sequence[Path]) -> list[RunStatus]:

@@ -10,9 +10,9 @@ import subprocess
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -26,6 +26,7 @@ from jointiq.runs import rd_point
 from jointiq.runs.folder import is_finished, last_validation
 from jointiq.runs.name import run_folder
 from jointiq.runs.resume import config_to_train
+from jointiq.runtime import usable_cores
 from jointiq.sweeps.processes import PassOnSigterm, exit_code, start_process
 
 _POLL_SECONDS = 0.1
@@ -92,11 +93,13 @@ class JobResult:
         code: exit code of its process: 0 done (or finished before), 130 stopped with Ctrl-C, 143 by SIGTERM; None: not
             started, because the whole was stopped.
         skipped: it had been finished before, and no process was started.
+        message: of a job that failed and printed to a file, what it said last; "" where that is not known.
     """
 
     job: Job
     code: int | None
     skipped: bool = False
+    message: str = ""
 
     @property
     def failed(self) -> bool:
@@ -126,9 +129,9 @@ def run_jobs(
             process sees.
         folders: further config folders.
         environment: environment variables of the jobs, where this process has not set them.
-        record: folder for ``jobs/NUMBER.json`` (overrides, run folder, exit code) and, where several run at a time,
-            for what they print, ``jobs/NUMBER.log``, which stays when the same job comes again. None: nothing is
-            written, and all print here.
+        record: folder for ``jobs/NUMBER.json`` (overrides, run folder, exit code, why it failed) and, where several
+            run at a time, for what they print, ``jobs/NUMBER.log``, which stays when the same job comes again. None:
+            nothing is written, and all print here.
         first: NUMBER of the first job.
         command: what is started for each job, with its overrides as arguments.
 
@@ -144,8 +147,17 @@ def run_jobs(
     variables = {**(environment or {}), **os.environ}
     if at_once > 1 and not gpus:
         # Jobs share the cores; a number that the user has set stays.
-        variables.setdefault("OMP_NUM_THREADS", str(max(len(os.sched_getaffinity(0)) // at_once, 1)))
+        variables.setdefault("OMP_NUM_THREADS", str(max(usable_cores() // at_once, 1)))
     return _Queue(jobs, at_once, gpus, folders, variables, record, first, command).run()
+
+
+class _Running(NamedTuple):
+    """A job's number and process, the file that it prints to, and how long that was before."""
+
+    number: int
+    process: subprocess.Popen[bytes]
+    output: IO[str] | None
+    start: int
 
 
 @dataclass
@@ -161,8 +173,8 @@ class _Queue:
     first: int
     command: Sequence[str]
     results: dict[int, JobResult] = field(default_factory=dict)
-    #: By place: the job's number and where it prints to.
-    running: dict[int, tuple[int, subprocess.Popen[bytes], IO[str] | None]] = field(default_factory=dict)
+    #: By place.
+    running: dict[int, _Running] = field(default_factory=dict)
 
     def run(self) -> list[JobResult]:
         waiting = deque(range(len(self.jobs)))
@@ -176,7 +188,7 @@ class _Queue:
                 for place in range(self.at_once):
                     while waiting and place not in self.running and not sigterm.received:
                         self._start(place, waiting.popleft())
-                sigterm.watch([process for _, process, _ in self.running.values()])
+                sigterm.watch([one.process for one in self.running.values()])
                 if sigterm.received and not self.running:
                     break
                 try:
@@ -198,41 +210,58 @@ class _Queue:
         environment = dict(self.environment)
         if self.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self.gpus[place % len(self.gpus)]
-        output = None
+        output, start = None, 0
         if self.at_once > 1 and self.record is not None:
             output = (self.record / "jobs" / f"{self.first + number}.log").open("a")
+            start = output.tell()
         self._say(number, shlex.join(job.overrides))
         process = start_process(job.overrides, self.folders, environment, output, self.command)
-        self.running[place] = number, process, output
+        self.running[place] = _Running(number, process, output, start)
 
     def _collect(self) -> None:
-        for place, (number, process, output) in list(self.running.items()):
-            code = process.poll()
-            if code is None:
+        for place, (number, process, output, start) in list(self.running.items()):
+            if process.poll() is None:
                 continue
+            del self.running[place]
+            result = JobResult(self.jobs[number], exit_code(process.returncode))
             if output is not None:
                 output.close()
-            del self.running[place]
-            self._end(number, JobResult(self.jobs[number], exit_code(code)))
+                if result.failed:
+                    said = Path(output.name).read_bytes()[start:].decode(errors="replace")
+                    result = replace(result, message=last_words(said))
+            self._end(number, result)
             if self.at_once > 1:
-                self._say(number, "done" if code == 0 else f"ended with exit code {exit_code(code)}")
+                ended = f"ended with exit code {result.code}" + (f": {result.message}" if result.message else "")
+                self._say(number, "done" if result.code == 0 else ended)
 
     def _wait_for_all(self) -> None:
-        for _, process, _ in self.running.values():
-            process.wait()
+        for one in self.running.values():
+            one.process.wait()
         self._collect()
 
     def _end(self, number: int, result: JobResult) -> None:
         self.results[number] = result
-        self._note(number, result.code)
+        self._note(number, result.code, result.message)
 
-    def _note(self, number: int, code: int | None) -> None:
+    def _note(self, number: int, code: int | None, message: str = "") -> None:
         if self.record is not None:
             job = self.jobs[number]
-            note_job(self.record, self.first + number, job.overrides, job.folder, code)
+            note_job(self.record, self.first + number, job.overrides, job.folder, code, message)
 
     def _say(self, number: int, text: str) -> None:
         print(f"[{self.first + number + 1}/{self.first + len(self.jobs)}] {text}", flush=True)
+
+
+def last_words(text: str) -> str:
+    """Why a job failed, by what it printed: its last line that is an error message, or the last line of a traceback.
+
+    Nothing is known of one that was killed while it printed its progress.
+    """
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    messages = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    if messages:
+        return messages[-1]
+    return lines[-1] if any(line.startswith("Traceback (most recent call last)") for line in lines) else ""
 
 
 def clear_notes(record: Path, jobs: Sequence[Sequence[str]]) -> None:
@@ -255,7 +284,15 @@ def _noted(record: Path, number: int) -> list[str] | None:
     return overrides
 
 
-def note_job(record: Path, number: int, overrides: Sequence[str], folder: Path | None, code: int | None) -> None:
-    """Write ``record/jobs/NUMBER.json``, which ``python -m src.status`` reads; ``code`` is None until the job ends."""
-    values = {"overrides": list(overrides), "folder": None if folder is None else str(folder.resolve()), "code": code}
+def note_job(
+    record: Path, number: int, overrides: Sequence[str], folder: Path | None, code: int | None, message: str = ""
+) -> None:
+    """Write ``record/jobs/NUMBER.json``, which ``python -m src.status`` reads.
+
+    Args:
+        code: exit code; None until the job ends.
+        message: why it failed, where that is known.
+    """
+    place = None if folder is None else str(folder.resolve())
+    values = {"overrides": list(overrides), "folder": place, "code": code, "message": message}
     write_text(record / "jobs" / f"{number}.json", json.dumps(values, indent=2) + "\n")

@@ -21,6 +21,7 @@ from omegaconf import DictConfig
 from jointiq.command_line import program
 from jointiq.errors import EXIT_TERMINATED, EXIT_USER_ERROR, ConfigError, UserError, one_line_errors
 from jointiq.runs.status import read_sweep, status_table
+from jointiq.runtime import usable_cores
 from jointiq.sweeps.curves import close_sweep, too_few_rates
 from jointiq.sweeps.jobs import Job, JobResult, clear_notes, note_job, run_jobs
 from jointiq.sweeps.processes import run_process
@@ -84,7 +85,7 @@ def _job_return(result: JobResult) -> JobReturn:
     returned = JobReturn(overrides=result.job.overrides, cfg=result.job.cfg, task_name="train")
     try:
         if result.code != 0:
-            raise JobFailed(f"exit code {result.code}; its message is above or in the job's log")
+            raise JobFailed(f"exit code {result.code}: {result.message or 'its message is above or in its log'}")
         returned.return_value = result.job.metric()
         returned.status = JobStatus.COMPLETED
     except (JobFailed, UserError) as error:
@@ -217,7 +218,7 @@ def places(cfg: DictConfig, environment: Mapping[str, str] = os.environ) -> tupl
 def _jobs_on_cpu(threads: object, devices: int) -> int:
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
         return 1  # all cores together, or a value that every job refuses
-    return max(len(os.sched_getaffinity(0)) // (threads * devices), 1)
+    return max(usable_cores() // (threads * devices), 1)
 
 
 def _gpus(environment: Mapping[str, str]) -> list[Any]:

@@ -72,10 +72,11 @@ def test_curves_are_drawn_compared_and_left_for_others_to_read(place) -> None:
     assert "MACs a pixel" in report and "with GMM" in report
 
 
-def test_an_unknown_metric_is_named(place) -> None:
-    _, run = place
-    with pytest.raises(ConfigError, match="metric"):
+def test_an_unknown_metric_is_named_before_anything_is_trained(place) -> None:
+    folder, run = place
+    with pytest.raises(ConfigError, match="values.metric='vmaf' is not allowed; allowed: one of psnr, ms-ssim"):
         run(values=[{**STUDY["values"][0], "metric": "vmaf"}])
+    assert not (folder / "results").exists()
 
 
 def test_run_times_of_two_networks(place) -> None:

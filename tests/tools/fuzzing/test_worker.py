@@ -40,9 +40,8 @@ def test_failures_are_noticed(monkeypatch):
     assert worker._outcome(model, data, set()).startswith("ZeroDivisionError")
 
 
-def test_a_worker_that_dies_is_noticed():
-    process = worker.Worker()
+def test_a_worker_that_dies_is_noticed(process):
+    """The last of those that share it."""
     os.kill(process._process.pid, signal.SIGSEGV)
     process._process.join(10)
     assert process.decode(b"JIQ").startswith("crash")
-    process.stop()

@@ -10,6 +10,7 @@ import torch
 from jointiq.coding.load import load_model
 from jointiq.errors import ConfigError
 from jointiq.training.callbacks.checkpoint import LastCheckpoint
+from jointiq.training.run import train
 from tests.training import tiny
 from tests.training.tiny import weights
 from tests.training.typed import error_line, last, losses, own, rows, run
@@ -27,8 +28,8 @@ def test_the_mean_of_the_weights_is_saved_validated_and_continued(
 ) -> None:
     common = (*own(images), "optim.schedule=constant")
     plain, mean = tmp_path / "plain", tmp_path / "mean"
-    assert run(monkeypatch, *common, f"paths.run_dir={plain}") == 0
-    assert run(monkeypatch, *common, "optim.ema_decay=0.75", f"paths.run_dir={mean}") == 0
+    train(tiny.config(*common, f"paths.run_dir={plain}"))
+    train(tiny.config(*common, "optim.ema_decay=0.75", f"paths.run_dir={mean}"))
     assert losses(plain) == losses(mean)
     assert float(rows(plain)[-1]["val/loss"]) != float(rows(mean)[-1]["val/loss"])
 
@@ -40,13 +41,13 @@ def test_the_mean_of_the_weights_is_saved_validated_and_continued(
     assert all(value.equal(net[key.removeprefix("net.")]) for key, value in checkpoint["state_dict"].items())
 
     # After one step the mean is the weights; then mean = 3/4 mean + 1/4 weights.
-    assert run(monkeypatch, *common, "trainer.max_steps=1", f"paths.run_dir={tmp_path / 'one'}") == 0
+    train(tiny.config(*common, "trainer.max_steps=1", f"paths.run_dir={tmp_path / 'one'}"))
     key = "net.g_a.convs.0.weight"
     expected = 0.75 * weights(tmp_path / "one")[key] + 0.25 * current[key]
     torch.testing.assert_close(checkpoint["state_dict"][key], expected)
 
     more = ("trainer.max_steps=3", f"paths.run_dir={mean}", f"ckpt_path={last(mean)}")
-    assert run(monkeypatch, *common, *more, "optim.ema_decay=0.75") == 0
+    train(tiny.config(*common, *more, "optim.ema_decay=0.75"))
     later = torch.load(last(mean), weights_only=True)
     assert int(later["averaging_state"]["n_averaged"]) == 3
     moved = 0.75 * expected + 0.25 * later["current_model_state"][key]

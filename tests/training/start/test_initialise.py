@@ -12,10 +12,11 @@ from jointiq.coding.export import write_export
 from jointiq.coding.load import load_model
 from jointiq.errors import UserError
 from jointiq.models import build_model
+from jointiq.training.run import train
 from jointiq.training.start.initialise import initialise
 from tests.training import tiny
 from tests.training.tiny import weights
-from tests.training.typed import last, own, run
+from tests.training.typed import last, own
 
 LIGHT = {"name": "grdn", "grdbs": 1, "rdbs": 1, "convs": 1, "kernels": 4}
 CONFIG: dict[str, Any] = {"name": "jointiq", "N": 4, "M": 4, "scan": "raster", "enhancer": LIGHT}
@@ -153,12 +154,12 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         initialise(build_model(CONFIG), str(tmp_path / "none.ckpt"))
 
 
-def test_fine_tuning_for_ms_ssim(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_fine_tuning_for_ms_ssim(tmp_path: Path) -> None:
     tiny.write_images(tmp_path)
     mse, tuned = tmp_path / "mse", tmp_path / "tuned"
-    assert run(monkeypatch, *own(tmp_path), f"paths.run_dir={mse}") == 0
+    train(tiny.config(*own(tmp_path), f"paths.run_dir={mse}"))
     options = ("distortion=ms_ssim", f"init_from={last(mse)}", "optim.lr=1e-9")
-    assert run(monkeypatch, *own(tmp_path), *options, f"paths.run_dir={tuned}") == 0
+    train(tiny.config(*own(tmp_path), *options, f"paths.run_dir={tuned}"))
     checkpoint = torch.load(last(tuned), weights_only=True)
     assert (checkpoint["distortion"], checkpoint["global_step"]) == ("ms_ssim", 2)
     for key, value in weights(mse).items():

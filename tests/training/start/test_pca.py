@@ -20,6 +20,7 @@ from jointiq.sweeps.stages import plan
 from jointiq.training.run import train
 from jointiq.training.start.pca import start_from_components
 from jointiq.training.validation import validate
+from tests.marks import slow
 from tests.training.tiny import config, overrides, write_images
 
 PIXELS = 1 << 18
@@ -119,7 +120,7 @@ def test_a_chain_keeps_a_random_start_that_is_typed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("experiment", "starts_so"),
-    [("jointiq", True), ("lee2019_hybrid", True), ("balle2017", False), ("minnen2018", False)],
+    [("jointiq", True), slow("lee2019_hybrid", True), ("balle2017", False), ("minnen2018", False)],
 )
 def test_auto_is_what_the_model_can(
     experiment: str,

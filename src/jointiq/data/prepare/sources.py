@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from PIL import Image
 from jointiq.data.images import pixel_hash, read_image
 from jointiq.errors import DataError
 from jointiq.files import FileFacts
+from jointiq.runtime import usable_cores
 
 #: Bits of a fingerprint.
 FINGERPRINT_BITS = 64
@@ -74,7 +74,7 @@ def look_at_all(
         return source
 
     # Threads suffice: decoding and hashing release the interpreter lock.
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         found = list(zip(paths, pool.map(one, paths), strict=True))
     sources = [source for _, source in found if isinstance(source, Source)]
     return sources, {str(path): reason for path, reason in found if isinstance(reason, str)}

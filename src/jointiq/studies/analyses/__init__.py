@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jointiq.errors import ConfigError
+from jointiq.evaluation.bd_rate import METRICS
 from jointiq.studies.context import Context, Findings
 from jointiq.studies.plan import Scale
 
@@ -24,11 +25,14 @@ def analysis_names() -> list[str]:
 
 
 def check_analyses(scale: Scale) -> None:
-    """Check names and options of a study's analyses before anything is trained.
+    """Check names and options of a study's analyses, and the metrics of its values, before anything is trained.
 
     Raises:
-        ConfigError: an analysis or an option that there is not.
+        ConfigError: an analysis, an option or a metric that there is not.
     """
+    for value in scale.values:
+        if (metric := value.details.get("metric", "psnr")) not in METRICS:
+            raise ConfigError("values.metric", metric, METRICS)
     for name, options in scale.analyses:
         get_analysis(name)
         known = _module(name).OPTIONS

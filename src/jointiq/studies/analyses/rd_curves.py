@@ -8,8 +8,8 @@ from typing import Any
 
 from jointiq.console import number
 from jointiq.data.image_sets import ImageSet
-from jointiq.errors import ConfigError, DataError
-from jointiq.evaluation.bd_rate import METRICS, BDRate, bd_rate
+from jointiq.errors import DataError
+from jointiq.evaluation.bd_rate import BDRate, bd_rate
 from jointiq.evaluation.plots.rd_plot import rd_plot
 from jointiq.evaluation.rd import RDCurve, write_rd
 from jointiq.evaluation.tables import bd_table, rd_table
@@ -100,8 +100,6 @@ def _ours(
     test, anchors = str(details.get("test")), details.get("anchor", [])
     anchor = next((name for name in ([anchors] if isinstance(anchors, str) else anchors) if name in curves), None)
     metric = str(details.get("metric", "psnr"))
-    if metric not in METRICS:
-        raise ConfigError(f"{context.study.name}.values.metric", metric, METRICS)
     if str(details.get("set", "")).lower() not in images.name.lower() or test not in curves or anchor is None:
         return None
     runs = options.get("join", {}).get(test, [test])

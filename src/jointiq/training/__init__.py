@@ -1,1 +1,1 @@
-"""Training: LightningModules, losses, schedules, callbacks, run folders."""
+"""Training: LightningModules, losses, schedules, callbacks."""

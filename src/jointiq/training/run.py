@@ -24,7 +24,7 @@ from jointiq.runs.lock import locked
 from jointiq.runs.name import run_folder as folder_of
 from jointiq.runs.resume import Start, find_start
 from jointiq.runs.status import note_failure
-from jointiq.runtime import set_threads
+from jointiq.runtime import ended_by_signals, set_threads
 from jointiq.training.assemble import Training, build_loggers, build_training, end_logs, start_logs
 from jointiq.training.modules.compression import NonFiniteError
 
@@ -53,13 +53,15 @@ def train(cfg: DictConfig) -> Path:
         UserError: a value, image or checkpoint that cannot be used, or a training that diverged.
         KeyboardInterrupt: stopped with Ctrl-C; the state is saved, unless Ctrl-C was typed twice or before the first
             step.
+        SystemExit: stopped by another signal; the state is saved likewise.
     """
     folder = folder_of(cfg)
     if cfg.trainer.get("fast_dev_run"):
         _try(cfg)
         return folder
     is_first = _is_first_process()  # of the processes of a distributed run, which share the folder
-    with locked(folder) if is_first else contextlib.nullcontext():
+    # Before and after the training itself, which saves first (StopOnSignal).
+    with ended_by_signals(), locked(folder) if is_first else contextlib.nullcontext():
         start = find_start(folder, cfg)
         for warning in start.warnings:
             _say(warning)
@@ -126,7 +128,11 @@ def measure(folder: Path, cfg: DictConfig, loggers: Sequence[Logger], step: int)
         if cfg.test:
             _say("no test images (data.test_dir=null): the run is not measured")
         return
-    curve = rd_point.measure(folder, cfg)
+    try:
+        curve = rd_point.measure(folder, cfg)
+    except (KeyboardInterrupt, SystemExit):
+        _say("stopped while the run is measured: the same command goes on")
+        raise
     for failed in curve.about.get("failed", ()):
         _say(f"test: {failed['image']} failed and is left out: {failed['problem']}")
     means = {name: curve.results[key][0] for key, name in rd_point.LOGGED.items() if key in curve.results}

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from jointiq.data.images import image_size
-from jointiq.data.loader import Loader, leave_signals
+from jointiq.data.loader import Loader, obey
 from jointiq.data.patches import Patches, RandomPatches, StepSampler, WholeImages
 
 _MAX_WORKERS = 8
@@ -114,5 +114,5 @@ class ImageData(lightning.LightningDataModule):
             "num_workers": self.num_workers,
             "pin_memory": self.on_gpu,
             "persistent_workers": self.num_workers > 0,
-            "worker_init_fn": leave_signals,
+            "worker_init_fn": obey,
         }

@@ -20,7 +20,7 @@ _OF_THE_TRAINING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1
 
 
 class Loader(DataLoader[T_co]):
-    """PyTorch's loader; no worker meets a signal before :func:`leave_signals` (its ``worker_init_fn``) has run."""
+    """PyTorch's loader, whose workers start with those signals blocked; :func:`obey` is its ``worker_init_fn``."""
 
     def __iter__(self) -> Any:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_TRAINING)
@@ -30,12 +30,9 @@ class Loader(DataLoader[T_co]):
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def leave_signals(_worker: int) -> None:
-    """Ignore all signals of the training in this worker, but for the SIGTERM by which the training ends it."""
-    for number in _OF_THE_TRAINING - {signal.SIGTERM}:
-        signal.signal(number, signal.SIG_IGN)
-    # SIGTERM stays blocked, because only who waits for a signal is told which process sent it.
-    signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGTERM})
+def obey(_worker: int) -> None:
+    """End this worker on SIGTERM of the training itself, and of no one else."""
+    # In a thread: only who waits for a signal is told which process sent it.
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
 
 

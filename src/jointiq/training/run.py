@@ -67,10 +67,13 @@ def train(cfg: DictConfig) -> Path:
             _say(warning)
         to_measure = is_first and rd_point.is_missing(folder, cfg)  # a wrong folder is refused before the training
         if start.finished:
-            _say(f"finished before: {folder} (resume=never trains it again)")
+            further = f"ckpt_path={folder / run_folder.CHECKPOINT} trainer.max_steps=MORE"
+            _say(f"finished before: {folder} (resume=never trains it again, {further} goes on with it)")
             if to_measure:
                 _measure_again(folder, cfg)
             return folder
+        start = replace(start, state=start.read())
+        _refuse_nothing_to_do(folder, cfg, start)
         cfg.paths.run_dir = str(folder)
         training = build_training(cfg, start)
         start = replace(start, state=None)  # what the checkpoint holds is the trainer's now, which lets go of it
@@ -97,6 +100,18 @@ def train(cfg: DictConfig) -> Path:
         _say("the same command goes on")
         stop.leave(is_first)
     return folder
+
+
+def _refuse_nothing_to_do(folder: Path, cfg: DictConfig, start: Start) -> None:
+    """Refuse a ``ckpt_path`` with no steps left; that of a run that was stopped in its last validation is finished."""
+    if start.state is None or start.checkpoint != cfg.ckpt_path:
+        return
+    step, steps = start.state["global_step"], cfg.trainer.max_steps
+    if step > steps or (step == steps and not run_folder.is_inside(folder, start.checkpoint)):
+        raise UserError(
+            f"ckpt_path={cfg.ckpt_path} has trained {step} steps, and trainer.max_steps={steps}: there is nothing to "
+            "do; allowed: a larger trainer.max_steps, to train further, or init_from=, to start anew from its weights"
+        )
 
 
 def _try(cfg: DictConfig) -> None:

@@ -16,7 +16,7 @@ from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.trainer.states import TrainerFn, TrainerStatus
 from lightning.pytorch.utilities import rank_zero_only
 
-from jointiq.errors import EXIT_TERMINATED
+from jointiq.errors import EXIT_HUNG_UP, EXIT_TERMINATED
 
 # Clusters announce the end of a job's time by one of these.
 _CLUSTER = (signal.SIGUSR1, signal.SIGUSR2)
@@ -100,7 +100,7 @@ class StopOnSignal(Callback):
 
         Raises:
             KeyboardInterrupt: Ctrl-C.
-            SystemExit: all others (exit code 143), or what a cluster's listener decides.
+            SystemExit: code 129 on a hang-up, else 143, or what a cluster's listener decides.
         """
         if self.received in _CLUSTER:
             if callable(self._listener):
@@ -111,7 +111,7 @@ class StopOnSignal(Callback):
             return
         if self.received == signal.SIGINT:
             raise KeyboardInterrupt
-        sys.exit(EXIT_TERMINATED)
+        sys.exit(EXIT_HUNG_UP if self.received == signal.SIGHUP else EXIT_TERMINATED)
 
     def _on_signal(self, number: int, frame: Any) -> None:
         if self.received == number == signal.SIGINT:

@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NoReturn
 
 EXIT_USER_ERROR = 2
-#: Exit codes of a process that was stopped: by Ctrl-C, by SIGTERM.
+#: Exit codes of a process that was stopped: by Ctrl-C, by SIGTERM, by a terminal that was closed.
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 EXIT_TERMINATED = 128 + signal.SIGTERM
+EXIT_HUNG_UP = 128 + signal.SIGHUP
 _EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 #: Refusals of the operating system that are the user's to deal with, even where no file is named.
 _OF_THE_SYSTEM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENAMETOOLONG, errno.EMFILE)

@@ -12,6 +12,8 @@ from typing import Any, NoReturn
 
 from jointiq.errors import DataError, UserError
 
+#: How the names of temporary files begin: hidden, so that nothing takes what a killed process leaves for a result.
+_UNFINISHED = ".unfinished-"
 #: A temporary file keeps a suffix up to this long; longer ones are no suffixes but names with a dot in them.
 _LONGEST_SUFFIX = 16
 
@@ -34,9 +36,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             raise UserError(f"cannot write {path}: it is there and is no file")
         target.parent.mkdir(parents=True, exist_ok=True)
         suffix = target.suffix if len(target.suffix) <= _LONGEST_SUFFIX else ""
-        # Hidden, so that nothing takes what a killed process leaves for a result; not named after ``path``, whose name
-        # may be as long as a name can be.
-        handle, name = tempfile.mkstemp(prefix=".unfinished-", suffix=suffix, dir=target.parent)
+        # Not named after ``path``, whose name may be as long as a name can be.
+        handle, name = tempfile.mkstemp(prefix=_UNFINISHED, suffix=suffix, dir=target.parent)
         os.close(handle)
         temporary = Path(name)
         yield temporary
@@ -51,6 +52,12 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove the temporary files of :func:`atomic_path` that a killed process has left in ``folder`` itself."""
+    for path in folder.glob(f"{_UNFINISHED}*"):
+        path.unlink()
 
 
 def fill_in(text: str, begin: str, end: str, content: str) -> str | None:

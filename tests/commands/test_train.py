@@ -254,6 +254,37 @@ def test_a_signal_at_any_time_saves(tmp_path: Path, images: Path, number: int, c
     assert step > 0 and f"stopped at step {step}" in output
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143), (signal.SIGHUP, 129)]
+)
+def test_a_signal_to_all_processes_saves(tmp_path: Path, images: Path, number: int, code: int, devices: int) -> None:
+    """As ``timeout``, ``scancel``, systemd and a terminal send it: loader workers and further processes get it too."""
+    folder = tmp_path / "run"
+    several = ("trainer=ddp_cpu", f"trainer.devices={devices}") if devices > 1 else ()
+    command = (*own(images), "data.batch_size=2", "data.num_workers=2", *several, f"paths.run_dir={folder}")
+    process = start(*command, "trainer.max_steps=100000", "trainer.max_time=null", group=True)
+    while not (folder / "metrics.csv").exists() and process.poll() is None:
+        time.sleep(0.1)
+    os.killpg(process.pid, number)
+    output = process.communicate(timeout=200)[0]
+    assert process.returncode == code, output
+    step = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    lines = [line for line in output.splitlines() if line][2:]
+    again = " (Ctrl-C again: at once, without saving)" if number == signal.SIGINT else ""
+    assert lines[:3] == [
+        f"stopping after this step{again}",
+        f"stopped at step {step}: {folder}/checkpoints/last.ckpt",
+        "the same command goes on",
+    ]
+    assert lines[3:] == (["interrupted"] if number == signal.SIGINT else [])
+    further = start(*command, f"ckpt_path={folder}/checkpoints/last.ckpt", f"trainer.max_steps={step + 1}")
+    output = further.communicate(timeout=200)[0]
+    assert f"continuing after step {step}," in output and f"trained at step {step + 1}" in output, output
+
+
 def test_ctrl_c_that_is_obeyed_at_once_has_its_exit_code(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

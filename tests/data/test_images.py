@@ -82,6 +82,17 @@ def test_unreadable_files(tmp_path: Path) -> None:
             read_image(tmp_path / name)
 
 
+def test_damaged_files_are_told_in_one_line_alone(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for compression in ("tiff_lzw", "tiff_adobe_deflate"):
+        Image.fromarray(RGB).resize((90, 80)).save(tmp_path / "a.tif", compression=compression)
+        data = bytearray((tmp_path / "a.tif").read_bytes())
+        data[500:1400] = b"\xff" * 900
+        (tmp_path / "a.tif").write_bytes(data)
+        with pytest.raises(DataError, match="a.tif is damaged"):
+            read_image(tmp_path / "a.tif")
+    assert capfd.readouterr() == ("", "")
+
+
 def test_orientation_is_applied(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -6,14 +6,15 @@ import io
 import re
 import struct
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, TiffImagePlugin
-from pillow_heif import from_bytes
+from PIL import EpsImagePlugin, Image, ImageCms, TiffImagePlugin
 
-from jointiq.data.images import SUFFIXES, read_image
+from jointiq.data.images import SUFFIXES, image_size, read_image
 from jointiq.data.samples import is_deep
 from jointiq.errors import DataError
 from tests.conftest import photo
@@ -167,6 +168,39 @@ def test_avif_of_ten_bits(tmp_path: Path) -> None:
         assert is_deep(image, bytes(data))
 
 
+# --- other formats ----------------------------------------------------------------------------------------------------
+
+EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
+%%BoundingBox: 0 0 30 20
+%%EndComments
+(/etc/passwd) (r) file
+showpage
+%%EOF
+"""
+
+
+@pytest.mark.parametrize("name", ["a.eps", "a.png", "a.jpg"])
+def test_what_pillow_hands_to_another_program_is_not_opened(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(*_: object) -> None:
+        pytest.fail("opened")
+
+    monkeypatch.setattr(EpsImagePlugin.EpsImageFile, "_open", opened)
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", opened)
+    (tmp_path / name).write_bytes(EPS)
+    for look in (read_image, image_size):
+        with pytest.raises(DataError, match="is not an image that can be read"):
+            look(tmp_path / name)
+
+
+@pytest.mark.parametrize("format", ["GIF", "ICO", "TGA", "PCX", "SGI", "ICNS", "QOI"])
+def test_formats_that_are_not_named_are_not_opened(tmp_path: Path, format: str) -> None:
+    Image.fromarray(photo(64, 64)).save(tmp_path / "a.png", format=format)
+    with pytest.raises(DataError, match="is not an image that can be read"):
+        read_image(tmp_path / "a.png")
+
+
 # --- EXIF -------------------------------------------------------------------------------------------------------------
 
 
@@ -209,13 +243,29 @@ def test_a_sloppy_tag_beside_the_orientation(tmp_path: Path, file: str, sloppy: 
     assert np.abs(image.astype(float) - np.rot90(photo(40, 60), -1)).mean() < 20
 
 
+#: What turns a picture upright, by its orientation.
+UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    1: lambda image: image,
+    2: lambda image: image[:, ::-1],
+    3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1],
+    5: lambda image: image.swapaxes(0, 1),
+    6: lambda image: np.rot90(image, -1),
+    7: lambda image: image[::-1, ::-1].swapaxes(0, 1),
+    8: np.rot90,
+}
+
+
 @pytest.mark.parametrize("orientation", range(10))
-def test_orientations(tmp_path: Path, orientation: int) -> None:
+@pytest.mark.parametrize("file", ["a.png", "a.tif", "a.webp", "a.jp2", "a.avif"])
+def test_orientations(tmp_path: Path, file: str, orientation: int) -> None:
     image = photo(40, 60)
-    Image.fromarray(image).save(tmp_path / "a.png", exif=exif_block(turned(orientation)))
-    flipped = {2: image[:, ::-1], 3: image[::-1, ::-1], 4: image[::-1], 5: image.swapaxes(0, 1),
-               6: np.rot90(image, -1), 7: image[::-1, ::-1].swapaxes(0, 1), 8: np.rot90(image)}  # fmt: skip
-    assert np.array_equal(read_image(tmp_path / "a.png"), flipped.get(orientation, image))
+    said = Image.Exif()
+    said[0x0112] = orientation
+    options = {"a.webp": {"lossless": True}, "a.avif": {"quality": 100, "subsampling": "4:4:4"}}.get(file, {})
+    Image.fromarray(image).save(tmp_path / file, exif=said, **options)
+    expected = image if file == "a.jp2" else UPRIGHT.get(orientation, UPRIGHT[1])(image)  # Pillow writes none there
+    assert np.abs(read_image(tmp_path / file).astype(int) - expected).max() <= (10 if file == "a.avif" else 0)
 
 
 def random_exif(rng: np.random.Generator) -> bytes:
@@ -312,16 +362,55 @@ def test_heic_without_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             read_image(tmp_path / name)
 
 
+@pytest.fixture
+def pillow_heif() -> Any:
+    return pytest.importorskip("pillow_heif", reason="the package pillow-heif is not installed")
+
+
+def write_heic(pillow_heif: Any, path: Path, image: np.ndarray, **options: Any) -> None:
+    """Write (height, width, 3) without loss."""
+    height, width, _ = image.shape
+    heic = pillow_heif.from_bytes("RGB", (width, height), image.tobytes())
+    heic.save(path, quality=-1, chroma=444, matrix_coefficients=0, **options)
+
+
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_heic(tmp_path: Path, size: tuple[int, int]) -> None:
-    image = photo(*size)
-    heic = from_bytes("RGB", size[::-1], image.tobytes())
-    heic.save(tmp_path / "a.heic", quality=-1, chroma=444, matrix_coefficients=0)
+def test_heic(tmp_path: Path, size: tuple[int, int], pillow_heif: Any) -> None:
+    write_heic(pillow_heif, tmp_path / "a.heic", photo(*size))
+    assert np.array_equal(read_image(tmp_path / "a.heic"), photo(*size))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("registered", [False, True])
+def test_heic_is_turned_once(
+    tmp_path: Path, orientation: int, registered: bool, pillow_heif: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As cameras write it: turned by the container, said once more in EXIF."""
+    if registered:
+        for table in ("OPEN", "SAVE", "SAVE_ALL", "MIME", "EXTENSION"):
+            monkeypatch.setattr(Image, table, dict(getattr(Image, table)))
+        monkeypatch.setattr(Image, "ID", list(Image.ID))
+        pillow_heif.register_heif_opener()
+    image = photo(40, 60)
+    write_heic(pillow_heif, tmp_path / "a.heic", image, exif=exif_block(turned(orientation)))
+    assert ((tmp_path / "a.heic").read_bytes().count(b"irot") > 0) == (orientation in (3, 5, 6, 7, 8))
+    assert np.array_equal(read_image(tmp_path / "a.heic"), UPRIGHT[orientation](image))
+
+
+def test_heic_that_only_exif_calls_turned(tmp_path: Path, pillow_heif: Any) -> None:
+    """By the standard (ISO/IEC 23008-12), and in every viewer, the container decides."""
+    image, said = photo(40, 60), Image.Exif()
+    said[0x0112] = 1
+    write_heic(pillow_heif, tmp_path / "a.heic", image, exif=said.tobytes())
+    data = (tmp_path / "a.heic").read_bytes()
+    at = data.rindex(b"\x01\x12\0\x03\0\0\0\x01") + 9
+    (tmp_path / "a.heic").write_bytes(data[:at] + b"\x06" + data[at + 1 :])
+    assert pillow_heif.HeifImageFile(tmp_path / "a.heic").info["original_orientation"] == 6
     assert np.array_equal(read_image(tmp_path / "a.heic"), image)
 
 
-def test_deep_heic(tmp_path: Path) -> None:
+def test_deep_heic(tmp_path: Path, pillow_heif: Any) -> None:
     image = photo(64, 80).astype(np.uint16) * 257
-    from_bytes("RGB;16", (80, 64), image.tobytes()).save(tmp_path / "deep.heic")
+    pillow_heif.from_bytes("RGB;16", (80, 64), image.tobytes()).save(tmp_path / "deep.heic")
     with pytest.raises(DataError, match="more than 8 bits"):
         read_image(tmp_path / "deep.heic")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from jointiq.errors import UserError
+from jointiq.files import atomic_path
 from jointiq.runs import folder as run_folder
 from jointiq.runs.name import run_key
 from tests.training import tiny
@@ -59,6 +61,18 @@ def test_a_new_start_takes_the_mark_of_completion_away(saved: Path) -> None:
     assert OmegaConf.create((saved / "done.json").read_text()).step == 5
     assert run_folder.prepare(saved, cfg, cfg.ckpt_path) is None
     assert not (saved / "done.json").exists()
+
+
+def test_a_start_removes_what_a_killed_process_was_writing(saved: Path) -> None:
+    last = saved / "checkpoints" / "last.ckpt"
+    last.parent.mkdir()
+    with pytest.raises(KeyboardInterrupt), atomic_path(last) as temporary:
+        last.touch()
+        os.link(temporary, temporary.with_name(f"{temporary.stem}x.ckpt"))
+        raise KeyboardInterrupt
+    assert len(list(last.parent.iterdir())) == 2
+    run_folder.prepare(saved, config(), str(last))
+    assert list(last.parent.iterdir()) == [last]
 
 
 def test_stages_are_in_the_order_of_their_numbers_without_those_moved_aside(tmp_path: Path) -> None:

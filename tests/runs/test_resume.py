@@ -18,7 +18,7 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from jointiq.errors import ConfigError
+from jointiq.errors import ConfigError, UserError
 from jointiq.runs import folder as run_folder
 from jointiq.runs import lock, resume
 from jointiq.runs.lock import is_locked, locked
@@ -165,6 +165,45 @@ def test_a_stop_cuts_a_validation(
     # The run ends with a validation of its result, whatever was left out.
     train(images, part, MEAN)
     assert_equal_but_for(3, part, whole)
+
+
+def test_a_stop_cuts_the_validation_of_the_end_result(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, killed_by = CompressionModule.validation_step, [signal.SIGTERM, signal.SIGTERM]
+
+    def terminated(self: CompressionModule, batch: torch.Tensor, batch_idx: int) -> Any:
+        if killed_by and not self.trainer.interrupted:
+            os.kill(os.getpid(), killed_by.pop())
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(CompressionModule, "validation_step", terminated)
+    for _ in range(2):  # in the training, and after it
+        with pytest.raises(SystemExit, match="143"):
+            train(images, tmp_path / "run", "trainer.max_steps=1")
+        assert not (tmp_path / "run" / "done.json").exists()
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    train(images, tmp_path / "run", "trainer.max_steps=1")
+    assert (tmp_path / "run" / "done.json").exists()
+    assert [row["step"] for row in tiny.rows(tmp_path / "run") if "val/loss" in row] == ["0"]
+
+
+def test_a_checkpoint_without_steps_left_says_how_to_train_further(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, other = tmp_path / "whole", tmp_path / "other"
+    last = f"ckpt_path={whole / 'checkpoints' / 'last.ckpt'}"
+    train(images, whole, "trainer.max_steps=2")
+    train(images, whole, "trainer.max_steps=2")
+    assert f"(resume=never trains it again, {last} trainer.max_steps=MORE goes on with it)" in capsys.readouterr().out
+    for steps in (1, 2):
+        with pytest.raises(UserError, match=f"has trained 2 steps, and trainer.max_steps={steps}: there is nothing to"):
+            train(images, other, last, f"trainer.max_steps={steps}")
+    assert not other.exists()
+    for said in ("continuing after step 2", "finished before"):
+        train(images, whole, last, "trainer.max_steps=3")
+        assert said in capsys.readouterr().out
+    assert torch.load(whole / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 3
 
 
 def test_noise_and_crops_differ_between_steps_and_processes() -> None:

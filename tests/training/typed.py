@@ -39,12 +39,14 @@ def run(monkeypatch: pytest.MonkeyPatch, *overrides: str) -> int:
     return int(exit_info.value.code or 0)
 
 
-def start(*overrides: str) -> subprocess.Popen[str]:
+def start(*overrides: str, group: bool = False) -> subprocess.Popen[str]:
+    """The command line as a process; ``group``: it leads a process group, as one that a shell or a cluster starts."""
     command = [sys.executable, "-W", "ignore", "-m", "src.train", *overrides]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     return subprocess.Popen(
-        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        process_group=0 if group else None,
+    )  # fmt: skip
 
 
 def error_line(capsys: pytest.CaptureFixture[str]) -> str:

@@ -1,146 +1,111 @@
-"""Mutations of ``.jiq`` files: of their bytes, their headers and their segments."""
+"""Damage of any file: of its bytes, or of the values in a document (JSON, YAML)."""
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable
+import copy
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from jointiq.bitstream.container import Container, pack_varint
-
 #: Makes a damaged file out of valid ones.
-Mutation = Callable[[np.random.Generator, list[bytes]], bytes]
+Mutation = Callable[[np.random.Generator, Sequence[bytes]], bytes]
+
+#: Values that no document of ours holds.
+_WRONG: tuple[Any, ...] = (
+    None, True, False, 0, -1, 1, 2.5, 1e308, -1e-308, 10**30, -(10**400), math.nan, math.inf, -math.inf, "", "a", "\n", "\0",
+    "[/b]", "$\\frac{1}{0$", "<script>|", "\ud800", "../../x", "/", "-", "1", "nan", "x" * 5000, [], {}, [None], [[]],
+    {"": 0}, [1, "a"], {"a": {"b": [1]}},
+)  # fmt: skip
 
 
-def flip_bits(rng: np.random.Generator, files: list[bytes]) -> bytes:
+def flip_bits(rng: np.random.Generator, files: Sequence[bytes]) -> bytes:
     """Flip one to eight bits."""
-    data = bytearray(_pick(rng, files))
+    data = bytearray(pick(rng, files))
     for _ in range(int(rng.integers(1, 9))):
         data[int(rng.integers(len(data)))] ^= 1 << int(rng.integers(8))
     return bytes(data)
 
 
-def overwrite(rng: np.random.Generator, files: list[bytes]) -> bytes:
+def overwrite(rng: np.random.Generator, files: Sequence[bytes]) -> bytes:
     """Overwrite a stretch with random, zero or 0xFF bytes."""
-    data = bytearray(_pick(rng, files))
+    data = bytearray(pick(rng, files))
     start = int(rng.integers(len(data)))
     length = int(rng.integers(1, len(data) - start + 1))
-    data[start : start + length] = _noise(rng, length)
+    data[start : start + length] = noise(rng, length)
     return bytes(data)
 
 
-def truncate(rng: np.random.Generator, files: list[bytes]) -> bytes:
+def truncate(rng: np.random.Generator, files: Sequence[bytes]) -> bytes:
     """Keep the beginning of a file."""
-    data = _pick(rng, files)
+    data = pick(rng, files)
     return data[: int(rng.integers(len(data)))]
 
 
-def extend(rng: np.random.Generator, files: list[bytes]) -> bytes:
+def extend(rng: np.random.Generator, files: Sequence[bytes]) -> bytes:
     """Append bytes to a file."""
-    return _pick(rng, files) + _noise(rng, int(rng.integers(1, 2000)))
+    return pick(rng, files) + noise(rng, int(rng.integers(1, 2000)))
 
 
-def cut(rng: np.random.Generator, files: list[bytes]) -> bytes:
+def cut(rng: np.random.Generator, files: Sequence[bytes]) -> bytes:
     """Take out a stretch of a file, or double it."""
-    data = _pick(rng, files)
+    data = pick(rng, files)
     start, end = sorted(rng.integers(len(data), size=2).tolist())
     return data[:start] + data[end:] if rng.integers(2) else data[:end] + data[start:]
 
 
-def swap_segments(rng: np.random.Generator, files: list[bytes]) -> bytes:
-    """Swap z and y, or take segments of another file."""
-    one, other = Container.unpack(_pick(rng, files)), Container.unpack(_pick(rng, files))
-    choices = ({"z": one.y, "y": one.z}, {"z": other.z}, {"y": other.y}, {"z": other.y, "y": other.z}, {"y": b""})
-    return _repack(one, choices[int(rng.integers(len(choices)))])
-
-
-def refill_segment(rng: np.random.Generator, files: list[bytes]) -> bytes:
-    """Fill a segment with noise, zeros or 0xFF, up to 100 KB."""
-    container = Container.unpack(_pick(rng, files))
-    segment = _noise(rng, 4 * int(rng.integers(2, 10 ** int(rng.integers(1, 5)) * 2)))
-    return _repack(container, {"y" if rng.integers(2) else "z": segment})
-
-
-def lie_about_size(rng: np.random.Generator, files: list[bytes]) -> bytes:
-    """Write another image size, up to absurd ones."""
-    container = Container.unpack(_pick(rng, files))
-    sizes = (0, 1, 2, 64, 65, 300, 4096, 8192, 1 << 20, 1 << 26, 1 << 31, 1 << 34)
-    height, width = (sizes[int(rng.integers(len(sizes)))] for _ in range(2))
-    keep = rng.integers(3)
-    return _repack(
-        container,
-        {"height": height} if keep == 0 else {"width": width} if keep == 1 else {"height": height, "width": width},
-    )
-
-
-def replace_field(rng: np.random.Generator, files: list[bytes]) -> bytes:
-    """Write another scan, fingerprint or checksum of the latents."""
-    container = Container.unpack(_pick(rng, files))
-    choices: tuple[dict[str, Any], ...] = (
-        {"scan": int(rng.integers(256))},
-        {"fingerprint": rng.bytes(4)},
-        {"latents_crc": int(rng.integers(1 << 32))},
-        {"fingerprint": Container.unpack(_pick(rng, files)).fingerprint},
-    )
-    return _repack(container, choices[int(rng.integers(len(choices)))])
-
-
-def huge_numbers(rng: np.random.Generator, files: list[bytes]) -> bytes:
-    """Write header numbers that are huge, or never end."""
-    data = _pick(rng, files)
-    numbers = [pack_varint(int(rng.integers(1, 1 << int(rng.integers(1, 63))))) for _ in range(4)]
-    if rng.integers(2):
-        numbers[int(rng.integers(4))] = b"\xff" * int(rng.integers(1, 40))
-    return data[:9] + b"".join(numbers) + data[13:]
-
-
-def foreign(rng: np.random.Generator, files: list[bytes]) -> bytes:
-    """Write no ``.jiq`` file at all."""
-    heads = (
-        b"",
-        b"J",
-        b"JIQ",
-        b"JIQ\x01",
-        b"JIQ\x02",
-        b"\x89PNG\r\n\x1a\n",
-        b"\xff\xd8\xff\xe0",
-        _pick(rng, files)[:9],
-    )
-    return heads[int(rng.integers(len(heads)))] + _noise(rng, int(rng.integers(0, 300)))
-
-
-def splice(rng: np.random.Generator, files: list[bytes]) -> bytes:
+def splice(rng: np.random.Generator, files: Sequence[bytes]) -> bytes:
     """Join the beginning of one file and the end of another."""
-    one, other = _pick(rng, files), _pick(rng, files)
+    one, other = pick(rng, files), pick(rng, files)
     return one[: int(rng.integers(len(one)))] + other[int(rng.integers(len(other))) :]
 
 
-MUTATIONS: tuple[Mutation, ...] = (
-    flip_bits, overwrite, truncate, extend, cut, swap_segments,
-    refill_segment, lie_about_size, replace_field, huge_numbers, foreign, splice,
-)  # fmt: skip
+#: Damage that needs no knowledge of the format.
+OF_BYTES: tuple[Mutation, ...] = (flip_bits, overwrite, truncate, extend, cut, splice)
 
 
-def damaged_file(files: list[bytes], seed: int, index: int) -> bytes:
-    """Return damaged file ``index`` of ``seed``; those with an odd index have a correct checksum again."""
-    rng = np.random.default_rng((seed, index))
-    while True:
-        data = MUTATIONS[int(rng.integers(len(MUTATIONS)))](rng, files)
-        if index % 2 and len(data) >= 4:
-            data = data[:-4] + zlib.crc32(data[:-4]).to_bytes(4, "little")
-        if data not in files:
-            return data
+def damage_bytes(rng: np.random.Generator, files: Sequence[bytes]) -> bytes:
+    """Damage the bytes of one of the files."""
+    return OF_BYTES[int(rng.integers(len(OF_BYTES)))](rng, files)
 
 
-def _pick(rng: np.random.Generator, files: list[bytes]) -> bytes:
+def damage_values(rng: np.random.Generator, document: Any) -> Any:
+    """Return a copy of a document with one to three values replaced, taken out, doubled or renamed."""
+    document = copy.deepcopy(document)
+    for _ in range(int(rng.integers(1, 4))):
+        places = list(_places(document))
+        if not places:
+            return wrong(rng)
+        inside, key = places[int(rng.integers(len(places)))]
+        kind = int(rng.integers(6))
+        if kind == 0:
+            del inside[key]
+        elif kind == 1 and isinstance(inside, list):
+            inside.append(copy.deepcopy(inside[key]))
+        elif kind == 1:
+            inside[str(wrong(rng))] = inside.pop(key)
+        else:
+            inside[key] = wrong(rng)
+    return document
+
+
+def wrong(rng: np.random.Generator) -> Any:
+    """Return a value that is wrong nearly everywhere."""
+    return copy.deepcopy(_WRONG[int(rng.integers(len(_WRONG)))])
+
+
+def _places(document: Any) -> list[tuple[Any, Any]]:
+    """List every value in a document: what holds it, and its key."""
+    inside = document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    return [place for key, value in inside for place in ((document, key), *_places(value))]
+
+
+def pick(rng: np.random.Generator, files: Sequence[bytes]) -> bytes:
+    """Return one of the files."""
     return files[int(rng.integers(len(files)))]
 
 
-def _noise(rng: np.random.Generator, length: int) -> bytes:
+def noise(rng: np.random.Generator, length: int) -> bytes:
+    """Return random, zero or 0xFF bytes."""
     return (rng.bytes(length), bytes(length), b"\xff" * length)[int(rng.integers(3))]
-
-
-def _repack(container: Container, changes: dict[str, Any]) -> bytes:
-    return Container(**{**container.__dict__, **changes}).pack()

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from jointiq.data.images import image_size
+from jointiq.data.loader import Loader, obey
 from jointiq.data.patches import Patches, RandomPatches, StepSampler, WholeImages
 from jointiq.runtime import usable_cores
 
@@ -72,21 +72,21 @@ class ImageData(lightning.LightningDataModule):
         """Open the data set of the training patches."""
         return RandomPatches(self.train_paths, **self.patches)
 
-    def train_dataloader(self) -> DataLoader[Tensor]:
+    def train_dataloader(self) -> Loader[Tensor]:
         """Return the batches that are still to be trained."""
         trainer = self.trainer
         assert trainer is not None
         return self.train_batches(trainer.max_steps, trainer.global_step, trainer.global_rank, trainer.world_size)
 
-    def train_batches(self, steps: int, first_step: int = 0, rank: int = 0, world_size: int = 1) -> DataLoader[Tensor]:
+    def train_batches(self, steps: int, first_step: int = 0, rank: int = 0, world_size: int = 1) -> Loader[Tensor]:
         """Return the share of process ``rank`` of the batches of steps ``first_step`` to ``steps`` - 1."""
         assert self._train is not None
         sampler = StepSampler(self.batch_size, steps, first_step, rank, world_size)
-        return DataLoader(self._train, batch_sampler=sampler, **self._loading())
+        return Loader(self._train, batch_sampler=sampler, **self._loading())
 
-    def val_dataloader(self) -> DataLoader[Tensor]:
+    def val_dataloader(self) -> Loader[Tensor]:
         """Return every validation image, one a batch."""
-        return DataLoader(WholeImages(self.val_paths), batch_size=1, **self._loading())
+        return Loader(WholeImages(self.val_paths), batch_size=1, **self._loading())
 
     @property
     def train_count(self) -> int:
@@ -114,4 +114,5 @@ class ImageData(lightning.LightningDataModule):
             "num_workers": self.num_workers,
             "pin_memory": self.on_gpu,
             "persistent_workers": self.num_workers > 0,
+            "worker_init_fn": obey,
         }

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,9 @@ SUFFIXES = (
     ".heif",
 )  # fmt: skip
 
+#: The formats behind them, as Pillow calls them. It knows more, some of which it hands to other programs (EPS).
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "PPM", "TIFF", "JPEG2000", "AVIF")
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 _ALLOWED = "allowed: 8-bit RGB or grey, without transparency"
 #: Bytes at the start of a file in which the number of bits of its samples stands.
 _HEAD = 1 << 16
@@ -38,6 +42,9 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# What libtiff prints of a damaged file is raised as well.
+with suppress(OSError, AttributeError):
+    ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
 #: Text of the field Software in every picture of :func:`write_png`.
 _SOFTWARE = "JointIQ-Net"
 
@@ -94,6 +101,8 @@ def _to_array(image: Image.Image, name: str, note: Callable[[str], object]) -> N
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
+    if image.format == "HEIF":
+        return None  # decoding has turned it, and its EXIF says nothing about that
     try:
         return _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
     except Exception:
@@ -194,7 +203,7 @@ def _open(path: str | Path) -> Iterator[Image.Image]:
 
 def _identified(path: str | Path) -> Image.Image:
     try:
-        return Image.open(path)
+        return Image.open(path, formats=_FORMATS)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except UnidentifiedImageError as error:
@@ -210,7 +219,7 @@ def _identified(path: str | Path) -> Image.Image:
 def _is_heif(path: str | Path) -> bool:
     with open(path, "rb") as file:
         head = file.read(12)
-    return head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+    return head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS
 
 
 def _open_heif(path: str | Path) -> Image.Image:

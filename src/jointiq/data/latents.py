@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from jointiq.data import LATENT
 from jointiq.data.datamodule import ImageData
+from jointiq.data.loader import Loader
 from jointiq.data.patches import StepSampler
 from jointiq.files import atomic_path
 from jointiq.models.base import LearnedCodec
@@ -57,7 +58,7 @@ class LatentData(lightning.LightningDataModule):
         side, seed = self.images.patches["crop"] // LATENT, self.images.patches["seed"]
         return DataLoader(RandomCrops(self.latents(), side, seed), batch_sampler=sampler)
 
-    def val_dataloader(self) -> DataLoader[Tensor]:
+    def val_dataloader(self) -> Loader[Tensor]:
         """Return every validation image, one a batch, (1, 3, H, W) uint8."""
         return self.images.val_dataloader()
 

@@ -19,7 +19,7 @@ from yaml import YAMLError
 
 from jointiq.configs import ROOT
 from jointiq.errors import UserError
-from jointiq.files import write_text
+from jointiq.files import remove_unfinished, write_text
 from jointiq.runs.name import run_key
 
 CONFIG = "config.yaml"
@@ -54,8 +54,7 @@ def prepare(folder: Path, cfg: DictConfig, checkpoint: str | None) -> Path | Non
     for stale in (DONE, RD_FILE):
         (folder / stale).unlink(missing_ok=True)
     for place in (folder, folder / "checkpoints"):
-        for unfinished in place.glob(".*.*.*"):  # jointiq.files' temporary names, of a process that was killed
-            unfinished.unlink()
+        remove_unfinished(place)
     describe(folder, cfg)
     return moved
 

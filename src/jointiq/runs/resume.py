@@ -67,10 +67,13 @@ def find_start(folder: Path, cfg: DictConfig) -> Start:
     Raises:
         ConfigError: unknown value of ``resume``.
     """
-    if begins_anew(cfg) or not _is_held(folder, cfg):
-        return Start(cfg.ckpt_path)
-    if (folder / run_folder.DONE).is_file():
+    held = not begins_anew(cfg) and _is_held(folder, cfg)
+    # A run that has gone on from its own last checkpoint to the end.
+    own = cfg.ckpt_path is not None and Path(cfg.ckpt_path).resolve() == (folder / run_folder.CHECKPOINT).resolve()
+    if (held or (own and run_folder.has_same_key(folder, cfg))) and (folder / run_folder.DONE).is_file():
         return Start(finished=True)
+    if not held:
+        return Start(cfg.ckpt_path)
     start = newest(folder)
     return start if start.checkpoint is not None else Start(cfg.ckpt_path, warnings=start.warnings)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jointiq.console import NOTHING, Table, number
-from jointiq.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, UserError
+from jointiq.errors import EXIT_HUNG_UP, EXIT_INTERRUPTED, EXIT_TERMINATED, UserError
 from jointiq.files import write_text
 from jointiq.runs.folder import CONFIG, DONE, RD_FILE, stage_folders
 from jointiq.runs.lock import is_locked
@@ -22,7 +22,7 @@ from jointiq.runs.lock import is_locked
 FILE = "status.json"
 STATES = ("done", "running", "failed", "cut", "waiting")
 
-_STOPPED = (None, 0, EXIT_INTERRUPTED, EXIT_TERMINATED)
+_STOPPED = (None, 0, EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_HUNG_UP)
 
 
 @dataclass(frozen=True)

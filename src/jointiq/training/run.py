@@ -25,7 +25,7 @@ from jointiq.runs.lock import locked
 from jointiq.runs.name import run_folder as folder_of
 from jointiq.runs.resume import Start, find_start
 from jointiq.runs.status import note_failure
-from jointiq.runtime import set_threads
+from jointiq.runtime import ended_by_signals, set_threads
 from jointiq.training.assemble import Training, build_loggers, build_training, end_logs, start_logs
 from jointiq.training.modules.compression import NonFiniteError
 
@@ -54,22 +54,27 @@ def train(cfg: DictConfig) -> Path:
         UserError: a value, image or checkpoint that cannot be used, or a training that diverged.
         KeyboardInterrupt: stopped with Ctrl-C; the state is saved, unless Ctrl-C was typed twice or before the first
             step.
+        SystemExit: stopped by another signal; the state is saved likewise.
     """
     folder = folder_of(cfg)
     if cfg.trainer.get("fast_dev_run"):
         _try(cfg)
         return folder
     is_first = _is_first_process()  # of the processes of a distributed run, which share the folder
-    with locked(folder) if is_first else contextlib.nullcontext():
+    # Before and after the training itself, which saves first (StopOnSignal).
+    with ended_by_signals(), locked(folder) if is_first else contextlib.nullcontext():
         start = find_start(folder, cfg)
         for warning in start.warnings:
             _say(warning)
         to_measure = is_first and rd_point.is_missing(folder, cfg)  # a wrong folder is refused before the training
         if start.finished:
-            _say(f"finished before: {folder} (resume=never trains it again)")
+            further = f"ckpt_path={folder / run_folder.CHECKPOINT} trainer.max_steps=MORE"
+            _say(f"finished before: {folder} (resume=never trains it again, {further} goes on with it)")
             if to_measure:
                 _measure_again(folder, cfg)
             return folder
+        start = replace(start, state=start.read())
+        _refuse_nothing_to_do(folder, cfg, start)
         cfg.paths.run_dir = str(folder)
         training = build_training(cfg, start)
         start = replace(start, state=None)  # what the checkpoint holds is the trainer's now, which lets go of it
@@ -96,6 +101,18 @@ def train(cfg: DictConfig) -> Path:
         _say("the same command goes on")
         stop.leave(is_first)
     return folder
+
+
+def _refuse_nothing_to_do(folder: Path, cfg: DictConfig, start: Start) -> None:
+    """Refuse a ``ckpt_path`` with no steps left; that of a run that was stopped in its last validation is finished."""
+    if start.state is None or start.checkpoint != cfg.ckpt_path:
+        return
+    step, steps = start.state["global_step"], cfg.trainer.max_steps
+    if step > steps or (step == steps and not run_folder.is_inside(folder, start.checkpoint)):
+        raise UserError(
+            f"ckpt_path={cfg.ckpt_path} has trained {step} steps, and trainer.max_steps={steps}: there is nothing to "
+            "do; allowed: a larger trainer.max_steps, to train further, or init_from=, to start anew from its weights"
+        )
 
 
 def _try(cfg: DictConfig) -> None:
@@ -127,7 +144,11 @@ def measure(folder: Path, cfg: DictConfig, loggers: Sequence[Logger], step: int)
         if cfg.test:
             _say("no test images (data.test_dir=null): the run is not measured")
         return
-    curve = rd_point.measure(folder, cfg)
+    try:
+        curve = rd_point.measure(folder, cfg)
+    except (KeyboardInterrupt, SystemExit):
+        _say("stopped while the run is measured: the same command goes on")
+        raise
     for failed in curve.about.get("failed", ()):
         _say(f"test: {failed['image']} failed and is left out: {failed['problem']}")
     points = [{key: values[i] for key, values in curve.results.items()} for i in range(len(curve))]

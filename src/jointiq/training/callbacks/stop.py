@@ -1,7 +1,8 @@
-"""A clean stop on Ctrl-C, on SIGTERM and on a cluster's signal before the time is up."""
+"""A clean stop on Ctrl-C, on SIGTERM, on a hang-up and on a cluster's signal before the time is up."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -12,9 +13,10 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.plugins.environments import SLURMEnvironment
-from lightning.pytorch.trainer.states import TrainerStatus
+from lightning.pytorch.trainer.states import TrainerFn, TrainerStatus
+from lightning.pytorch.utilities import rank_zero_only
 
-from jointiq.errors import EXIT_TERMINATED
+from jointiq.errors import EXIT_HUNG_UP, EXIT_TERMINATED
 
 # Clusters announce the end of a job's time by one of these.
 _CLUSTER = (signal.SIGUSR1, signal.SIGUSR2)
@@ -28,8 +30,9 @@ class StopOnSignal(Callback):
     The validation after that step is left out; one that runs, in one process, is cut after its current image. The log
     lacks the row of either.
 
-    Ctrl-C twice is obeyed at once and saves nothing. SIGUSR1 and SIGUSR2 count in a SLURM job, which is queued again
-    once the state is saved, and where someone listens to them already (submitit), who is told then.
+    Ctrl-C twice is obeyed at once and saves nothing. After SIGUSR1 and SIGUSR2 a SLURM job is queued again once the
+    state is saved, and who listens to them already (submitit) is told then. A hang-up that is ignored (``nohup``) stays
+    so.
     """
 
     def __init__(self) -> None:
@@ -50,9 +53,14 @@ class StopOnSignal(Callback):
         if threading.current_thread() is not threading.main_thread():
             return
         self._in_slurm = SLURMEnvironment.detect()
-        for number in (signal.SIGINT, signal.SIGTERM, *_CLUSTER):
-            if number not in _CLUSTER or self._in_slurm or callable(signal.getsignal(number)):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, *_CLUSTER):
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
                 self._previous[number] = signal.signal(number, self._on_signal)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take over the signals in a validation of the end result, too."""
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self.on_train_start(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Stop if asked to; all processes of a distributed run stop after the same step."""
@@ -77,9 +85,10 @@ class StopOnSignal(Callback):
         trainer.state.status = TrainerStatus.INTERRUPTED
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give the signals back."""
+        """Give back the signals that are still ours: by now Lightning has taken back those that it had before us."""
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) == self._on_signal:
+                signal.signal(number, handler)
         self._previous = {}
 
     def leave(self, first_process: bool) -> None:
@@ -91,7 +100,7 @@ class StopOnSignal(Callback):
 
         Raises:
             KeyboardInterrupt: Ctrl-C.
-            SystemExit: SIGTERM (exit code 143), or what a cluster's listener decides.
+            SystemExit: code 129 on a hang-up, else 143, or what a cluster's listener decides.
         """
         if self.received in _CLUSTER:
             if callable(self._listener):
@@ -102,7 +111,7 @@ class StopOnSignal(Callback):
             return
         if self.received == signal.SIGINT:
             raise KeyboardInterrupt
-        sys.exit(EXIT_TERMINATED)
+        sys.exit(EXIT_HUNG_UP if self.received == signal.SIGHUP else EXIT_TERMINATED)
 
     def _on_signal(self, number: int, frame: Any) -> None:
         if self.received == number == signal.SIGINT:
@@ -110,7 +119,13 @@ class StopOnSignal(Callback):
         self.received, self._frame = number, frame
         self._listener = self._previous.get(number)
         again = " (Ctrl-C again: at once, without saving)" if number == signal.SIGINT else ""
-        print(f"\nstopping after this step{again}", flush=True)
+        with contextlib.suppress(OSError):  # the terminal that hangs up
+            _say(f"\nstopping after this step{again}")
+
+
+@rank_zero_only
+def _say(text: str) -> None:
+    print(text, flush=True)
 
 
 def _largest(trainer: Trainer, number: int) -> int:

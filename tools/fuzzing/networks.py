@@ -1,0 +1,28 @@
+"""Small random models that code something."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from jointiq.models import build_model
+from jointiq.models.jointiq import JointIQNet
+
+SMALL = {"N": 6, "M": 8, "min_known": 8}
+
+
+def busy_model(config: dict[str, Any]) -> JointIQNet:
+    """Return a small random model, scaled so that its latents are not all zero."""
+    torch.manual_seed(0)
+    model = build_model({"name": "jointiq", **config}).eval()
+    x = torch.rand(1, 3, 96, 96)
+    with torch.no_grad():
+        for layer, name in ((model.g_a.convs[-1], "y"), (model.entropy_model.h_a.convs[-1], "z")):
+            layer.weight.mul_(3 / model.analyse(x)[name].std())
+        model.entropy_model.z_prior.log_sigma.fill_(math.log(3))
+        model.entropy_model.estimator.preliminary.bias[-model.entropy_model.G * model.config["M"] :] += math.log(3)
+        if model.entropy_model.global_context is not None:
+            model.entropy_model.global_context.psi.normal_(0, 2)
+    return model

@@ -24,6 +24,7 @@ from jointiq.runs.status import read_sweep, status_table
 from jointiq.sweeps import slurm
 from jointiq.sweeps.curves import close_sweep, too_few_rates
 from jointiq.sweeps.jobs import Job, JobResult, clear_notes, note_file, note_job, read_note, run_jobs
+from jointiq.sweeps.on_ray import run_on_ray
 from jointiq.sweeps.processes import run_process
 from jointiq.sweeps.resources import places
 from jointiq.training.validation import refuse_unread
@@ -37,7 +38,33 @@ class JobFailed(CompactHydraException):
 
 
 def launch_here(hydra: HydraConf, job_overrides: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
-    """Run jobs of a sweep in processes of their own and return what has become of each.
+    """Run jobs of a sweep in processes of their own on this machine; see :func:`_launch`."""
+
+    def run(jobs: list[Job], record: Path) -> list[JobResult]:
+        at_once, gpus = places(jobs[0].cfg)
+        return run_jobs(jobs, at_once, gpus, config_dirs(hydra), group(hydra), record, first)
+
+    return _launch(hydra, job_overrides, first, run)
+
+
+def launch_on_ray(
+    hydra: HydraConf, job_overrides: Sequence[Sequence[str]], first: int, address: str | None, cpus: int | None
+) -> list[JobReturn]:
+    """Run jobs of a sweep on a Ray cluster (:func:`jointiq.sweeps.on_ray.run_on_ray`); see :func:`_launch`."""
+
+    def run(jobs: list[Job], record: Path) -> list[JobResult]:
+        return run_on_ray(jobs, address, cpus, config_dirs(hydra), group(hydra), record, first)
+
+    return _launch(hydra, job_overrides, first, run)
+
+
+def _launch(
+    hydra: HydraConf,
+    job_overrides: Sequence[Sequence[str]],
+    first: int,
+    run: Callable[[list[Job], Path], list[JobResult]],
+) -> list[JobReturn]:
+    """Run jobs of a sweep and return what has become of each.
 
     A job's return value is its ``optimized_metric``, of an earlier run where that is finished; a failed one raises
     :class:`JobFailed` for who asks for its value.
@@ -46,6 +73,7 @@ def launch_here(hydra: HydraConf, job_overrides: Sequence[Sequence[str]], first:
         hydra: the sweep's settings.
         job_overrides: what is typed for each job.
         first: number of the first one in the sweep; sweepers may launch several batches.
+        run: runs jobs, with the sweep's folder as its record.
 
     Raises:
         SystemExit: code 2, wrong numbers of jobs or devices, or a ``rerun=`` that names no run; 130, Ctrl-C; 143,
@@ -53,11 +81,9 @@ def launch_here(hydra: HydraConf, job_overrides: Sequence[Sequence[str]], first:
     """
     with one_line_errors():
         jobs = jobs_of(job_overrides)
-        at_once, gpus = places(jobs[0].cfg)
-        record = Path(hydra.sweep.dir)
         if first == 0:
             _tell_of_few_rates(jobs)
-        results = run_jobs(jobs, at_once, gpus, config_dirs(hydra), group(hydra), record, first)
+        results = run(jobs, Path(hydra.sweep.dir))
     if any(result.code in (None, EXIT_TERMINATED) for result in results):
         sys.exit(EXIT_TERMINATED)
     return [_job_return(result) for result in results]

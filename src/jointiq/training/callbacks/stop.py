@@ -77,9 +77,13 @@ class StopOnSignal(Callback):
         trainer.state.status = TrainerStatus.INTERRUPTED
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give the signals back."""
+        """Give the signals back, but for those that Lightning has given back already.
+
+        What was there before is Lightning's own handler then, which after the training asks processes that have ended.
+        """
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) == self._on_signal:
+                signal.signal(number, handler)
         self._previous = {}
 
     def leave(self, first_process: bool) -> None:

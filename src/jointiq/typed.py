@@ -94,6 +94,8 @@ def _check(name: str, typed: Namespace) -> None:
     """Refuse a command line that Hydra answers with a traceback, or does something else with than it says."""
     if typed.help or typed.hydra_help or typed.shell_completion or typed.experimental_rerun:
         return
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        return  # a further process of a distributed training: Lightning adds settings to what the first one has checked
     modes = [("-m", typed.multirun), ("--cfg", typed.cfg), ("--info", typed.info), ("--run", typed.run)]
     given = [flag for flag, value in modes if value]
     if len(given) > 1:

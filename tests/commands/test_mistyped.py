@@ -47,7 +47,7 @@ REFUSED = [
     ("train", ["tags=a"], "tags=[a,b]"),
     ("train", ["hydra.run.dir=x"], "paths.run_dir=DIR"),
     ("train", ["hydra/launcher=joblib"], "pip install hydra-joblib-launcher"),
-    ("train", ["hydra/launcher=ray"], "pip install hydra-ray-launcher"),
+    ("train", ["hydra/launcher=rq"], "pip install hydra-rq-launcher"),
     ("train", ["-m"], "-m alone"),
     ("train", ["-m", "--cfg", "job"], "-m and --cfg do not go together"),
     ("train", ["--resolve"], "--cfg job"),

@@ -1,4 +1,4 @@
-"""Sweeps and the page's batch script on a real SLURM of one machine, which the tests bring up."""
+"""SLURM: what is refused, what is not submitted twice, lost jobs; then all of it on a real one of this one machine."""
 
 from __future__ import annotations
 
@@ -9,20 +9,121 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
+from jointiq.errors import ConfigError
 from jointiq.runs.status import read_sweep
-from tests.sweeps import slurm
+from jointiq.sweeps import slurm
+from jointiq.sweeps.jobs import note_file, note_job
+from tests.sweeps import slurm_cluster
 from tests.training import tiny
 
-MISSING = slurm.missing()
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(1200),
-    pytest.mark.xdist_group("slurm"),
-    pytest.mark.skipif(bool(MISSING), reason=f"no SLURM on this machine: {', '.join(MISSING)} missing"),
-]
+MISSING = slurm_cluster.missing()
+
+
+def real(test: Callable[..., None]) -> Callable[..., None]:
+    """Mark a test that takes a cluster, and minutes."""
+    reason = f"no SLURM on this machine: {', '.join(MISSING)} missing"
+    return pytest.mark.slow(pytest.mark.timeout(1200)(pytest.mark.skipif(bool(MISSING), reason=reason)(test)))
+
+
+@pytest.fixture
+def says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """``says(program, text)``: from now on a program of SLURM's prints this."""
+    (tmp_path / "programs").mkdir()
+    monkeypatch.setenv("PATH", f"{tmp_path / 'programs'}:{os.environ['PATH']}")
+
+    def write(program: str, text: str) -> None:
+        file = tmp_path / "programs" / program
+        file.write_text(f"#!/bin/sh\ncat <<'END'\n{text}\nEND\n")
+        file.chmod(0o755)
+
+    return write
+
+
+class Submitit:
+    """The launcher's settings."""
+
+    _EXECUTOR = "slurm"
+
+    def __init__(self, **settings: object) -> None:
+        self.params = {
+            "timeout_min": 1440, "signal_delay_s": 300, "partition": None, "tasks_per_node": 1, "gpus_per_node": None,
+            "cpus_per_task": None, **settings,
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize(("minutes", "seconds", "allowed"), [(6, 300, False), (7, 300, True), (2, 60, False)])
+def test_a_time_limit_that_leaves_no_time(minutes: int, seconds: int, allowed: bool, says: Any) -> None:
+    says("sinfo", "")
+    launcher = Submitit(timeout_min=minutes, signal_delay_s=seconds)
+    if allowed:
+        slurm.check_settings(launcher, tiny.config("scale=demo"))
+        return
+    with pytest.raises(ConfigError, match=rf"timeout_min={minutes} is not allowed; allowed: from {minutes + 1} up"):
+        slurm.check_settings(launcher, tiny.config("scale=demo"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "typed", "cores"),
+    [({}, ["threads=3"], 3), ({}, ["threads=9"], 4), ({}, ["threads=null"], 4), ({}, ["data.num_workers=2"], 3),
+     ({"tasks_per_node": 2}, ["threads=null"], 2), ({"gpus_per_node": 1}, [], 4),
+     ({"gpus_per_node": 1}, ["data.num_workers=1"], 2), ({"cpus_per_task": 4}, [], 4)],
+)  # fmt: skip
+def test_cores_of_a_task_fit_the_machine(settings: dict[str, Any], typed: list[str], cores: int, says: Any) -> None:
+    says("sinfo", "2\n4")
+    launcher = Submitit(**settings)
+    slurm.check_settings(launcher, tiny.config("scale=demo", *typed))
+    assert launcher.params["cpus_per_task"] == cores
+
+
+def test_more_cores_than_a_machine_has(says: Any) -> None:
+    says("sinfo", "2\n4")
+    with pytest.raises(ConfigError, match="cpus_per_task=3 is not allowed; allowed: up to 2: .* 4 cores, for 2 tasks"):
+        slurm.check_settings(Submitit(cpus_per_task=3, tasks_per_node=2), tiny.config("scale=demo"))
+
+
+def test_gpus_of_a_job_follow_the_trainer() -> None:
+    for typed, gpus in (("trainer=ddp", 2), ("trainer=auto", 1), ("trainer=cpu", None), ("trainer=ddp_cpu", None)):
+        cfg = tiny.config("scale=demo", typed)
+        assert OmegaConf.create({**cfg, "gpus": "${job_gpus:}"}).gpus == gpus
+
+
+def test_jobs_in_the_queue_are_known_in_whatever_sweep(tmp_path: Path, says: Any) -> None:
+    for sweep, names in (("a", ("7_0", "7_1")), ("b", ("8", "9"))):
+        for number, name in enumerate(names):
+            note_job(tmp_path / sweep, number, (), tmp_path / f"run{name}", None)
+            job = slurm.QueuedJob(name, note_file(tmp_path / sweep, number))
+            assert slurm.follow(tmp_path / sweep, number, job) == job
+    says("squeue", "7_0|COMPLETED\n7_1|PENDING\n8|RUNNING\n10|RUNNING")
+    found = slurm.queued(tmp_path, tmp_path / "b")
+    assert {folder: job.name for folder, job in found.items()} == {
+        str(tmp_path / "run7_1"): "7_1",
+        str(tmp_path / "run8"): "8",
+    }
+    assert slurm.follow(tmp_path / "c", 5, found[str(tmp_path / "run8")]).note == note_file(tmp_path / "b", 0)
+    assert (tmp_path / "c" / "jobs" / "5.slurm").read_text() == "8\n"
+
+
+def test_a_job_that_is_lost_is_told(
+    tmp_path: Path, says: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whether the queue still shows it or has forgotten it; the others' codes are those that they have noted."""
+    for number, code in enumerate((0, 2, None, None)):
+        note_job(tmp_path, number, (), None, code)
+    says("squeue", "1|COMPLETED\n2|COMPLETED\n3|CANCELLED")
+    monkeypatch.setattr(slurm, "_FIRST_PAUSE_SECONDS", 0.01)
+    jobs = {number: slurm.QueuedJob(str(number + 1), note_file(tmp_path, number)) for number in range(4)}
+    assert slurm.wait_for(jobs) == {0: 0, 1: 2, 2: None, 3: None}
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(";")[0] for line in lines] == [
+        "error: SLURM job 3 has ended without a result (CANCELLED)",
+        "error: SLURM job 4 has ended without a result (no longer in the queue)",
+    ]
+
 
 TWO_TASKS = ("trainer=ddp_cpu", "trainer.devices=2", "hydra.launcher.cpus_per_task=1")
 #: SLURM asks to save when a job has run one to two minutes of its three, so one of two minutes is cut at least once.
@@ -34,7 +135,7 @@ TWO_MINUTES = "trainer.max_time='00:00:02:00'"
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
     """The environment of commands that talk to the cluster."""
     quiet = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    with slurm.cluster(tmp_path_factory.mktemp("slurm")) as environment:
+    with slurm_cluster.cluster(tmp_path_factory.mktemp("slurm")) as environment:
         yield {**os.environ, **quiet, **environment}
 
 
@@ -77,6 +178,7 @@ def trained_steps(results: Path) -> list[int]:
     return [int(row["step"]) for row in tiny.rows(folder) if "train/loss" in row]
 
 
+@real
 def test_an_array(cluster: Mapping[str, str], job: Callable[[int], tuple[str, ...]], tmp_path: Path) -> None:
     """Two jobs of two tasks, and one that fails; typed again, what is finished is not handed over."""
     typed = (*job(2), *TWO_TASKS, "lmbda=0.5,0.06,1.5", f"hydra.sweep.dir={tmp_path / 'sweep'}")
@@ -93,11 +195,12 @@ def test_an_array(cluster: Mapping[str, str], job: Callable[[int], tuple[str, ..
     assert "3 runs: 2 done, 1 failed" in output
 
 
+@real
 def test_the_time_limit(cluster: Mapping[str, str], job: Callable[[int], tuple[str, ...]], tmp_path: Path) -> None:
     """It saves, is queued again and goes on; typed again while it does, the command waits for that job."""
     typed = (*job(100000), TWO_MINUTES, *SHORT, "lmbda=0.5", "hydra.launcher.cpus_per_task=1")
     process = start(cluster, *typed, f"hydra.sweep.dir={tmp_path / 'sweeps' / 'a'}")
-    wait_until(lambda: slurm.ask(cluster, "squeue", "--noheader", "--format=%T") == "RUNNING", process)
+    wait_until(lambda: slurm_cluster.ask(cluster, "squeue", "--noheader", "--format=%T") == "RUNNING", process)
     again = start(cluster, *typed, f"hydra.sweep.dir={tmp_path / 'sweeps' / 'b'}")
     output = end(process, 0)
     assert "1 jobs started" in output and "1 run: 1 done" in output
@@ -112,6 +215,7 @@ def test_the_time_limit(cluster: Mapping[str, str], job: Callable[[int], tuple[s
     assert steps == list(range(len(steps)))
 
 
+@real
 def test_a_cancelled_job(cluster: Mapping[str, str], job: Callable[[int], tuple[str, ...]], tmp_path: Path) -> None:
     """Noticed without accounting; the others go on, and the same command tries it again."""
     record = tmp_path / "sweep"
@@ -119,7 +223,7 @@ def test_a_cancelled_job(cluster: Mapping[str, str], job: Callable[[int], tuple[
     process = start(cluster, *typed)
     wait_until(lambda: [one.state for one in read_sweep(record)] == ["running", "waiting"], process)
     name = (record / "jobs" / "0.slurm").read_text().strip()
-    slurm.ask(cluster, "scancel", name)
+    slurm_cluster.ask(cluster, "scancel", name)
     output = end(process, 1)
     assert f"error: SLURM job {name} has ended without a result (CANCELLED)" in output
     assert "2 runs: 1 done, 1 cut" in output
@@ -144,14 +248,15 @@ def script(folder: Path, overrides: Sequence[str]) -> str:
     return text
 
 
+@real
 def test_the_batch_script(cluster: Mapping[str, str], job: Callable[[int], tuple[str, ...]], tmp_path: Path) -> None:
     """Two tasks; the time is over, they save, the job is queued again and goes on. Given again, nothing is to do."""
     overrides = (*job(100000), "trainer=ddp_cpu", TWO_MINUTES, f"paths.run_dir={tmp_path / 'run'}")
     file = tmp_path / "script"
     file.write_text(script(tmp_path, [f'"{one}"' for one in overrides]))
     for told in ("trained at step", "finished before"):
-        number = slurm.ask(cluster, "sbatch", "--parsable", str(file))
-        ended = lambda: slurm.ask(cluster, "squeue", "-h", "--states=all", f"--jobs={number}", "-o", "%T")  # noqa: B023, E731
+        number = slurm_cluster.ask(cluster, "sbatch", "--parsable", str(file))
+        ended = lambda: slurm_cluster.ask(cluster, "squeue", "-h", "--states=all", f"--jobs={number}", "-o", "%T")  # noqa: B023, E731
         wait_until(lambda ended=ended: ended() in ("COMPLETED", "FAILED", "TIMEOUT", "CANCELLED"))
         text = (tmp_path / "log").read_text()
         assert ended() == "COMPLETED" and told in text and "Traceback" not in text, text

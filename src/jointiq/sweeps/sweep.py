@@ -199,6 +199,10 @@ def run_elsewhere(hydra: HydraConf, cfg: DictConfig, run_here: Callable[[], obje
     os.environ.update({**group(hydra), **os.environ})
     from lightning.fabric.plugins.environments import SLURMEnvironment  # late: help does not wait for it
 
+    from jointiq.training.run import quiet
+
+    quiet()  # Lightning would say that there is a program `srun`
+
     in_slurm = SLURMEnvironment.detect()
     is_first = not in_slurm or os.environ.get("SLURM_PROCID", "0") == "0"
     if is_first:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra._internal import utils as hydra_utils
 
+from jointiq import typed
 from jointiq.configs import CONFIGS
 from jointiq.errors import UserError
 from jointiq.training.validation import refuse_unread
@@ -95,3 +97,24 @@ echo "${{COMPREPLY[*]}}"
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
     done = subprocess.run(["bash", "-c", ask], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == offered
+
+
+@pytest.mark.parametrize(
+    ("launcher", "module", "extra"),
+    [("ray", "ray", "ray"), ("slurm", "hydra_plugins.hydra_submitit_launcher", "cluster")],
+)
+def test_an_extra_that_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch, launcher: str, module: str, extra: str
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == module else object())
+    with pytest.raises(UserError, match=rf"to install it: pip install -e '\.\[{extra}\]' -c constraints\.txt"):
+        typed._check_override("train", f"hydra/launcher={launcher}", sweeps=True)
+
+
+def test_lightning_may_add_settings_for_a_further_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It repeats the command line of a distributed training, with these."""
+    arguments = hydra_utils.get_args_parser().parse_args(["seed=1", "hydra.run.dir=x", "hydra.output_subdir=null"])
+    with pytest.raises(UserError, match="paths.run_dir=DIR"):
+        typed._check("train", arguments)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    typed._check("train", arguments)

@@ -17,24 +17,46 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 
-class ProcessLauncher(Launcher):
-    """Runs each job as a process of its own on this machine, which takes no other one with it when it fails.
+class _JobLauncher(Launcher):
+    """Runs each job as a process of its own, which takes no other one with it when it fails.
 
     (Lightning starts the further processes of a distributed job by repeating its command line.) It skips what is
-    finished, deals out the GPUs, and returns each run's ``optimized_metric``.
+    finished, deals out the GPUs, notes how the jobs stand, and returns each run's ``optimized_metric``.
     """
 
-    def __init__(self) -> None:
-        self.config: DictConfig | None = None
+    config: DictConfig | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.config = config
+
+
+class ProcessLauncher(_JobLauncher):
+    """On this machine."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from jointiq.sweeps.sweep import launch_here
 
         assert self.config is not None
         return launch_here(self.config.hydra, job_overrides, initial_job_idx)
+
+
+class RayLauncher(_JobLauncher):
+    """On a Ray cluster: one that is made here, or the one at ``address``.
+
+    Args:
+        address: of the cluster's head, or "auto".
+        cpus: cores of a job.
+    """
+
+    def __init__(self, address: str | None = None, cpus: int | None = None) -> None:
+        self.address = address
+        self.cpus = cpus
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        from jointiq.sweeps.sweep import launch_on_ray
+
+        assert self.config is not None
+        return launch_on_ray(self.config.hydra, job_overrides, initial_job_idx, self.address, self.cpus)
 
 
 class JobSweeper(BasicSweeper):
@@ -82,7 +104,7 @@ class _WatchedLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from jointiq.sweeps.sweep import launch_elsewhere
 
-        if isinstance(self.launcher, ProcessLauncher):
+        if isinstance(self.launcher, _JobLauncher):
             self.launcher.launch(job_overrides, initial_job_idx)
         else:
             launch_elsewhere(self.launcher, self.record, job_overrides, initial_job_idx)

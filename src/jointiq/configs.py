@@ -2,7 +2,7 @@
 
 ``${rate_point:N}`` is the value of the row that ``lmbda`` names, ``${scaled:stages.crop,96}`` that of the scale where
 it has one. ``${by_scale:32,{demo:8}}`` is for parts, which say their sizes at every scale themselves: 8 at
-``scale=demo``, else 32. ``${config_groups:}`` is what the help lists.
+``scale=demo``, else 32. ``${job_gpus:}`` is for launchers. ``${config_groups:}`` is what the help lists.
 """
 
 from __future__ import annotations
@@ -119,6 +119,11 @@ def staged(key: str, otherwise: Any, *, _root_: DictConfig) -> Any:
     return otherwise if value is None else value
 
 
+def job_gpus(*, _root_: DictConfig) -> int | None:
+    """GPUs that a job takes on each machine: ``trainer.devices``; None where it trains on CPUs."""
+    return None if _root_.trainer.accelerator == "cpu" else _root_.trainer.devices
+
+
 def config_groups() -> str:
     """The config groups and their options for ``--help``; names that begin with "_" are no choices."""
     hydra = GlobalHydra.instance().hydra
@@ -138,6 +143,7 @@ def _register() -> None:
     OmegaConf.register_new_resolver("scaled", scaled, replace=True)
     OmegaConf.register_new_resolver("by_scale", by_scale, replace=True)
     OmegaConf.register_new_resolver("staged", staged, replace=True)
+    OmegaConf.register_new_resolver("job_gpus", job_gpus, replace=True)
     OmegaConf.register_new_resolver("config_groups", config_groups, replace=True)
 
 

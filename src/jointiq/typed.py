@@ -26,15 +26,21 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from jointiq.command_line import program
-from jointiq.configs import CONFIGS, compose, option_names
+from jointiq.configs import CONFIGS, INSTALLED, compose, option_names
 from jointiq.errors import UserError, nearest, one_line_errors
 
 #: Launchers and sweepers that are packages of their own, by the names that Hydra knows them by.
 _PLUGINS = {
-    "joblib": "joblib-launcher", "ray": "ray-launcher", "ray_aws": "ray-launcher", "rq": "rq-launcher",
-    "slurm": "submitit-launcher", "submitit_local": "submitit-launcher", "submitit_slurm": "submitit-launcher",
+    "joblib": "joblib-launcher", "ray_aws": "ray-launcher", "rq": "rq-launcher",
     "ax": "ax-sweeper", "nevergrad": "nevergrad-sweeper", "optuna": "optuna-sweeper",
 }  # fmt: skip
+#: Those that are extras of this one: the module that they take, and the extra.
+_EXTRAS = {
+    **dict.fromkeys(
+        ("slurm", "submitit_local", "submitit_slurm"), ("hydra_plugins.hydra_submitit_launcher", "cluster")
+    ),
+    "ray": ("ray", "ray"),
+}
 #: Hydra's settings that do nothing here, and what does.
 _ELSEWHERE = {
     "train": {"run.dir": "paths.run_dir=DIR", "sweep.subdir": "paths.results=DIR or paths.run_dir=DIR"},
@@ -88,6 +94,8 @@ def _check(name: str, typed: Namespace) -> None:
     """Refuse a command line that Hydra answers with a traceback, or does something else with than it says."""
     if typed.help or typed.hydra_help or typed.shell_completion or typed.experimental_rerun:
         return
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        return  # a further process of a distributed training: Lightning adds settings to what the first one has checked
     modes = [("-m", typed.multirun), ("--cfg", typed.cfg), ("--info", typed.info), ("--run", typed.run)]
     given = [flag for flag, value in modes if value]
     if len(given) > 1:
@@ -119,11 +127,21 @@ def _check_override(name: str, text: str, sweeps: bool) -> None:
     if key.startswith("hydra.") and (instead := _ELSEWHERE[name].get(key.removeprefix("hydra."))):
         raise UserError(f"{key}: Hydra writes nothing here; allowed: {instead}")
     if key in ("hydra/launcher", "hydra/sweeper"):
-        package = _PLUGINS.get(str(value))
-        if package and importlib.util.find_spec(f"hydra_plugins.hydra_{package.replace('-', '_')}") is None:
-            raise UserError(f"{key}={value} is not installed; to install it: pip install hydra-{package}")
+        _check_plugin(f"{key}={value}", str(value))
     if value is None and not parsed.is_delete() and (CONFIGS / key).is_dir():
         raise UserError(f"{text} is no choice; allowed: one of {', '.join(option_names(key))}")
+
+
+def _check_plugin(typed: str, name: str) -> None:
+    """Refuse a launcher or sweeper that is not installed."""
+    module, install = None, ""
+    if package := _PLUGINS.get(name):
+        module, install = f"hydra_plugins.hydra_{package.replace('-', '_')}", f"hydra-{package}"
+    elif name in _EXTRAS:
+        module, extra = _EXTRAS[name]
+        install = f"'jointiq[{extra}]'" if INSTALLED else f"-e '.[{extra}]' -c constraints.txt"
+    if module and importlib.util.find_spec(module) is None:
+        raise UserError(f"{typed} is not installed; to install it: pip install {install}")
 
 
 def _how_to_quote(text: str) -> str:

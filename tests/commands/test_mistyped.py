@@ -51,7 +51,7 @@ REFUSED = [
     slow("train", ["tags=a"], "tags=[a,b]"),
     ("train", ["hydra.run.dir=x"], "paths.run_dir=DIR"),
     ("train", ["hydra/launcher=joblib"], "pip install hydra-joblib-launcher"),
-    slow("train", ["hydra/launcher=ray"], "pip install hydra-ray-launcher"),
+    slow("train", ["hydra/launcher=rq"], "pip install hydra-rq-launcher"),
     ("train", ["-m"], "-m alone"),
     slow("train", ["-m", "--cfg", "job"], "-m and --cfg do not go together"),
     slow("train", ["--resolve"], "--cfg job"),

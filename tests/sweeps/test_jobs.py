@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from jointiq.errors import ConfigError
 from jointiq.runs import folder as run_folder
 from jointiq.runs.status import read_sweep
-from jointiq.sweeps import sweep
+from jointiq.sweeps import resources
 from jointiq.sweeps.jobs import Job, run_jobs
 from tests.training import tiny
 
@@ -177,13 +177,13 @@ def test_places(
     settings: tuple[str, ...], visible: str, expected: tuple[int, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2, 3})
-    assert sweep.places(tiny.config("scale=demo", *settings), {"CUDA_VISIBLE_DEVICES": visible}) == expected
+    assert resources.places(tiny.config("scale=demo", *settings), {"CUDA_VISIBLE_DEVICES": visible}) == expected
 
 
 @pytest.mark.parametrize("wrong", ["sweep.jobs=0", "sweep.per_gpu=0", "sweep.jobs=many", "trainer.devices=3"])
 def test_wrong_places(wrong: str) -> None:
     with pytest.raises(ConfigError, match=wrong.split("=")[0]):
-        sweep.places(tiny.config("scale=demo", "trainer=gpu", wrong), {"CUDA_VISIBLE_DEVICES": "0,1"})
+        resources.places(tiny.config("scale=demo", "trainer=gpu", wrong), {"CUDA_VISIBLE_DEVICES": "0,1"})
 
 
 @pytest.mark.slow

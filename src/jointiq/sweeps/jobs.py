@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -270,18 +270,29 @@ def clear_notes(record: Path, jobs: Sequence[Sequence[str]]) -> None:
     Args:
         jobs: what is typed for each, by its number.
     """
-    same = {str(n) for n, typed in enumerate(jobs) if _noted(record, n) == list(typed)}
+    notes = [read_note(note_file(record, number)) for number in range(len(jobs))]
+    same = {
+        str(number)
+        for number, (note, typed) in enumerate(zip(notes, jobs, strict=True))
+        if note.get("overrides") == list(typed)
+    }
     for earlier in (record / "jobs").glob("*.*"):
         if earlier.suffix != ".log" or earlier.stem not in same:
             earlier.unlink()
 
 
-def _noted(record: Path, number: int) -> list[str] | None:
+def note_file(record: Path, number: int) -> Path:
+    """Return the file in which a sweep's folder tells about job ``number``."""
+    return record / "jobs" / f"{number}.json"
+
+
+def read_note(file: Path) -> dict[str, Any]:
+    """Return what :func:`note_job` has written; empty where there is nothing."""
     try:
-        overrides: list[str] = json.loads((record / "jobs" / f"{number}.json").read_text())["overrides"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return overrides
+        values = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
 
 
 def note_job(
@@ -295,4 +306,4 @@ def note_job(
     """
     place = None if folder is None else str(folder.resolve())
     values = {"overrides": list(overrides), "folder": place, "code": code, "message": message}
-    write_text(record / "jobs" / f"{number}.json", json.dumps(values, indent=2) + "\n")
+    write_text(note_file(record, number), json.dumps(values, indent=2) + "\n")

@@ -14,8 +14,8 @@ from typing import IO, Any
 from jointiq.command_line import TRAIN
 from jointiq.errors import EXIT_TERMINATED
 
-# Tells a process which one it is to end with.
-_PARENT = "JOINTIQ_PARENT_PID"
+#: Environment variable that tells a process which one it is to end with.
+PARENT = "JOINTIQPARENT_PID"
 _PR_SET_PDEATHSIG = 1
 
 
@@ -34,10 +34,14 @@ def start_process(
         output: where it prints to, errors included; None: where this process does.
         command: what is started, with the folders and overrides as its arguments.
     """
-    words = [*command, *(word for folder in folders for word in ("--config-dir", folder)), *overrides]
-    variables = {**(os.environ if environment is None else environment), _PARENT: str(os.getpid())}
+    variables = {**(os.environ if environment is None else environment), PARENT: str(os.getpid())}
     errors = None if output is None else subprocess.STDOUT
-    return subprocess.Popen(words, env=variables, stdout=output, stderr=errors)
+    return subprocess.Popen(words_of(overrides, folders, command), env=variables, stdout=output, stderr=errors)
+
+
+def words_of(overrides: Sequence[str], folders: Sequence[str] = (), command: Sequence[str] = TRAIN) -> list[str]:
+    """Return the command line of a training; see :func:`start_process`."""
+    return [*command, *(word for folder in folders for word in ("--config-dir", folder)), *overrides]
 
 
 def run_process(
@@ -102,7 +106,7 @@ def end_with_parent() -> None:
     A job whose sweep is killed gets SIGTERM: it saves and ends. The further processes of a distributed run are killed
     with the first one, without which they would wait for ever. Linux only; elsewhere nothing happens.
     """
-    parent, number = os.environ.pop(_PARENT, None), signal.SIGTERM
+    parent, number = os.environ.pop(PARENT, None), signal.SIGTERM
     if os.environ.get("LOCAL_RANK", "0") != "0":
         parent, number = str(os.getppid()), signal.SIGKILL
     if parent is None or not sys.platform.startswith("linux"):

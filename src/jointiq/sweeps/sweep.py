@@ -8,9 +8,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from hydra.conf import HydraConf
 from hydra.core.utils import JobReturn, JobStatus
@@ -19,12 +18,15 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
 from jointiq.command_line import program
-from jointiq.errors import EXIT_TERMINATED, EXIT_USER_ERROR, ConfigError, UserError, one_line_errors
+from jointiq.errors import EXIT_TERMINATED, EXIT_USER_ERROR, UserError, one_line_errors
+from jointiq.runs.lock import is_locked
 from jointiq.runs.status import read_sweep, status_table
-from jointiq.runtime import usable_cores
+from jointiq.sweeps import slurm
 from jointiq.sweeps.curves import close_sweep, too_few_rates
-from jointiq.sweeps.jobs import Job, JobResult, clear_notes, note_job, run_jobs
+from jointiq.sweeps.jobs import Job, JobResult, clear_notes, note_file, note_job, read_note, run_jobs
+from jointiq.sweeps.on_ray import run_on_ray
 from jointiq.sweeps.processes import run_process
+from jointiq.sweeps.resources import places
 from jointiq.training.validation import refuse_unread
 from jointiq.typed import task_overrides
 
@@ -36,7 +38,33 @@ class JobFailed(CompactHydraException):
 
 
 def launch_here(hydra: HydraConf, job_overrides: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
-    """Run jobs of a sweep in processes of their own and return what has become of each.
+    """Run jobs of a sweep in processes of their own on this machine; see :func:`_launch`."""
+
+    def run(jobs: list[Job], record: Path) -> list[JobResult]:
+        at_once, gpus = places(jobs[0].cfg)
+        return run_jobs(jobs, at_once, gpus, config_dirs(hydra), group(hydra), record, first)
+
+    return _launch(hydra, job_overrides, first, run)
+
+
+def launch_on_ray(
+    hydra: HydraConf, job_overrides: Sequence[Sequence[str]], first: int, address: str | None, cpus: int | None
+) -> list[JobReturn]:
+    """Run jobs of a sweep on a Ray cluster (:func:`jointiq.sweeps.on_ray.run_on_ray`); see :func:`_launch`."""
+
+    def run(jobs: list[Job], record: Path) -> list[JobResult]:
+        return run_on_ray(jobs, address, cpus, config_dirs(hydra), group(hydra), record, first)
+
+    return _launch(hydra, job_overrides, first, run)
+
+
+def _launch(
+    hydra: HydraConf,
+    job_overrides: Sequence[Sequence[str]],
+    first: int,
+    run: Callable[[list[Job], Path], list[JobResult]],
+) -> list[JobReturn]:
+    """Run jobs of a sweep and return what has become of each.
 
     A job's return value is its ``optimized_metric``, of an earlier run where that is finished; a failed one raises
     :class:`JobFailed` for who asks for its value.
@@ -45,6 +73,7 @@ def launch_here(hydra: HydraConf, job_overrides: Sequence[Sequence[str]], first:
         hydra: the sweep's settings.
         job_overrides: what is typed for each job.
         first: number of the first one in the sweep; sweepers may launch several batches.
+        run: runs jobs, with the sweep's folder as its record.
 
     Raises:
         SystemExit: code 2, wrong numbers of jobs or devices, or a ``rerun=`` that names no run; 130, Ctrl-C; 143,
@@ -52,11 +81,9 @@ def launch_here(hydra: HydraConf, job_overrides: Sequence[Sequence[str]], first:
     """
     with one_line_errors():
         jobs = jobs_of(job_overrides)
-        at_once, gpus = places(jobs[0].cfg)
-        record = Path(hydra.sweep.dir)
         if first == 0:
             _tell_of_few_rates(jobs)
-        results = run_jobs(jobs, at_once, gpus, config_dirs(hydra), group(hydra), record, first)
+        results = run(jobs, Path(hydra.sweep.dir))
     if any(result.code in (None, EXIT_TERMINATED) for result in results):
         sys.exit(EXIT_TERMINATED)
     return [_job_return(result) for result in results]
@@ -95,29 +122,63 @@ def _job_return(result: JobResult) -> JobReturn:
 
 
 def launch_elsewhere(launcher: Launcher, record: Path, job_overrides: Sequence[Sequence[str]], first: int) -> None:
-    """Run jobs of a sweep by another launcher (submitit, Ray), each in a process that it makes.
+    """Run jobs of a sweep by another launcher (submitit), each in a process that it makes, and wait for them.
 
-    All are noted as waiting first: in a cluster's queue it may be long until they start. A job that is lost (its node
-    failed, it was cancelled) is told in one line, and those that train are waited for.
+    What is finished, queued or trained already is not handed over; the latter two are waited for as well. A job that is
+    lost (its node failed, it was cancelled) is told in one line, and the others go on.
 
     Args:
         record: the sweep's folder.
+
+    Raises:
+        SystemExit: code 2, a setting that cannot be used, or a cluster that refuses the jobs; 130, Ctrl-C: those that
+            were handed over go on.
     """
     with one_line_errors():
-        jobs = jobs_of(job_overrides)
-    if first == 0:
-        _tell_of_few_rates(jobs)
-        clear_notes(record, job_overrides)
-    for number, job in enumerate(jobs, start=first):
-        note_job(record, number, job.overrides, job.folder, None)
-    print(f"{len(jobs)} jobs; how they stand: {program('status')} {record}", flush=True)
+        jobs = dict(enumerate(jobs_of(job_overrides), start=first))
+        in_slurm = slurm.is_slurm(launcher)
+        if in_slurm:
+            slurm.check_settings(launcher, jobs[first].cfg)
+        known = slurm.queued(record.parent, record) if in_slurm else {}
+        if first == 0:
+            _tell_of_few_rates(list(jobs.values()))
+            clear_notes(record, job_overrides)
+        to_do: dict[int, Job] = {}
+        in_queue: dict[int, slurm.QueuedJob] = {}
+        for number, job in jobs.items():
+            finished, place = job.is_finished(), str(job.folder and job.folder.resolve())
+            # In a cluster's queue it may be long until it starts: it is noted as waiting.
+            note_job(record, number, job.overrides, job.folder, 0 if finished else None)
+            if finished:
+                _say(number, len(jobs), "finished before, skipped")
+            elif place in known:
+                in_queue[number] = slurm.follow(record, number, known[place])
+                _say(number, len(jobs), f"in the queue already: SLURM job {known[place].name}")
+            elif job.folder is not None and is_locked(job.folder):
+                _say(number, len(jobs), "being trained by another process already")
+            else:
+                to_do[number] = job
+        print(f"{len(to_do)} jobs started; how all stand: {program('status')} {record}", flush=True)
+        if in_slurm:
+            in_queue |= slurm.submit(launcher, record, to_do) if to_do else {}
+            for number, code in slurm.wait_for(in_queue).items():
+                note_job(record, number, jobs[number].overrides, jobs[number].folder, code)
+        elif to_do:
+            _run_by(launcher, [job.overrides for job in to_do.values()], first)
+        while any(run.state == "running" for run in read_sweep(record)):
+            time.sleep(_POLL_SECONDS)
+
+
+def _run_by(launcher: Launcher, job_overrides: Sequence[Sequence[str]], first: int) -> None:
     try:
         launcher.launch(job_overrides, initial_job_idx=first)
     except Exception as error:  # each launcher has its own for a job without a result
         message = " ".join(str(error).splitlines()[:2])
         print(f"error: {message}; other jobs go on, the same command tries this one again", file=sys.stderr, flush=True)
-        while any(run.state == "running" for run in read_sweep(record)):
-            time.sleep(_POLL_SECONDS)
+
+
+def _say(number: int, jobs: int, text: str) -> None:
+    print(f"[{number + 1}/{jobs}] {text}", flush=True)
 
 
 def run_elsewhere(hydra: HydraConf, cfg: DictConfig, run_here: Callable[[], object]) -> float:
@@ -134,14 +195,18 @@ def run_elsewhere(hydra: HydraConf, cfg: DictConfig, run_here: Callable[[], obje
         JobFailed: the training has failed or was stopped; the sweep's folder says with which exit code.
     """
     job = Job.of(tuple(task_overrides(hydra)), cfg)
-    record, number = Path(hydra.sweep.dir), hydra.job.num
+    record = Path(hydra.sweep.dir)
     os.environ.update({**group(hydra), **os.environ})
     from lightning.fabric.plugins.environments import SLURMEnvironment  # late: help does not wait for it
+
+    from jointiq.training.run import quiet
+
+    quiet()  # Lightning would say that there is a program `srun`
 
     in_slurm = SLURMEnvironment.detect()
     is_first = not in_slurm or os.environ.get("SLURM_PROCID", "0") == "0"
     if is_first:
-        note_job(record, number, job.overrides, job.folder, None)
+        note_job(record, _number(record, job, hydra.job.num), job.overrides, job.folder, None)
     if not in_slurm:
         code = 0 if job.is_finished() else run_process(job.overrides, config_dirs(hydra))
     else:
@@ -152,10 +217,17 @@ def run_elsewhere(hydra: HydraConf, cfg: DictConfig, run_here: Callable[[], obje
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
             code = EXIT_USER_ERROR
     if is_first:
-        note_job(record, number, job.overrides, job.folder, code)
+        note_job(record, _number(record, job, hydra.job.num), job.overrides, job.folder, code)
     if code:
         raise JobFailed(f"exit code {code}; its message is in the job's log")
     return job.metric()
+
+
+def _number(record: Path, job: Job, given: int) -> int:
+    """Number of ``job`` in the sweep's folder: the one it was ``given``, unless jobs were left out or typed again."""
+    numbers = [given, *sorted(int(path.stem) for path in (record / "jobs").glob("*.json"))]
+    typed = list(job.overrides)
+    return next((one for one in numbers if read_note(note_file(record, one)).get("overrides") == typed), given)
 
 
 def print_table(record: Path) -> None:
@@ -178,53 +250,3 @@ def config_dirs(hydra: HydraConf) -> list[str]:
 def group(hydra: HydraConf) -> dict[str, str]:
     """Return W&B's environment variable that puts a sweep's runs into one group, named by the sweep's folder."""
     return {"WANDB_RUN_GROUP": Path(hydra.sweep.dir).name}
-
-
-def places(cfg: DictConfig, environment: Mapping[str, str] = os.environ) -> tuple[int, list[str]]:
-    """Return how many jobs a sweep runs at a time, and on which GPUs.
-
-    ``sweep.jobs`` where it is given. Otherwise ``sweep.per_gpu`` on every ``trainer.devices`` GPUs; where no GPU is
-    used, as many as there are CPU cores for (``threads`` for each of ``trainer.devices``), or one if that is null.
-
-    Args:
-        cfg: the configuration of the sweep's jobs.
-        environment: environment variables; CUDA_VISIBLE_DEVICES limits the GPUs.
-
-    Returns:
-        The number of places, and for every place the value of CUDA_VISIBLE_DEVICES, in turn; empty: no assignment.
-
-    Raises:
-        ConfigError: a number below 1, or more devices a job than there are GPUs.
-    """
-    for key in ("jobs", "per_gpu"):
-        value = cfg.sweep[key]
-        if value is None and key == "jobs":
-            continue
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            allowed = "a whole number from 1 up" + (", or null" if key == "jobs" else "")
-            raise ConfigError(f"sweep.{key}", value, allowed)
-    gpus = _gpus(environment) if cfg.trainer.accelerator in ("auto", "gpu", "cuda") else []
-    devices = cfg.trainer.devices
-    if not isinstance(devices, int) or devices < 1:
-        return cfg.sweep.jobs or 1, []
-    if not gpus:
-        return cfg.sweep.jobs or _jobs_on_cpu(cfg.get("threads"), devices), []
-    if devices > len(gpus):
-        raise ConfigError("trainer.devices", devices, f"1 to {len(gpus)}, the GPUs of this machine")
-    sets = [",".join(gpus[first : first + devices]) for first in range(0, len(gpus) - devices + 1, devices)]
-    return cfg.sweep.jobs or cfg.sweep.per_gpu * len(sets), sets
-
-
-def _jobs_on_cpu(threads: object, devices: int) -> int:
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-        return 1  # all cores together, or a value that every job refuses
-    return max(usable_cores() // (threads * devices), 1)
-
-
-def _gpus(environment: Mapping[str, str]) -> list[Any]:
-    visible = environment.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [name.strip() for name in visible.split(",") if name.strip() and name.strip() != "-1"]
-    import torch
-
-    return [str(number) for number in range(torch.cuda.device_count())]

@@ -85,7 +85,10 @@ class StopOnSignal(Callback):
         trainer.state.status = TrainerStatus.INTERRUPTED
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give back the signals that are still ours: by now Lightning has taken back those that it had before us."""
+        """Give the signals back, but for those that Lightning has given back already.
+
+        What was there before is Lightning's own handler then, which after the training asks processes that have ended.
+        """
         for number, handler in self._previous.items():
             if signal.getsignal(number) == self._on_signal:
                 signal.signal(number, handler)

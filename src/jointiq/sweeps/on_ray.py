@@ -1,0 +1,194 @@
+"""Jobs of a sweep on a Ray cluster: one that is made on this machine, or one that is there already."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import socket
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from jointiq.command_line import TRAIN
+from jointiq.errors import ConfigError
+from jointiq.sweeps.jobs import Job, JobResult, clear_notes, note_job
+from jointiq.sweeps.processes import PARENT, PassOnSigterm, exit_code, words_of
+from jointiq.sweeps.resources import cores_of_a_process, uses_gpus
+
+_POLL_SECONDS = 1.0
+_ANSWER_SECONDS = 10.0
+#: Exit code of a job whose machine or process was lost.
+_LOST = 1
+#: What each machine says itself.
+_OF_THE_MACHINE = ("CUDA_VISIBLE_DEVICES",)
+
+
+def run_on_ray(
+    jobs: Sequence[Job],
+    address: str | None = None,
+    cpus: int | None = None,
+    folders: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    record: Path = Path("."),
+    first: int = 0,
+    command: Sequence[str] = TRAIN,
+) -> list[JobResult]:
+    """Run ``jobs`` on a cluster, each in a process of its own, and wait for all of them.
+
+    Ray starts as many at a time as the machines have cores and GPUs for: ``trainer.devices`` GPUs a job, if it uses
+    any. They run in this process's working directory with its environment variables and its Python, which all machines
+    have at the same place. What is finished is skipped; a job that fails stops no other one.
+
+    Args:
+        address: the cluster's, ``HOST:PORT``, or "auto" for one that runs on this machine; None makes one here.
+        cpus: cores of each job; None: those that it can use (:func:`jointiq.sweeps.resources.cores_of_a_process`).
+        folders, environment, first, command: see :func:`jointiq.sweeps.jobs.run_jobs`.
+        record: the sweep's folder, for ``jobs/NUMBER.json`` and for what the jobs print, ``jobs/NUMBER.log``.
+
+    Returns:
+        One result a job, in the order of ``jobs``. After SIGTERM the started ones have saved and ended, and the others
+        have the code None.
+
+    Raises:
+        UserError: no cluster at ``address``, or a job that takes more than a machine of it has.
+        KeyboardInterrupt: Ctrl-C; started jobs have saved.
+    """
+    if first == 0:
+        clear_notes(record, [job.overrides for job in jobs])
+    given = {**(environment or {}), **os.environ}
+    with _connected(address) as ray:
+        start = _remote(ray)
+        sizes = [_size(job.cfg, cpus, ray.nodes()) for job in jobs]  # a job that fits nowhere would wait for ever
+        results: dict[int, JobResult] = {}
+        running: dict[Any, int] = {}
+
+        def settle(number: int, result: JobResult) -> None:
+            results[number] = result
+            note_job(record, first + number, result.job.overrides, result.job.folder, result.code)
+
+        for number, (job, (cores, gpus)) in enumerate(zip(jobs, sizes, strict=True)):
+            note_job(record, first + number, job.overrides, job.folder, None)
+            label = f"[{first + number + 1}/{first + len(jobs)}]"
+            if job.is_finished():
+                print(label, "finished before, skipped", flush=True)
+                settle(number, JobResult(job, 0, skipped=True))
+                continue
+            print(label, shlex.join(job.overrides), flush=True)
+            variables = {"OMP_NUM_THREADS": str(cores), **given}
+            log = (record / "jobs" / f"{first + number}.log").absolute()
+            running[
+                start.options(num_cpus=cores, num_gpus=gpus).remote(
+                    words_of(job.overrides, folders, command), os.getcwd(), variables, str(log)
+                )
+            ] = number
+        with PassOnSigterm() as sigterm:
+            while running:
+                try:
+                    ended, _ = ray.wait(list(running), timeout=_POLL_SECONDS)
+                    if sigterm.received:
+                        _stop(ray, running)
+                except KeyboardInterrupt:
+                    _stop(ray, running)
+                    ray.wait(list(running), num_returns=len(running))
+                    raise
+                for job_there in ended:
+                    number = running.pop(job_there)
+                    settle(number, JobResult(jobs[number], _code(ray, job_there)))
+    return [results[number] for number in range(len(jobs))]
+
+
+@contextlib.contextmanager
+def _connected(address: str | None) -> Iterator[Any]:
+    import ray  # late: an extra of its own
+
+    try:
+        if address is not None:
+            _reach(address)
+        ray.init(address or "local", log_to_driver=False, logging_level="ERROR")
+    except (OSError, ValueError, ray.exceptions.AuthenticationError) as error:
+        reason = " ".join(str(error).split())
+        allowed = f"HOST:PORT of a cluster's head, or auto where `ray start` was typed on this machine ({reason})"
+        raise ConfigError("hydra.launcher.address", address, allowed) from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """Connect to a cluster's head and hang up, because Ray tries for a quarter of an hour where there is none.
+
+    Raises:
+        OSError: it does not answer.
+        ValueError: not an address.
+    """
+    from ray._private.services import canonicalize_bootstrap_address_or_die
+
+    host, _, port = canonicalize_bootstrap_address_or_die(address).rpartition(":")
+    with socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS):
+        pass
+
+
+def _remote(ray: Any) -> Any:
+    """The function that runs a job. It is sent to the workers as it stands here: they need not find this package."""
+    parent, of_the_machine = PARENT, _OF_THE_MACHINE
+
+    @ray.remote(max_retries=0)
+    def run(words: list[str], folder: str, variables: dict[str, str], log: str) -> int:
+        import os
+        import subprocess
+        import time
+
+        own = {name: os.environ[name] for name in of_the_machine if name in os.environ}
+        environment = {**variables, **own, parent: str(os.getpid())}
+        with open(log, "a") as output:
+            process = subprocess.Popen(words, cwd=folder, env=environment, stdout=output, stderr=output)
+        try:
+            while process.poll() is None:
+                time.sleep(0.2)  # and not wait(), which the interrupt of `ray.cancel` does not reach
+        except KeyboardInterrupt:
+            process.terminate()
+        return process.wait()
+
+    return run
+
+
+def _size(cfg: DictConfig, cpus: int | None, machines: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+    """Cores and GPUs of a job, which one of ``machines`` has.
+
+    Raises:
+        ConfigError: none of them has so many.
+    """
+    there = [machine["Resources"] for machine in machines if machine["Alive"]]
+    most_gpus = int(max(one.get("GPU", 0) for one in there))
+    devices = cfg.trainer.devices if isinstance(cfg.trainer.devices, int) else 1
+    gpus = devices if uses_gpus(cfg) and most_gpus else 0
+    if gpus > most_gpus:
+        raise ConfigError("trainer.devices", devices, f"1 to {most_gpus}, the GPUs of a machine of the cluster")
+    most_cores = int(max(one.get("CPU", 0) for one in there if one.get("GPU", 0) >= gpus))
+    if cpus is not None and not 0 < cpus <= most_cores:
+        raise ConfigError("hydra.launcher.cpus", cpus, f"null, or 1 to {most_cores}, the cores of a machine")
+    wanted = cores_of_a_process(cfg, on_gpu=gpus > 0)
+    return cpus or max(1, most_cores if wanted is None else min(wanted * devices, most_cores)), gpus
+
+
+def _stop(ray: Any, running: Mapping[Any, int]) -> None:
+    """Have all jobs save and end; those that have not begun do not begin."""
+    for job in running:
+        ray.cancel(job)
+
+
+def _code(ray: Any, job: Any) -> int | None:
+    """Exit code of a job that has ended; None: it was not started."""
+    try:
+        return exit_code(ray.get(job))
+    except ray.exceptions.TaskCancelledError:
+        return None
+    except ray.exceptions.RayError as error:
+        said = " ".join(str(error).split())
+        print(f"error: a job was lost: {said}; the same command tries it again", file=sys.stderr, flush=True)
+        return _LOST

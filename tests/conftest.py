@@ -25,6 +25,7 @@ from jointiq.entropy_models.context import ContextEntropyModel
 from jointiq.models import build_model
 from jointiq.models.base import bits
 from jointiq.models.jointiq import JointIQNet
+from tests.fresh import Fresh
 
 CONFIG: dict[str, Any] = {"name": "jointiq", "N": 8, "M": 10, "min_known": 8}
 Y_STD, Z_STD = 3.0, 2.0
@@ -115,6 +116,14 @@ def latents() -> Callable[..., tuple[Tensor, Tensor]]:
         return rounded["y"][0].long(), rounded["z"][0].long()
 
     return make
+
+
+@pytest.fixture(scope="session")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fresh]:
+    """``fresh.run("src.train", "--help")``: a command line in a process of its own."""
+    commands = Fresh(tmp_path_factory.mktemp("fresh"))
+    yield commands
+    commands.close()
 
 
 @pytest.fixture(scope="session", autouse=True)

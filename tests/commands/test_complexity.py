@@ -16,6 +16,7 @@ from jointiq.commands.complexity import measure
 from jointiq.configs import CONFIGS
 from jointiq.errors import ConfigError, UserError
 from jointiq.models.base import LearnedCodec
+from tests.training import tiny
 
 
 @cache

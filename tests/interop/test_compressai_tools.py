@@ -31,7 +31,7 @@ from jointiq.models.jointiq import JointIQNet
 ROOT = Path(__file__).resolve().parents[2]
 GRDN = {"name": "grdn", "grdbs": 1, "rdbs": 1, "convs": 1, "kernels": 4}
 # A multiple of 64 each, and large enough for MS-SSIM. Each side takes two bytes in the strings.
-HEIGHT, WIDTH = 192, 192
+HEIGHT, WIDTH = 192, 256
 SIZE_BYTES = 4
 
 

@@ -11,10 +11,13 @@ ROOT = Path(__file__).resolve().parents[1]
 #: Each takes seconds to import.
 HEAVY = ("torch", "compressai", "lightning", "pandas", "matplotlib")
 
-#: Runs what it reads as ``python -m`` does, in a process forked from one that has imported what all commands need.
+#: Runs what it reads as ``python -m`` does, in a process forked from one that has imported and read what all need.
 PROGRAM = f"""
 import json, os, pathlib, runpy, sys
-import jointiq.console, jointiq.typed
+import jointiq.configs, jointiq.console, jointiq.typed, tests.composing
+tests.composing.ConfigRepository.load_config = tests.composing.reading_once()
+for name in "anchors", "complexity", "evaluate", "train":
+    jointiq.configs.compose(name)
 for line in sys.stdin:
     module, arguments, folder, place = json.loads(line)
     if os.fork():

@@ -6,7 +6,6 @@ models here are random too, but scaled until they are busy; the fixture checks t
 
 from __future__ import annotations
 
-import copy
 import math
 import signal
 from collections.abc import Callable, Iterator
@@ -17,7 +16,6 @@ import numpy as np
 import pytest
 import torch
 from hydra._internal.config_repository import ConfigRepository
-from hydra.plugins.config_source import ConfigResult
 from torch import Tensor
 
 from jointiq.coding.image_codec import to_tensor
@@ -25,6 +23,8 @@ from jointiq.entropy_models.context import ContextEntropyModel
 from jointiq.models import build_model
 from jointiq.models.base import bits
 from jointiq.models.jointiq import JointIQNet
+from tests.composing import reading_once
+from tests.fresh import Fresh
 
 CONFIG: dict[str, Any] = {"name": "jointiq", "N": 8, "M": 10, "min_known": 8}
 Y_STD, Z_STD = 3.0, 2.0
@@ -117,22 +117,18 @@ def latents() -> Callable[..., tuple[Tensor, Tensor]]:
     return make
 
 
+@pytest.fixture(scope="session")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fresh]:
+    """``fresh.run("src.train", "--help")``: a command line in a process of its own."""
+    commands = Fresh(tmp_path_factory.mktemp("fresh"))
+    yield commands
+    commands.close()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def configs_are_read_once() -> Iterator[None]:
-    """Hydra reads all files of conf/ anew for every configuration that it composes, and the tests compose hundreds."""
-    load = ConfigRepository.load_config
-    known: dict[tuple[str, ...], ConfigResult] = {}
-
-    def load_once(repository: ConfigRepository, config_path: str) -> ConfigResult | None:
-        key = (config_path, *(source.path for source in repository.sources))
-        if key not in known:
-            if (found := load(repository, config_path)) is None:
-                return None
-            known[key] = found
-        return copy.deepcopy(known[key])
-
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(ConfigRepository, "load_config", load_once)
+        monkeypatch.setattr(ConfigRepository, "load_config", reading_once())
         yield
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import shlex
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from jointiq.models import build_model
 from jointiq.training.assemble import model_config, schedule
 from jointiq.training.validation import validate
 from tests.marks import slow_but
+from tests.training import tiny
 
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
 #: With values of their own: not the choice among them.
@@ -42,19 +41,6 @@ NOT_SIZES = {"model.G"}
 def config(*overrides: str) -> DictConfig:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return compose("train", overrides=list(overrides))
-
-
-@cache
-def _usual() -> DictConfig:
-    return config("+experiment=jointiq")
-
-
-def changed(override: str) -> DictConfig:
-    """The configuration of ``+experiment=jointiq`` with one more value, without composing it anew."""
-    cfg = copy.deepcopy(_usual())
-    OmegaConf.set_struct(cfg, not override.startswith("+"))
-    cfg.merge_with_dotlist([override.lstrip("+")])
-    return cfg
 
 
 def rate_point(cfg: DictConfig) -> tuple[Any, ...]:
@@ -192,7 +178,8 @@ def test_every_field_is_explained() -> None:
 
 @pytest.mark.parametrize("lmbda", TABLE_1)
 def test_lmbda_brings_its_row_of_table_1(lmbda: float) -> None:
-    assert rate_point(config("+experiment=jointiq", "scale=paper", f"lmbda={lmbda}")) == TABLE_1[lmbda]
+    cfg = tiny.changed(tiny.config("+experiment=jointiq", "scale=paper"), f"lmbda={lmbda}")
+    assert rate_point(cfg) == TABLE_1[lmbda]
 
 
 def test_overrides_win_over_table_and_scale() -> None:
@@ -306,8 +293,11 @@ def test_experiments_switch_off_their_part(experiment: str, expected: tuple[Any,
     ],
 )
 def test_wrong_values_are_named(override: str, message: str) -> None:
+    chosen = override.startswith("stage=")
+    wrong = tiny.config("+experiment=jointiq", *[override] * chosen)
+    wrong = wrong if chosen else tiny.changed(wrong, override)
     with pytest.raises(ConfigError, match=message):
-        validate(config("+experiment=jointiq", override) if override.startswith("stage=") else changed(override))
+        validate(wrong)
 
 
 def test_small_crops_are_fine_without_global_context() -> None:

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from functools import cache
 from pathlib import Path
 
 import pytest
 
+from tests.fresh import Fresh
 from tests.marks import slow
-
-ROOT = Path(__file__).resolve().parents[1]
-#: Each takes seconds to import.
-HEAVY = ("torch", "compressai", "lightning", "pandas", "matplotlib")
 
 HELP = (
     "src.anchors", "src.bdrate", "src.codec", "src.codec decode", "src.codec encode", "src.codec info",
@@ -22,45 +16,18 @@ HELP = (
     "tools.bench", "tools.bench.cost", "tools.bench.train", "tools.fuzz", "tools.ship",
 )  # fmt: skip
 
-#: Runs a module as ``python -m`` does, and tells on a last line what it has imported and how it ended.
-PROGRAM = f"""
-import runpy, sys
-module, *sys.argv[1:] = sys.argv[1:]
-code = 0
-try:
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
-except SystemExit as exit:
-    code = exit.code or 0
-print(code, *(name for name in {HEAVY} if name in sys.modules))
-"""
-
-
-def start(module: str, *arguments: str | Path, folder: Path = ROOT) -> tuple[int, list[str], str]:
-    """Exit code of ``python -m MODULE ARGUMENTS``, what of :data:`HEAVY` it has imported, and all that it said."""
-    command = [sys.executable, "-c", PROGRAM, module, *map(str, arguments)]
-    environment = {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "COLUMNS": "80"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
-    said, _, last = done.stdout.rstrip().rpartition("\n")
-    code, *imported = last.split()
-    return int(code), imported, said + done.stderr
-
-
-@cache
-def start_help(command: str) -> tuple[int, list[str], str]:
-    return start(*command.split(), "--help")
-
 
 @pytest.mark.parametrize("command", HELP)
-def test_help(command: str) -> None:
-    code, imported, said = start_help(command)
+def test_help(fresh: Fresh, command: str) -> None:
+    code, imported, said = fresh.run(*command.split(), "--help")
     assert (code, imported) == (0, [])
     assert f"python -m {command}" in said
     assert max(map(len, said.splitlines())) <= 80
     assert "_base" not in said and "_patches" not in said
 
 
-def test_help_lists_the_groups_without_what_is_no_choice() -> None:
-    said = start_help("src.train")[2]
+def test_help_lists_the_groups_without_what_is_no_choice(fresh: Fresh) -> None:
+    said = fresh.run("src.train", "--help")[2]
     groups = dict(
         line.split(": ", 1) for line in said.splitlines() if line.startswith(("data: ", "trainer: ", "scale"))
     )
@@ -90,8 +57,8 @@ def test_help_lists_the_groups_without_what_is_no_choice() -> None:
         slow("src.train", ["rerun=missing"], "rerun=missing: no config.yaml"),
     ],
 )
-def test_mistakes(module: str, arguments: list[str], told: str) -> None:
-    code, imported, said = start(module, *arguments)
+def test_mistakes(fresh: Fresh, module: str, arguments: list[str], told: str) -> None:
+    code, imported, said = fresh.run(module, *arguments)
     assert (code, imported) == (2, [])
     assert told in said
 
@@ -99,48 +66,48 @@ def test_mistakes(module: str, arguments: list[str], told: str) -> None:
 @pytest.mark.parametrize(
     ("module", "override"), [("src.anchors", "codecs=[nope]"), ("src.evaluate", "checkpoint=missing.ckpt")]
 )
-def test_mistakes_of_values(module: str, override: str) -> None:
-    code, imported, said = start(module, override, "output=results/out.json")
+def test_mistakes_of_values(fresh: Fresh, module: str, override: str) -> None:
+    code, imported, said = fresh.run(module, override, "output=results/out.json")
     assert (code, imported) == (2, [])
     assert override.split("=")[0] in said
 
 
-def test_unknown_options_of_a_training() -> None:
-    code, imported, said = start("src.train", "+experiment=nope")
+def test_unknown_options_of_a_training(fresh: Fresh) -> None:
+    code, imported, said = fresh.run("src.train", "+experiment=nope")
     assert (code, imported) == (2, [])
     assert said.count("\n") == 1 and "Could not find 'experiment/nope'" in said
 
 
-def test_values_of_a_training() -> None:
-    code, imported, said = start("src.train", "+experiment=jointiq", "scale=demo", "--cfg", "job", "--resolve")
+def test_values_of_a_training(fresh: Fresh) -> None:
+    code, imported, said = fresh.run("src.train", "+experiment=jointiq", "scale=demo", "--cfg", "job", "--resolve")
     assert (code, imported) == (0, [])
     assert "experiment_name: jointiq" in said
 
 
-def test_header_of_a_file() -> None:
-    code, imported, said = start("src.codec", "info", "tests/golden/full-1x1.jiq")
+def test_header_of_a_file(fresh: Fresh) -> None:
+    code, imported, said = fresh.run("src.codec", "info", "tests/golden/full-1x1.jiq")
     assert (code, imported) == (0, [])
     assert "1x1 pixels" in said and "wavefront" in said
 
 
-def test_status_of_runs(tmp_path: Path) -> None:
+def test_status_of_runs(fresh: Fresh, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_text("lmbda: 0.1\n")
-    code, imported, said = start("src.status", tmp_path / "run")
+    code, imported, said = fresh.run("src.status", tmp_path / "run")
     assert (code, imported) == (0, [])
     assert "waiting" in said
 
 
-def test_bd_rates_of_the_project(tmp_path: Path) -> None:
-    code, imported, said = start("src.bdrate", folder=tmp_path)
+def test_bd_rates_of_the_project(fresh: Fresh, tmp_path: Path) -> None:
+    code, imported, said = fresh.run("src.bdrate", folder=tmp_path)
     assert code == 0 and not {"torch", "compressai"} & set(imported)
     assert "weights/" in said and "Table 2" in said
 
 
-def test_bd_rates(tmp_path: Path) -> None:
+def test_bd_rates(fresh: Fresh, tmp_path: Path) -> None:
     for name, gain in (("anchor", 0.0), ("test", 1.0)):
         points = {"bpp": [0.1, 0.2, 0.4, 0.8], "psnr-rgb": [value + gain for value in (28.0, 30.0, 32.0, 34.0)]}
         (tmp_path / f"{name}.json").write_text(f'{{"name": "{name}", "results": {points}}}'.replace("'", '"'))
-    code, imported, said = start("src.bdrate", tmp_path / "anchor.json", tmp_path / "test.json", "--metric", "psnr")
+    code, imported, said = fresh.run("src.bdrate", tmp_path / "anchor.json", tmp_path / "test.json", "--metric", "psnr")
     assert code == 0 and not {"torch", "compressai"} & set(imported)
     assert "-" in said

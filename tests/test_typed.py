@@ -15,7 +15,7 @@ from jointiq import typed
 from jointiq.configs import CONFIGS
 from jointiq.errors import UserError
 from jointiq.training.validation import refuse_unread
-from tests.test_startup import ROOT, start
+from tests.fresh import ROOT, Fresh
 
 
 def check(*overrides: str) -> None:
@@ -26,15 +26,16 @@ def check(*overrides: str) -> None:
 @pytest.mark.parametrize(
     "overrides",
     [
-        ("+experiment=jointiq", "+trainer.gradient_clip_val=1"),
-        ("++optim.weight_decay=0.1",),
-        ("+callbacks.mine._target_=lightning.pytorch.callbacks.EarlyStopping", "+callbacks.mine.monitor=val/loss"),
+        ("+experiment=jointiq", "+trainer.gradient_clip_val=1", "++optim.weight_decay=0.1", "+stage.lr=1e-3"),
+        (
+            "+callbacks.mine._target_=lightning.pytorch.callbacks.EarlyStopping",
+            "+callbacks.mine.monitor=val/loss",
+            "~callbacks.psi",
+        ),
         ("+logger.more._target_=lightning.pytorch.loggers.CSVLogger", "+logger.more.save_dir=x"),
-        ("logger=wandb", "+logger.wandb.entity=team"),
-        ("+stage.lr=1e-3",),
+        ("logger=wandb", "+logger.wandb.entity=team", "~callbacks.psi"),
         ("+scale.M1=8", "entropy_model=hybrid"),
         ("+width=64", "model.N=${width}"),
-        ("~callbacks.psi",),
         ("debug=fdr",),
     ],
 )
@@ -70,8 +71,8 @@ def test_a_part_of_ones_own_brings_its_keys(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def completion() -> str:
-    return start("src.train", "-sc", "install=bash")[2]
+def completion(fresh: Fresh) -> str:
+    return fresh.run("src.train", "-sc", "install=bash")[2]
 
 
 @pytest.mark.parametrize(

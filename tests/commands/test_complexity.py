@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from jointiq.commands.complexity import measure
 from jointiq.configs import CONFIGS
 from jointiq.errors import ConfigError, UserError
 from jointiq.models.base import LearnedCodec
+from tests.training import tiny
 
 
 @cache
@@ -65,12 +66,9 @@ def test_times_of_random_weights_are_called_so(capsys: pytest.CaptureFixture[str
     ],
 )
 def test_wrong_values_are_named(override: str, message: str) -> None:
+    right = config("+experiment=jointiq", "scale=demo", "repeats=0")
     with pytest.raises(ConfigError, match=message):
-        measure(
-            OmegaConf.merge(
-                config("+experiment=jointiq", "scale=demo", "repeats=0"), OmegaConf.from_dotlist([override])
-            )
-        )
+        measure(tiny.changed(right, override))
 
 
 def test_a_missing_checkpoint_is_an_error() -> None:

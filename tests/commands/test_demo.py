@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from jointiq.commands import codec, demo
+from jointiq.data.images import read_image, write_png
+from jointiq.data.sample import sample_images
 from jointiq.errors import ConfigError, UserError
 from jointiq.evaluation import demo as report
 from jointiq.evaluation.rd import read_rd
@@ -60,6 +62,9 @@ def test_the_chain_with_an_untrained_model(
         monkeypatch.setattr(report.subprocess, "run", decode_here)
     short = tuple(dataclasses.replace(anchor, settings=anchor.settings[:3]) for anchor in report.ANCHORS)
     monkeypatch.setattr(report, "ANCHORS", short)
+    for path in sample_images("test"):
+        write_png(tmp_path / "photographs" / path.name, read_image(path)[:170, :180])
+    monkeypatch.setattr(demo, "sample_images", lambda split: sorted((tmp_path / "photographs").iterdir()))
     torch.manual_seed(0)
     enhancer = {"name": "grdn", "grdbs": 1, "rdbs": 1, "convs": 1, "kernels": 4}
     model = build_model({"name": "jointiq", "N": 8, "M": 8, "enhancer": enhancer})

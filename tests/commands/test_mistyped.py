@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.fresh import Fresh
 from tests.marks import slow
-from tests.test_startup import HEAVY, ROOT
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -87,46 +83,6 @@ REFUSED = [
 #: They look at the file by what reads it.
 READS_FIRST = ("export", "prepare")
 
-#: Runs every command line that it reads in a process of its own, forked from one that has imported what all need.
-PROGRAM = f"""
-import json, os, pathlib, runpy, sys
-import jointiq.console, jointiq.typed
-for line in sys.stdin:
-    name, typed, place = json.loads(line)
-    place = pathlib.Path(place)
-    if os.fork():
-        os.wait()
-        print(flush=True)
-        continue
-    os.chdir(place / "folder")
-    said = os.open(place / "said.txt", os.O_WRONLY | os.O_CREAT)
-    os.dup2(said, 1), os.dup2(said, 2)
-    sys.argv, code = ["", *typed], 0
-    try:
-        runpy.run_module(f"src.{{name}}", run_name="__main__", alter_sys=True)
-    except SystemExit as exit:
-        code = exit.code or 0
-    except BaseException as error:
-        print("traceback:", repr(error))
-    sys.stdout.flush()
-    ended = [code, [name for name in {HEAVY} if name in sys.modules]]
-    (place / "ended.json").write_text(json.dumps(ended))
-    os._exit(0)
-"""
-
-
-@pytest.fixture(scope="module")
-def commands() -> Iterator[subprocess.Popen[str]]:
-    """The process that answers: it takes a line and gives one when the command has ended."""
-    environment = {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "COLUMNS": "120"}
-    with subprocess.Popen(
-        [sys.executable, "-c", PROGRAM],
-        cwd=ROOT, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    ) as process:  # fmt: skip
-        yield process
-        assert process.stdin is not None
-        process.stdin.close()
-
 
 def words(value: str | list[str]) -> str:
     return value if isinstance(value, str) else " ".join(value)
@@ -134,14 +90,10 @@ def words(value: str | list[str]) -> str:
 
 @pytest.mark.parametrize(("command", "typed", "told"), REFUSED, ids=words)
 def test_what_is_mistyped_is_refused_in_one_line(
-    commands: subprocess.Popen[str], tmp_path: Path, command: str, typed: list[str], told: str
+    fresh: Fresh, tmp_path: Path, command: str, typed: list[str], told: str
 ) -> None:
-    (tmp_path / "folder").mkdir()
-    assert commands.stdin is not None and commands.stdout is not None
-    print(json.dumps([command, typed, str(tmp_path)]), file=commands.stdin, flush=True)
-    assert commands.stdout.readline() == "\n"
-    code, imported = json.loads((tmp_path / "ended.json").read_text())
-    lines = (tmp_path / "said.txt").read_text().strip().splitlines()
+    code, imported, said = fresh.run(f"src.{command}", *typed, folder=tmp_path)
+    lines = said.strip().splitlines()
     assert code == 2, lines
     assert told in lines[-1]
     if lines[0].startswith("usage:"):
@@ -149,7 +101,7 @@ def test_what_is_mistyped_is_refused_in_one_line(
     else:
         assert len(lines) == 1 and lines[0].startswith("error: ")
     assert command in READS_FIRST or not {"torch", "compressai", "lightning"} & set(imported)
-    assert list((tmp_path / "folder").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_there_are_forty() -> None:

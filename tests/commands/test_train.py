@@ -70,6 +70,7 @@ def test_small_validation_images_have_no_ms_ssim(monkeypatch: pytest.MonkeyPatch
     assert "val/psnr" in rows(tmp_path / "a")[0] and "val/ms_ssim" not in rows(tmp_path / "a")[0]
 
 
+@pytest.mark.slow
 def test_resume_takes_up_steps_and_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, images: Path) -> None:
     seen: list[tuple[int, float]] = []
     step = CompressionModule.training_step

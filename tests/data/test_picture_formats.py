@@ -18,6 +18,7 @@ from jointiq.data.images import SUFFIXES, image_size, read_image
 from jointiq.data.samples import is_deep
 from jointiq.errors import DataError
 from tests.conftest import photo
+from tests.marks import slow
 
 #: Wider than 84 pixels, where the length of a BMP's row passes 255, and as small as a thumbnail.
 SIZES = [(203, 301), (64, 100), (13, 11)]
@@ -80,7 +81,7 @@ def test_grey(tmp_path: Path, file: str, size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("colours", [2, 4, 16, 256])
+@pytest.mark.parametrize("colours", [2, slow(4), slow(16), 256])
 @pytest.mark.parametrize("file", ["a.png", "a.bmp", "a.tif"])
 def test_palettes(tmp_path: Path, file: str, colours: int, size: tuple[int, int]) -> None:
     palette = Image.fromarray(photo(*size)).quantize(colours)

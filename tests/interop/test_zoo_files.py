@@ -15,6 +15,7 @@ from jointiq.evaluation.rd import read_rd
 from jointiq.interop import eval_model
 from jointiq.interop.pth_tar import write_pth_tar
 from jointiq.models.compressai_codec import ARCHITECTURES
+from tests.marks import slow, slow_but
 
 
 def zoo_model(arch, seed=0):
@@ -66,7 +67,7 @@ def mean(values):
     return sum(values) / len(values)
 
 
-@pytest.mark.parametrize("arch", ["bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018-mean", "mbt2018"])
+@pytest.mark.parametrize("arch", ["bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018-mean", slow("mbt2018")])
 def test_our_evaluation_says_what_compressais_says(arch, theirs, rows, tmp_path):
     """To the byte, but for our container; the tables in the file are those that eval_model derives."""
     torch.save(zoo_model(arch).state_dict(), tmp_path / "zoo.pth.tar")
@@ -82,7 +83,7 @@ def test_our_evaluation_says_what_compressais_says(arch, theirs, rows, tmp_path)
     assert 0 < header < 8 * 30 / (161 * 203)
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("arch", slow_but([one for one in ARCHITECTURES if one != "cheng2020-attn"], ARCHITECTURES))
 def test_every_architecture_is_told_by_its_state(arch, tmp_path):
     """In the layout of CompressAI's training, before `update`, with the names of older versions."""
     net = zoo_model(arch)

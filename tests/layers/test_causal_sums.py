@@ -49,7 +49,7 @@ def random_problem(scan, K, height, width, channels=2, seed=0):
 
 @pytest.mark.parametrize("name", SCANS)
 @pytest.mark.parametrize("K", [2, 3, 7])
-@pytest.mark.parametrize("grid", [(1, 1), (1, 9), (9, 1), (4, 5), (10, 13), (20, 6)])
+@pytest.mark.parametrize("grid", [(1, 1), (1, 9), (9, 1), (4, 5), (8, 11), (13, 6)])
 def test_region_counts(name, K, grid):
     assert torch.equal(region_counts(get_scan(name), K, *grid), brute_counts(name, K, *grid))
 
@@ -76,7 +76,7 @@ def test_what_counts_as_known_is_coded_before(name):
 
 @pytest.mark.parametrize("name", SCANS)
 @pytest.mark.parametrize(
-    ("K", "grid"), [*((K, grid) for K in (2, 3, 7) for grid in GRIDS), (7, (10, 30)), (7, (24, 9)), (5, (21, 8))]
+    ("K", "grid"), [*((K, grid) for K in (2, 3, 7) for grid in GRIDS), (7, (9, 20)), (7, (18, 9)), (5, (14, 7))]
 )
 def test_integer_sums_are_exact_both_ways(name, K, grid):
     scan = get_scan(name)

@@ -118,6 +118,7 @@ def whole(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_stop_leaves_out_the_validation_after_it(
     images: Path, tmp_path: Path, whole: Path, crash_at: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,7 +66,7 @@ def test_an_auxiliary_loss_weighs_as_much_as_the_rate(rate_unit: str) -> None:
     torch.testing.assert_close(both.bpp, criterion(output, x).bpp)
 
 
-@pytest.mark.parametrize("scale", ["demo", slow("pilot"), "paper"])
+@pytest.mark.parametrize("scale", [slow("demo"), slow("pilot"), "paper"])
 def test_stages_of_the_coarse_to_fine_model(scale: str) -> None:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         whole = compose("train", overrides=["+experiment=coarse_to_fine", f"scale={scale}", "lmbda=0.01"])

@@ -155,6 +155,7 @@ def test_a_chain_is_repeated_from_its_folder(chain: Chain, folder: Path) -> None
         assert_same(folder.with_name("full.rerun") / name, folder / name)
 
 
+@pytest.mark.slow
 def test_a_model_may_have_had_the_first_stage_elsewhere(chain: Chain, trained: Path, tmp_path: Path) -> None:
     chain.run(tmp_path / "short", f"init_from={last(trained / NAMES[0])}")
     assert chain.trained == NAMES[1:]
@@ -207,6 +208,7 @@ def test_a_failed_or_stopped_stage_ends_the_chain(
     assert not last(tmp_path / "full").exists()
 
 
+@pytest.mark.slow
 def test_a_chain_that_is_queued_again_takes_no_earlier_stage_for_its_own(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

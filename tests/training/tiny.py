@@ -8,7 +8,8 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
 
 from jointiq.configs import CONFIGS, compose
 from jointiq.data.images import write_png
@@ -45,6 +46,13 @@ def config(*texts: str) -> DictConfig:
 @cache
 def _composed(texts: tuple[str, ...]) -> DictConfig:
     return compose("train", texts)
+
+
+def changed(cfg: DictConfig, override: str) -> DictConfig:
+    """A copy of a composed config with one more value, as Hydra reads it from the command line."""
+    parsed, copied = OverridesParser.create().parse_override(override), copy.deepcopy(cfg)
+    OmegaConf.update(copied, parsed.key_or_group, parsed.value(), force_add=parsed.is_add())
+    return copied
 
 
 def rows(folder: Path) -> list[dict[str, str]]:

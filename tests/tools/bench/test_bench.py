@@ -8,6 +8,7 @@ import torch
 
 from jointiq.errors import ConfigError
 from jointiq.evaluation.stopwatch import Moment
+from tests.marks import slow
 from tools.bench import __main__ as bench
 from tools.bench import codec, contenders, scaling, synthetic_latents
 from tools.bench.codec import profile_codec
@@ -126,7 +127,7 @@ def test_predictions_fit_and_scatter(latents):
     assert torch.allclose(parameters[2].std(-1), torch.full((3, CHANNELS), synthetic_latents.SCALE_ERROR), atol=1e-2)
 
 
-@pytest.mark.parametrize("name", [codec.OURS, codec.THEIRS])
+@pytest.mark.parametrize("name", [codec.OURS, slow(codec.THEIRS)])
 def test_other_latents_than_encoded_stop_the_run(name, latents):
     entry = codec.contenders(SIZE, latents[1])[name]
     entry.encode()
@@ -178,6 +179,7 @@ def test_medians_and_turns():
     assert len(steps) == 16
 
 
+@pytest.mark.slow
 def test_profile_adds_up(latents):
     encode, decode = profile_codec(SIZE, codec.LIGHT_GRDN)
     assert encode.calls["g_a"] == encode.calls["h_a"] == 1 and encode.calls["g_s"] == 0

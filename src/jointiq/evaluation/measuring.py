@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -91,6 +92,7 @@ def measure(
     workers: int = 1,
     advance: Callable[[Measured], object] = lambda measured: None,
     pictures: PictureFolder | None = None,
+    gpus: Sequence[str] = (),
 ) -> list[list[Measured]]:
     """Measure every image with every maker.
 
@@ -101,6 +103,7 @@ def measure(
         workers: processes. With several, seconds are those of a shared machine.
         advance: called with every row and every failure as they come (a progress bar's tick).
         pictures: keeps the decoded pictures, and then rows count only together with them; None keeps none.
+        gpus: those that several processes get in turn, one each, as values of CUDA_VISIBLE_DEVICES.
 
     Returns:
         For each maker what came of each image, in the order given.
@@ -127,7 +130,7 @@ def measure(
                 settle(job.place, Measured(maker, name, row, row is not None, problem))
             else:
                 waiting.append(job)
-    for (i, j), row, problem in _in_processes(waiting, workers):
+    for (i, j), row, problem in _in_processes(waiting, workers, gpus):
         settle((i, j), Measured(makers[i], images[j][0], row, problem=problem))
     return [[found[i, j] for j in range(len(images))] for i in range(len(makers))]
 
@@ -177,13 +180,17 @@ def _code(job: _Job) -> Row:
     return {**row, PICTURE: job.pictures.keep(picture, job.maker.name, job.picture)}
 
 
-def _in_processes(jobs: Sequence[_Job], workers: int) -> Iterator[_Result]:
+def _in_processes(jobs: Sequence[_Job], workers: int, gpus: Sequence[str]) -> Iterator[_Result]:
     """Run the jobs, each process on one CPU thread, and yield as they come; one worker stays in this process."""
-    if workers == 1 or len(jobs) < 2:
+    workers = min(workers, len(jobs))
+    if workers < 2:
         yield from map(_run, jobs)
         return
-    # spawn: a forked PyTorch may hang.
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn"), initializer=_one_thread)
+    context = get_context("spawn")  # a forked PyTorch may hang
+    dealt = context.SimpleQueue()
+    for number in range(workers if gpus else 0):
+        dealt.put(gpus[number % len(gpus)])
+    pool = ProcessPoolExecutor(workers, context, _begin, (dealt,) if gpus else ())
     try:
         for future in as_completed([pool.submit(_run, job) for job in jobs]):
             yield future.result()
@@ -191,7 +198,10 @@ def _in_processes(jobs: Sequence[_Job], workers: int) -> Iterator[_Result]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _one_thread() -> None:
+def _begin(dealt: SimpleQueue[str] | None = None) -> None:
+    """Prepare a process: one thread, and one of the GPUs that are ``dealt`` out."""
+    if dealt is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = dealt.get()
     import torch
 
     torch.set_num_threads(1)

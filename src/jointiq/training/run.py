@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -58,7 +59,7 @@ def train(cfg: DictConfig) -> Path:
     if cfg.trainer.get("fast_dev_run"):
         _try(cfg)
         return folder
-    is_first = _is_first_process()  # of the processes of a distributed run, which share the folder
+    is_first = is_first_process()  # of the processes of a distributed run, which share the folder
     with locked(folder) if is_first else contextlib.nullcontext():
         start = find_start(folder, cfg)
         for warning in start.warnings:
@@ -110,7 +111,7 @@ def _try(cfg: DictConfig) -> None:
     if not training.stop.stopped:
         _say(f"fast_dev_run: {training.trainer.global_step} steps and a validation went through; nothing is kept")
         return
-    training.stop.leave(_is_first_process())
+    training.stop.leave(is_first_process())
 
 
 def measure(folder: Path, cfg: DictConfig, loggers: Sequence[Logger], step: int) -> None:
@@ -167,7 +168,7 @@ def fit(cfg: DictConfig, training: Training, checkpoint: str | None) -> None:
             if not training.stop.stopped and module.validated_at != trainer.global_step:
                 trainer.validate(module, datamodule=data, verbose=False)
     except Exception as error:
-        if _is_first_process():
+        if is_first_process():
             kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
             note_failure(folder, f"{kind}{' '.join(str(error).split())}")
         raise
@@ -190,6 +191,11 @@ def unwrapped_errors(last: Path) -> Iterator[None]:
         raise DataError(str(error).strip().splitlines()[-1].removeprefix("jointiq.errors.DataError: ")) from error
     except MisconfigurationException as error:
         raise UserError(f"trainer: {' '.join(str(error).split())}") from error
+    except RuntimeError as error:
+        # NCCL's errors have a class, gloo's a name.
+        if not isinstance(error, torch.distributed.DistError) and "gloo/transport" not in str(error):
+            raise
+        raise UserError("another process of this training has ended; the same command goes on") from error
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -219,5 +225,6 @@ def _say(text: str) -> None:
     print(text, flush=True)
 
 
-def _is_first_process() -> bool:
+def is_first_process() -> bool:
+    """Whether this is the first of the processes of a distributed run, or the only one."""
     return bool(getattr(rank_zero_only, "rank", 0) == 0)

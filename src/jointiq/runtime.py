@@ -52,11 +52,6 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
     return [str(number) for number in range(torch.cuda.device_count())]
 
 
-def gpus_to_deal(device: str) -> list[str]:
-    """Return the GPUs that several processes on ``device`` deal out among them: all for ``cuda``, else none."""
-    return visible_gpus() if device == "cuda" else []
-
-
 def set_threads(count: int | None) -> None:
     """Limit the CPU threads of torch; None leaves its default.
 

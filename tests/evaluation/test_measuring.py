@@ -160,6 +160,7 @@ def test_numbers_of_workers(value: object) -> None:
 class SaysWhere:
     """Writes into a row in which process and on which GPU it was made."""
 
+    device: str
     name: str = "says_where"
     labels: Any = None
 
@@ -171,9 +172,13 @@ class SaysWhere:
         return {"gpu": os.environ["CUDA_VISIBLE_DEVICES"], "process": os.getpid()}, None
 
 
-def test_processes_deal_out_the_gpus(images: dict[str, Path]) -> None:
+@pytest.mark.parametrize(("device", "dealt"), [("cuda", ["2", "5", "5"]), ("cuda:1", ["5,2"] * 3)])
+def test_processes_deal_out_the_gpus(
+    images: dict[str, Path], monkeypatch: pytest.MonkeyPatch, device: str, dealt: list[str]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,2")
     named = [(f"{number}.png", images["a.png"]) for number in range(6)]
-    (measured,) = measure([SaysWhere()], named, workers=3, gpus=["5", "2"])
+    (measured,) = measure([SaysWhere(device)], named, workers=3)
     gpus = {row["process"]: row["gpu"] for row in rows(measured)}
-    assert sorted(gpus.values()) == ["2", "5", "5"]
+    assert sorted(gpus.values()) == dealt
     assert all(row["gpu"] == gpus[row["process"]] for row in rows(measured))

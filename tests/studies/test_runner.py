@@ -12,7 +12,7 @@ from jointiq.errors import ConfigError, DataError, UserError
 from jointiq.studies import training
 from jointiq.studies.plan import read_study
 from jointiq.studies.report import BEGIN, END, HEADER, NOT_RUN
-from jointiq.studies.runner import Options, run_study, study_data, study_trainings
+from jointiq.studies.runner import Options, run_study
 from jointiq.sweeps.jobs import JobResult
 from tests.studies.pretended import PretendedJobs
 
@@ -97,18 +97,6 @@ def test_a_study_trains_measures_and_reports_once(place):
     assert {path: path.stat().st_mtime_ns for path in measured} == measured
     again = json.loads((results / "results.json").read_text())["ours"]
     assert again == document["ours"]
-
-
-def test_trainings_deal_out_the_gpus(place, monkeypatch):
-    """Those that they may use; with several GPUs a training, in sets."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    folder, jobs, options = place
-    scale = read_study("mine", folder / "experiments").at("demo")
-    data = study_data(scale, options)
-    for seed, (trainer, gpus) in enumerate({"auto": ["4", "7"], "ddp": ["4,7"], "cpu": []}.items()):
-        others = replace(options, overrides=(f"trainer={trainer}", f"seed={seed + 7}"))
-        training.train(study_trainings(scale, data, others)[:1], 2, folder)
-        assert jobs.gpus == gpus
 
 
 @pytest.mark.parametrize("place", [[0.5, 0.1]], indirect=True)

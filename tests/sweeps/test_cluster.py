@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from lightning.pytorch.utilities import rank_zero_only
 
 from jointiq.training.callbacks.stop import StopOnSignal, queued_again
 from jointiq.training.validation import refuse_long_trial, validate
@@ -179,14 +180,15 @@ def test_a_job_that_is_not_training_is_queued_again_at_once(tmp_path: Path, monk
     }
     for name, value in slurm.items():
         monkeypatch.setenv(name, value)
-    with queued_again(first_process=False):
+    with monkeypatch.context() as second, queued_again():
+        second.setattr(rank_zero_only, "rank", 1)
         os.kill(os.getpid(), signal.SIGUSR1)
     assert not (tmp_path / "asked").exists()
-    with pytest.raises(SystemExit) as exit_info, queued_again(first_process=True):
+    with pytest.raises(SystemExit) as exit_info, queued_again():
         os.kill(os.getpid(), signal.SIGUSR1)
         time.sleep(1)
     assert exit_info.value.code == 143 and (tmp_path / "asked").read_text() == "requeue 17\n"
     assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
     monkeypatch.delenv("SLURM_NTASKS")
-    with queued_again(first_process=True):
+    with queued_again():
         assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL

@@ -144,9 +144,9 @@ def test_a_process_is_lost(tmp_path: Path, lost: str) -> None:
     tiny.write_images(tmp_path)
     run = tmp_path / "run"
     command = (
-        *tiny.overrides(tmp_path, 300),
+        *tiny.overrides(tmp_path, 60),
         "trainer=ddp_cpu",
-        "trainer.val_check_interval=300",
+        "trainer.val_check_interval=60",
         f"paths.run_dir={run}",
     )
     process = typed.start(*command)
@@ -160,6 +160,6 @@ def test_a_process_is_lost(tmp_path: Path, lost: str) -> None:
     told = "error: another process of this training has ended; the same command goes on"
     assert "Traceback" not in output and (lost == "first" or output.splitlines()[-1] == told), output
     again = typed.start(*command)
-    output = again.communicate(timeout=400)[0]
+    output = again.communicate(timeout=500)[0]
     assert again.returncode == 0 and "continuing after step" in output, output
-    assert [int(row["step"]) for row in tiny.rows(run) if "train/loss" in row] == list(range(300))
+    assert [int(row["step"]) for row in tiny.rows(run) if "train/loss" in row] == list(range(60))

@@ -51,10 +51,10 @@ def run(settings: HydraConf, cfg: DictConfig) -> None:
 
     from jointiq.sweeps.stages import run_chain
     from jointiq.training.callbacks.stop import queued_again
-    from jointiq.training.run import is_first_process, quiet, train
+    from jointiq.training.run import quiet, train
 
     quiet()
-    with queued_again(is_first_process()):
+    with queued_again():
         if in_stages:
             run_chain(cfg, overrides, config_dirs(settings))
             return

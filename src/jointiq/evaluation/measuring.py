@@ -24,6 +24,7 @@ from jointiq.evaluation.metrics import Image
 from jointiq.evaluation.pictures import PICTURE, PictureFolder
 from jointiq.evaluation.rd import Row
 from jointiq.files import write_text
+from jointiq.runtime import visible_gpus
 
 #: Raised when the rows themselves change, so that old ones are not taken for new.
 ROWS_VERSION = 2
@@ -92,18 +93,16 @@ def measure(
     workers: int = 1,
     advance: Callable[[Measured], object] = lambda measured: None,
     pictures: PictureFolder | None = None,
-    gpus: Sequence[str] = (),
 ) -> list[list[Measured]]:
     """Measure every image with every maker.
 
     Args:
-        makers: models, or codecs at settings.
+        makers: models, or codecs at settings. Those whose ``device`` is ``cuda`` use all GPUs, one a process in turn.
         images: name and file of each.
         cache: folder that keeps the rows for a repeated measurement; None keeps nothing.
         workers: processes. With several, seconds are those of a shared machine.
         advance: called with every row and every failure as they come (a progress bar's tick).
         pictures: keeps the decoded pictures, and then rows count only together with them; None keeps none.
-        gpus: those that several processes get in turn, one each, as values of CUDA_VISIBLE_DEVICES.
 
     Returns:
         For each maker what came of each image, in the order given.
@@ -130,7 +129,7 @@ def measure(
                 settle(job.place, Measured(maker, name, row, row is not None, problem))
             else:
                 waiting.append(job)
-    for (i, j), row, problem in _in_processes(waiting, workers, gpus):
+    for (i, j), row, problem in _in_processes(waiting, workers):
         settle((i, j), Measured(makers[i], images[j][0], row, problem=problem))
     return [[found[i, j] for j in range(len(images))] for i in range(len(makers))]
 
@@ -180,12 +179,13 @@ def _code(job: _Job) -> Row:
     return {**row, PICTURE: job.pictures.keep(picture, job.maker.name, job.picture)}
 
 
-def _in_processes(jobs: Sequence[_Job], workers: int, gpus: Sequence[str]) -> Iterator[_Result]:
+def _in_processes(jobs: Sequence[_Job], workers: int) -> Iterator[_Result]:
     """Run the jobs, each process on one CPU thread, and yield as they come; one worker stays in this process."""
     workers = min(workers, len(jobs))
     if workers < 2:
         yield from map(_run, jobs)
         return
+    gpus = visible_gpus() if any(getattr(job.maker, "device", None) == "cuda" for job in jobs) else []
     context = get_context("spawn")  # a forked PyTorch may hang
     dealt = context.SimpleQueue()
     for number in range(workers if gpus else 0):

@@ -19,7 +19,6 @@ from jointiq.evaluation.metrics import Image, ms_ssim, psnr
 from jointiq.evaluation.pictures import PictureFolder
 from jointiq.evaluation.rd import ImageRow, RDCurve, Row, curve_from_rows
 from jointiq.models.base import LearnedCodec
-from jointiq.runtime import gpus_to_deal
 
 
 def image_row(
@@ -146,7 +145,7 @@ def evaluate_checkpoints(
         images: image files.
         name: the curve's name.
         description: kept in the RD file.
-        device: where the networks run; workers on ``cuda`` deal out all GPUs.
+        device: where the networks run.
         advance, workers, pictures: of :func:`jointiq.evaluation.measuring.measure`, and so is ``rows``, its ``cache``.
 
     Raises:
@@ -158,7 +157,7 @@ def evaluate_checkpoints(
     makers = [ModelMaker(checkpoint, device, checkpoint) for checkpoint in checkpoints]
     for maker in makers:
         _ = maker.model  # one that cannot be opened stops everything before anything is measured
-    measured = measure(makers, named_images(images), rows, workers, advance, pictures, gpus_to_deal(device))
+    measured = measure(makers, named_images(images), rows, workers, advance, pictures)
     failed = [one for of_maker in measured for one in of_maker if one.problem]
     bad = {one.image for one in failed}
     points = [

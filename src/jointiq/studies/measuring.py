@@ -15,7 +15,6 @@ from jointiq.evaluation.measuring import Measured, measure
 from jointiq.evaluation.metrics import Image
 from jointiq.evaluation.models import ModelMaker
 from jointiq.evaluation.rd import Row
-from jointiq.runtime import gpus_to_deal
 from jointiq.studies.context import MeasuredRows
 from jointiq.studies.training import Training
 
@@ -54,7 +53,7 @@ def measure_trained(
     cache: Path,
     at_once: int,
 ) -> MeasuredRows:
-    """Measure the images of all sets with trained models, ``at_once`` processes at a time, on all GPUs with ``cuda``.
+    """Measure the images of all sets with trained models, ``at_once`` processes at a time.
 
     Args:
         trained: models whose files are all decoded again.
@@ -76,7 +75,7 @@ def measure_trained(
         def advance(done: Measured) -> None:
             progress.update(bar, advance=1, note=f"{done.maker.name} {done.image}")
 
-        measured = measure(makers, images, cache, at_once, advance, gpus=gpus_to_deal(device))
+        measured = measure(makers, images, cache, at_once, advance)
     rows: dict[Path, dict[str, Row]] = {}
     for one, of_model in zip([*trained, *sizes], measured, strict=True):
         for done in of_model:

@@ -59,7 +59,7 @@ def train(cfg: DictConfig) -> Path:
     if cfg.trainer.get("fast_dev_run"):
         _try(cfg)
         return folder
-    is_first = is_first_process()  # of the processes of a distributed run, which share the folder
+    is_first = _is_first_process()  # of the processes of a distributed run, which share the folder
     with locked(folder) if is_first else contextlib.nullcontext():
         start = find_start(folder, cfg)
         for warning in start.warnings:
@@ -111,7 +111,7 @@ def _try(cfg: DictConfig) -> None:
     if not training.stop.stopped:
         _say(f"fast_dev_run: {training.trainer.global_step} steps and a validation went through; nothing is kept")
         return
-    training.stop.leave(is_first_process())
+    training.stop.leave(_is_first_process())
 
 
 def measure(folder: Path, cfg: DictConfig, loggers: Sequence[Logger], step: int) -> None:
@@ -168,7 +168,7 @@ def fit(cfg: DictConfig, training: Training, checkpoint: str | None) -> None:
             if not training.stop.stopped and module.validated_at != trainer.global_step:
                 trainer.validate(module, datamodule=data, verbose=False)
     except Exception as error:
-        if is_first_process():
+        if _is_first_process():
             kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
             note_failure(folder, f"{kind}{' '.join(str(error).split())}")
         raise
@@ -225,6 +225,5 @@ def _say(text: str) -> None:
     print(text, flush=True)
 
 
-def is_first_process() -> bool:
-    """Whether this is the first of the processes of a distributed run, or the only one."""
+def _is_first_process() -> bool:
     return bool(getattr(rank_zero_only, "rank", 0) == 0)

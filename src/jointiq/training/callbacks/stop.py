@@ -15,6 +15,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.trainer.states import TrainerStatus
+from lightning.pytorch.utilities import rank_zero_only
 
 from jointiq.errors import EXIT_TERMINATED
 
@@ -30,8 +31,8 @@ class StopOnSignal(Callback):
     The validation after that step is left out; one that runs, in one process, is cut after its current image. The log
     lacks the row of either.
 
-    Ctrl-C twice is obeyed at once and saves nothing. SIGUSR1 and SIGUSR2 count where someone listens to them already
-    (:func:`queued_again`, or submitit), who is told once the state is saved.
+    Ctrl-C twice is obeyed at once and saves nothing. SIGUSR1 and SIGUSR2 count in a SLURM job, which is queued again
+    once the state is saved, and where someone listens to them already (submitit), who is told then.
     """
 
     def __init__(self) -> None:
@@ -39,6 +40,7 @@ class StopOnSignal(Callback):
         self.received = 0
         self._previous: dict[int, Any] = {}
         self._listener: Any = None
+        self._in_slurm = False
         self._frame: Any = None
 
     @property
@@ -50,8 +52,9 @@ class StopOnSignal(Callback):
         """Take over the signals (possible in the main thread only)."""
         if threading.current_thread() is not threading.main_thread():
             return
+        self._in_slurm = SLURMEnvironment.detect()
         for number in (signal.SIGINT, signal.SIGTERM, *_CLUSTER):
-            if number not in _CLUSTER or callable(signal.getsignal(number)):
+            if number not in _CLUSTER or self._in_slurm or callable(signal.getsignal(number)):
                 self._previous[number] = signal.signal(number, self._on_signal)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
@@ -97,8 +100,11 @@ class StopOnSignal(Callback):
             KeyboardInterrupt: Ctrl-C.
             SystemExit: SIGTERM (exit code 143), or what a cluster's listener decides.
         """
-        if self.received in _CLUSTER and callable(self._listener):
-            self._listener(self.received, self._frame)
+        if self.received in _CLUSTER:
+            if callable(self._listener):
+                self._listener(self.received, self._frame)
+            elif self._in_slurm and first_process:
+                subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=False)
         if not first_process:
             return
         if self.received == signal.SIGINT:
@@ -114,19 +120,21 @@ class StopOnSignal(Callback):
         print(f"\nstopping after this step{again}", flush=True)
 
 
+def _largest(trainer: Trainer, number: int) -> int:
+    """The largest of the processes' numbers."""
+    return int(trainer.strategy.reduce(torch.tensor(number, device=trainer.strategy.root_device), reduce_op="max"))
+
+
 @contextlib.contextmanager
-def queued_again(first_process: bool) -> Iterator[None]:
+def queued_again() -> Iterator[None]:
     """While this context lasts, SIGUSR1 and SIGUSR2 have a SLURM job queued again, at whatever moment they come.
 
     While a model trains, :class:`StopOnSignal` has its state saved first. Nothing is changed where someone else listens
-    (submitit).
-
-    Args:
-        first_process: the others of a distributed run leave it to the first one.
+    (submitit). The further processes of a distributed run leave it to the first one.
     """
 
     def again(number: int, frame: Any) -> None:
-        if first_process:
+        if getattr(rank_zero_only, "rank", 0) == 0:
             subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=False)
             sys.exit(EXIT_TERMINATED)
 
@@ -140,8 +148,3 @@ def queued_again(first_process: bool) -> Iterator[None]:
     finally:
         for number in ours:
             signal.signal(number, signal.SIG_DFL)
-
-
-def _largest(trainer: Trainer, number: int) -> int:
-    """The largest of the processes' numbers."""
-    return int(trainer.strategy.reduce(torch.tensor(number, device=trainer.strategy.root_device), reduce_op="max"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,3 +156,31 @@ def test_numbers_of_workers(value: object) -> None:
     assert worker_count(3) == 3 and worker_count(None) >= 1
     with pytest.raises(ConfigError, match="workers"):
         worker_count(value)
+
+
+@dataclass(frozen=True)
+class SaysWhere:
+    """Writes into a row in which process and on which GPU it was made."""
+
+    device: str
+    name: str = "says_where"
+    labels: Any = None
+
+    def identity(self) -> dict[str, Any]:
+        return {}
+
+    def measure(self, name: str, image: np.ndarray) -> tuple[dict[str, Any], None]:
+        time.sleep(1)  # so that no process does the work of all
+        return {"gpu": os.environ["CUDA_VISIBLE_DEVICES"], "process": os.getpid()}, None
+
+
+@pytest.mark.parametrize(("device", "dealt"), [("cuda", ["2", "5", "5"]), ("cuda:1", ["5,2"] * 3)])
+def test_processes_deal_out_the_gpus(
+    images: dict[str, Path], monkeypatch: pytest.MonkeyPatch, device: str, dealt: list[str]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,2")
+    named = [(f"{number}.png", images["a.png"]) for number in range(6)]
+    (measured,) = measure([SaysWhere(device)], named, workers=3)
+    gpus = {row["process"]: row["gpu"] for row in rows(measured)}
+    assert sorted(gpus.values()) == dealt
+    assert all(row["gpu"] == gpus[row["process"]] for row in rows(measured))

@@ -17,7 +17,8 @@ from jointiq.training.validation import NO_FILE
 
 
 class PretendedJobs:
-    """Stands for :func:`jointiq.sweeps.jobs.run_jobs`; ``started`` lists the overrides of the jobs it was given.
+    """Stands for :func:`jointiq.sweeps.jobs.run_jobs`; ``started`` lists the overrides of the jobs it was given, and
+    ``gpus`` what they deal out.
 
     Args:
         fails: job number ``fails`` (counted over all calls) leaves nothing behind.
@@ -26,8 +27,12 @@ class PretendedJobs:
     def __init__(self, fails: int | None = None) -> None:
         self.fails = fails
         self.started: list[tuple[str, ...]] = []
+        self.gpus: list[str] = []
 
-    def __call__(self, jobs: Sequence[Job], at_once: int = 1, record: Path | None = None) -> list[JobResult]:
+    def __call__(
+        self, jobs: Sequence[Job], at_once: int = 1, gpus: Sequence[str] = (), record: Path | None = None
+    ) -> list[JobResult]:
+        self.gpus = list(gpus)
         results = []
         for job in jobs:
             self.started.append(job.overrides)

@@ -13,8 +13,9 @@ import time
 from pathlib import Path
 
 import pytest
+from lightning.pytorch.utilities import rank_zero_only
 
-from jointiq.training.callbacks.stop import StopOnSignal
+from jointiq.training.callbacks.stop import StopOnSignal, queued_again
 from jointiq.training.validation import refuse_long_trial, validate
 from tests.training import tiny
 
@@ -164,3 +165,30 @@ def test_whoever_listens_to_a_clusters_signal_is_told_after_the_state_is_saved()
         assert len(told) == 2
     finally:
         signal.signal(signal.SIGUSR2, before)
+
+
+def test_a_job_that_is_not_training_is_queued_again_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it starts or measures; the first process asks, for all."""
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text(f"#!/bin/sh\necho $@ >> {tmp_path}/asked\n")
+    scontrol.chmod(0o755)
+    slurm = {
+        "SLURM_JOB_ID": "17",
+        "SLURM_NTASKS": "2",
+        "SLURM_JOB_NAME": "x",
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+    }
+    for name, value in slurm.items():
+        monkeypatch.setenv(name, value)
+    with monkeypatch.context() as second, queued_again():
+        second.setattr(rank_zero_only, "rank", 1)
+        os.kill(os.getpid(), signal.SIGUSR1)
+    assert not (tmp_path / "asked").exists()
+    with pytest.raises(SystemExit) as exit_info, queued_again():
+        os.kill(os.getpid(), signal.SIGUSR1)
+        time.sleep(1)
+    assert exit_info.value.code == 143 and (tmp_path / "asked").read_text() == "requeue 17\n"
+    assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
+    monkeypatch.delenv("SLURM_NTASKS")
+    with queued_again():
+        assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL

@@ -1,8 +1,14 @@
-"""Two processes learn what one learns: gradients, patches, means over images; every parameter gets a gradient."""
+"""Two processes learn what one learns: gradients, patches, means over images; every parameter gets a gradient.
+
+And one of them is lost.
+"""
 
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +17,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from lightning import Callback
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -21,7 +28,7 @@ from jointiq.training.assemble import model_config
 from jointiq.training.modules.compression import CompressionModule
 from jointiq.training.modules.losses import RateDistortionLoss
 from jointiq.training.schedules import constant
-from tests.training import tiny
+from tests.training import tiny, typed
 
 CONFIG: dict[str, Any] = {
     "name": "jointiq", "N": 4, "M": 4, "scan": "wavefront",
@@ -101,3 +108,58 @@ def test_every_process_validates_every_image_once(tmp_path: Path) -> None:
 def test_unused_parameters_are_not_looked_for() -> None:
     for trainer in ("ddp", "ddp_cpu"):
         assert tiny.config("scale=demo", f"trainer={trainer}").trainer.strategy == "ddp"
+
+
+class WriteLoss(Callback):
+    """Writes the loss that a process has had at each step into a file of its own."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *args: Any) -> None:
+        with (self.folder / f"{trainer.global_rank}.txt").open("a") as file:
+            file.write(f"{float(outputs['loss'])}\n")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_what_is_logged_are_means_over_the_processes(tmp_path: Path) -> None:
+    tiny.write_images(tmp_path)
+    run = tmp_path / "run"
+    mine = ("+callbacks.mine._target_=tests.training.test_distributed.WriteLoss", f"+callbacks.mine.folder={tmp_path}")
+    process = typed.start(*tiny.overrides(tmp_path, 4), *mine, "trainer=ddp_cpu", f"paths.run_dir={run}")
+    output = process.communicate(timeout=280)[0]
+    assert process.returncode == 0, output
+    first, second = ([float(line) for line in (tmp_path / f"{rank}.txt").read_text().split()] for rank in (0, 1))
+    assert len(first) == 4 and first != pytest.approx(second, rel=1e-3)
+    logged = [float(row["train/loss"]) for row in tiny.rows(run) if "train/loss" in row]
+    assert logged == pytest.approx([(a + b) / 2 for a, b in zip(first, second, strict=True)], rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("lost", ["first", "second"])
+def test_a_process_is_lost(tmp_path: Path, lost: str) -> None:
+    """The other one says so in a line, if it is not the one that started it, and ends; the same command goes on."""
+    tiny.write_images(tmp_path)
+    run = tmp_path / "run"
+    command = (
+        *tiny.overrides(tmp_path, 60),
+        "trainer=ddp_cpu",
+        "trainer.val_check_interval=60",
+        f"paths.run_dir={run}",
+    )
+    process = typed.start(*command)
+    while not (run / "checkpoints" / "last.ckpt").is_file() and process.poll() is None:
+        time.sleep(0.05)
+    found = subprocess.run(["pgrep", "-P", str(process.pid), "-f", "src.train"], capture_output=True, text=True)
+    (second,) = map(int, found.stdout.split())
+    os.kill(process.pid if lost == "first" else second, signal.SIGKILL)
+    output = process.communicate(timeout=100)[0]  # and the second has closed it too
+    assert process.returncode == (-signal.SIGKILL if lost == "first" else 2), output
+    told = "error: another process of this training has ended; the same command goes on"
+    assert "Traceback" not in output and (lost == "first" or output.splitlines()[-1] == told), output
+    again = typed.start(*command)
+    output = again.communicate(timeout=500)[0]
+    assert again.returncode == 0 and "continuing after step" in output, output
+    assert [int(row["step"]) for row in tiny.rows(run) if "train/loss" in row] == list(range(60))

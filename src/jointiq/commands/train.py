@@ -50,15 +50,17 @@ def run(settings: HydraConf, cfg: DictConfig) -> None:
     import torch
 
     from jointiq.sweeps.stages import run_chain
+    from jointiq.training.callbacks.stop import queued_again
     from jointiq.training.run import quiet, train
 
     quiet()
-    if in_stages:
-        run_chain(cfg, overrides, config_dirs(settings))
-        return
-    if not torch.cuda.is_available():
-        keep_freed_memory()
-    train(cfg)
+    with queued_again():
+        if in_stages:
+            run_chain(cfg, overrides, config_dirs(settings))
+            return
+        if not torch.cuda.is_available():
+            keep_freed_memory()
+        train(cfg)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +24,7 @@ from jointiq.evaluation.metrics import Image
 from jointiq.evaluation.pictures import PICTURE, PictureFolder
 from jointiq.evaluation.rd import Row
 from jointiq.files import write_text
-from jointiq.runtime import usable_cores
+from jointiq.runtime import usable_cores, visible_gpus
 
 #: Raised when the rows themselves change, so that old ones are not taken for new.
 ROWS_VERSION = 2
@@ -95,7 +97,7 @@ def measure(
     """Measure every image with every maker.
 
     Args:
-        makers: models, or codecs at settings.
+        makers: models, or codecs at settings. Those whose ``device`` is ``cuda`` use all GPUs, one a process in turn.
         images: name and file of each.
         cache: folder that keeps the rows for a repeated measurement; None keeps nothing.
         workers: processes. With several, seconds are those of a shared machine.
@@ -179,11 +181,16 @@ def _code(job: _Job) -> Row:
 
 def _in_processes(jobs: Sequence[_Job], workers: int) -> Iterator[_Result]:
     """Run the jobs, each process on one CPU thread, and yield as they come; one worker stays in this process."""
-    if workers == 1 or len(jobs) < 2:
+    workers = min(workers, len(jobs))
+    if workers < 2:
         yield from map(_run, jobs)
         return
-    # spawn: a forked PyTorch may hang.
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn"), initializer=_one_thread)
+    gpus = visible_gpus() if any(getattr(job.maker, "device", None) == "cuda" for job in jobs) else []
+    context = get_context("spawn")  # a forked PyTorch may hang
+    dealt = context.SimpleQueue()
+    for number in range(workers if gpus else 0):
+        dealt.put(gpus[number % len(gpus)])
+    pool = ProcessPoolExecutor(workers, context, _begin, (dealt,) if gpus else ())
     try:
         for future in as_completed([pool.submit(_run, job) for job in jobs]):
             yield future.result()
@@ -191,7 +198,10 @@ def _in_processes(jobs: Sequence[_Job], workers: int) -> Iterator[_Result]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _one_thread() -> None:
+def _begin(dealt: SimpleQueue[str] | None = None) -> None:
+    """Prepare a process: one thread, and one of the GPUs that are ``dealt`` out."""
+    if dealt is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = dealt.get()
     import torch
 
     torch.set_num_threads(1)

@@ -16,6 +16,7 @@ from jointiq.errors import EXIT_TERMINATED, UserError
 from jointiq.runs.folder import CHECKPOINT, DONE, done_step, stage_folders
 from jointiq.studies.plan import Run, Scale
 from jointiq.sweeps.jobs import Job, run_jobs
+from jointiq.sweeps.resources import places
 
 Key = tuple[str, float, int]
 
@@ -96,7 +97,7 @@ def _training(run: Run, lmbda: float, seed: int, common: Sequence[str], made: Ma
 
 
 def train(jobs: Sequence[Training], at_once: int, record: Path) -> list[Training]:
-    """Train what is not finished, ``at_once`` at a time; a training whose source failed is not started.
+    """Train what is not finished, ``at_once`` at a time, on the GPUs in turn; not one whose source failed.
 
     Args:
         record: folder for what the jobs print and how they ended.
@@ -112,7 +113,10 @@ def train(jobs: Sequence[Training], at_once: int, record: Path) -> list[Training
     for number, wave in enumerate(_waves(jobs)):
         ready = [one for one in wave if one.source is None or one.source in finished]
         waiting = [one for one in ready if not one.job.is_finished()]
-        results = run_jobs([one.job for one in waiting], at_once, record=record / f"wave{number}") if waiting else []
+        results = []
+        if waiting:
+            _, gpus = places(waiting[0].job.cfg)
+            results = run_jobs([one.job for one in waiting], at_once, gpus, record=record / f"wave{number}")
         if any(result.code in (None, EXIT_TERMINATED) for result in results):
             sys.exit(EXIT_TERMINATED)
         failed = {one for one, result in zip(waiting, results, strict=True) if result.code != 0}

@@ -171,7 +171,9 @@ def wait_for(jobs: Mapping[int, QueuedJob]) -> dict[int, int | None]:
     pause = _FIRST_PAUSE_SECONDS
     while waiting:
         states = _queue()
-        for number, job in list(waiting.items()) if states is not None else []:
+        for number, job in list(waiting.items()):
+            if states is None:
+                break
             state = states.get(job.name, _GONE)
             if state not in (*_ENDED, _GONE):
                 continue

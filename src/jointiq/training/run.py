@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -220,6 +221,11 @@ def unwrapped_errors(last: Path) -> Iterator[None]:
         raise DataError(str(error).strip().splitlines()[-1].removeprefix("jointiq.errors.DataError: ")) from error
     except MisconfigurationException as error:
         raise UserError(f"trainer: {' '.join(str(error).split())}") from error
+    except RuntimeError as error:
+        # NCCL's errors have a class, gloo's a name.
+        if not isinstance(error, torch.distributed.DistError) and "gloo/transport" not in str(error):
+            raise
+        raise UserError("another process of this training has ended; the same command goes on") from error
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -134,3 +135,28 @@ def _say(text: str) -> None:
 def _largest(trainer: Trainer, number: int) -> int:
     """The largest of the processes' numbers."""
     return int(trainer.strategy.reduce(torch.tensor(number, device=trainer.strategy.root_device), reduce_op="max"))
+
+
+@contextlib.contextmanager
+def queued_again() -> Iterator[None]:
+    """While this context lasts, SIGUSR1 and SIGUSR2 have a SLURM job queued again, at whatever moment they come.
+
+    While a model trains, :class:`StopOnSignal` has its state saved first. Nothing is changed where someone else listens
+    (submitit). The further processes of a distributed run leave it to the first one.
+    """
+
+    def again(number: int, frame: Any) -> None:
+        if getattr(rank_zero_only, "rank", 0) == 0:
+            subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=False)
+            sys.exit(EXIT_TERMINATED)
+
+    ours = []
+    if SLURMEnvironment.detect() and threading.current_thread() is threading.main_thread():
+        ours = [number for number in _CLUSTER if signal.getsignal(number) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, again)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)

@@ -135,8 +135,13 @@ class CompressionModule(lightning.LightningModule):
         crops = None if self.crop is None else Crops.random(len(batch), size, self.crop)
         target = batch if crops is None else crops.pixels(batch)
         loss, x_hat, parts = self.training_loss(batch, target, crops)
-        self.log_step({**parts, "psnr": batch_psnr(target, x_hat.detach().float()).mean()}, batch.shape[0])
+        if self.is_logged():
+            self.log_step({**parts, "psnr": batch_psnr(target, x_hat.detach().float()).mean()}, batch.shape[0])
         return loss
+
+    def is_logged(self) -> bool:
+        """Whether the log has a row of this step. In all others, processes and devices would wait for one another."""
+        return (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
 
     def log_step(self, values: Mapping[str, Tensor], images: int) -> None:
         """Log the means of a training step over the processes, as ``train/...``, and the learning rate."""

@@ -46,6 +46,7 @@ class EntropyModule(CompressionModule):
         with torch.autocast(self.device.type, enabled=False):
             pixels = (batch.shape[-2] * LATENT, batch.shape[-1] * LATENT)
             terms = self.criterion.rate_terms(log_likelihoods, pixels)
-        values = {"loss": terms.loss.detach(), "bpp": terms.bpp, "bpp_y": terms.bpp_y, "bpp_z": terms.bpp_z}
-        self.log_step(values, batch.shape[0])
+        if self.is_logged():
+            values = {"loss": terms.loss.detach(), "bpp": terms.bpp, "bpp_y": terms.bpp_y, "bpp_z": terms.bpp_z}
+            self.log_step(values, batch.shape[0])
         return terms.loss

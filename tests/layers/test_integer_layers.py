@@ -10,9 +10,9 @@ from jointiq.layers.integer_layers import (
     EXACT_LIMIT,
     FRACTION_BITS,
     ONE,
+    IntegerDeconv,
     IntegerLinear,
     integer_conv,
-    integer_deconv,
     leaky_relu_,
     to_fixed,
 )
@@ -113,7 +113,7 @@ def test_convolutions_equal_the_float_ones_within_rounding(size):
 
     transposed = torch.nn.ConvTranspose2d(3, 4, 5, stride=2, padding=2, output_padding=1).double()
     layer = IntegerLinear.quantise(transposed.weight.transpose(0, 1).flatten(1), transposed.bias)
-    integers = integer_deconv(layer, a, 5)
+    integers = IntegerDeconv(layer, 5)(a)
     expected = transposed(a[None] / ONE)[0]
     assert integers.shape == expected.shape
     assert (integers / ONE - expected).abs().max() < 0.02

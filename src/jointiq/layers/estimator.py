@@ -95,11 +95,11 @@ class IntegerPointwise:
 
     def __init__(self, layers: Mapping[str, IntegerLinear]) -> None:
         self.layers = layers
-        self.blocks = [
-            (layers[f"reduce{i}"], layers[f"expand{i}"])
-            for i in range(ParameterRefinement.BLOCKS)
-            if f"reduce{i}" in layers
-        ]
+        blocks = [i for i in range(ParameterRefinement.BLOCKS) if f"reduce{i}" in layers]
+        self.blocks = [(layers[f"reduce{i}"], layers[f"expand{i}"]) for i in blocks]
+        # The transposed weights of each block for the parameters, and for c'''.
+        parameters = len(layers["preliminary"].bias)
+        self.weights = [reduce.split(parameters, reduce.weight.shape[1] - parameters) for reduce, _ in self.blocks]
 
     @staticmethod
     def quantise(estimator: ParameterEstimator) -> dict[str, IntegerLinear]:
@@ -114,9 +114,11 @@ class IntegerPointwise:
     def __call__(self, windows: Tensor, c_global: Tensor | None) -> Tensor:
         """Return the parameters (n, parameters) from the output of the window layer (n, E), which is overwritten."""
         parameters = self.layers["preliminary"](leaky_relu_(self.layers["hidden"](leaky_relu_(windows))))
-        for reduce, expand in self.blocks:
-            inputs = parameters if c_global is None else torch.cat([parameters, c_global], 1)
-            parameters = clamp_fixed_(parameters + expand(leaky_relu_(reduce(inputs))))
+        for (reduce, expand), (of_parameters, of_context) in zip(self.blocks, self.weights, strict=True):
+            total = parameters @ of_parameters
+            if c_global is not None:
+                total.addmm_(c_global, of_context)
+            clamp_fixed_(parameters.add_(expand(leaky_relu_(reduce.finish_(total)))))
         return parameters
 
 

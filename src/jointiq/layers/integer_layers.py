@@ -12,6 +12,7 @@ exact in IEEE arithmetic, so that every machine derives the same integers from t
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -131,7 +132,7 @@ class IntegerLinear:
 
     def finish_(self, total: Tensor) -> Tensor:
         """Add the bias, shift with rounding and clamp, in place, on the last axis of ``total``."""
-        return clamp_fixed_(total.mul_(self._scale).add_(self._scaled_bias).floor_())
+        return clamp_fixed_(torch.addcmul(self._scaled_bias, total, self._scale, out=total).floor_())
 
     def __call__(self, a: Tensor) -> Tensor:
         return self.finish_(self.accumulate(a))
@@ -152,32 +153,39 @@ def integer_conv(layer: IntegerLinear, a: Tensor, kernel: int) -> Tensor:
     return torch.cat([layer(F.unfold(strip, kernel)[0].T) for strip in strips]).T.reshape(-1, height, width)
 
 
-def integer_deconv(layer: IntegerLinear, a: Tensor, kernel: int) -> Tensor:
-    """Apply a transposed convolution, stride 2, padding kernel // 2, output padding 1: (C, H, W) -> (out, 2H, 2W).
+class IntegerDeconv:
+    """A transposed convolution, stride 2, padding kernel // 2, output padding 1: (C, H, W) -> (out, 2H, 2W).
 
     Written as the stride-1 convolution of the zero-stuffed input, one of four kernel phases for each output parity, so
-    that an output is one sum of products. ``layer.weight`` is (out, C * kernel^2) in the order of
-    ``nn.ConvTranspose2d`` after moving its output axis first.
+    that an output is one sum of products.
+
+    Args:
+        layer: its weight is (out, C * kernel^2), in the order of ``nn.ConvTranspose2d`` after moving its output axis
+            first.
+        kernel: odd side of the kernel.
     """
-    channels, height, width = a.shape
-    outputs = layer.weight.shape[0]
-    weight = layer.weight.view(outputs, channels, kernel, kernel)
-    half = kernel // 2
-    reach = math.ceil(half / 2)
-    padded = F.pad(a, (reach,) * 4)
-    result = a.new_empty(outputs, 2 * height, 2 * width)
-    for row_parity in range(2):
-        for column_parity in range(2):
+
+    def __init__(self, layer: IntegerLinear, kernel: int) -> None:
+        self.layer = layer
+        half = kernel // 2
+        self.reach = math.ceil(half / 2)
+        weight = layer.weight.unflatten(1, (-1, kernel, kernel))
+        offsets = range(-self.reach, self.reach + 1)
+        # (row parity, column parity, offsets of the inputs, transposed weights) of each phase.
+        self.phases: list[tuple[int, int, list[tuple[int, int]], Tensor]] = []
+        for row, column in itertools.product(range(2), repeat=2):
             # Output 2i + parity collects input i + d through kernel row parity + half - 2d.
-            rows = [d for d in range(-reach, reach + 1) if 0 <= row_parity + half - 2 * d < kernel]
-            columns = [d for d in range(-reach, reach + 1) if 0 <= column_parity + half - 2 * d < kernel]
-            taps = [(dr, dc) for dr in rows for dc in columns]
-            inputs = torch.stack(
-                [padded[:, reach + dr : reach + dr + height, reach + dc : reach + dc + width] for dr, dc in taps]
-            )
-            phase = torch.stack(
-                [weight[:, :, row_parity + half - 2 * dr, column_parity + half - 2 * dc] for dr, dc in taps], 1
-            )
-            total = inputs.flatten(0, 1).flatten(1).T @ phase.flatten(1).T
-            result[:, row_parity::2, column_parity::2] = layer.finish_(total).T.view(outputs, height, width)
-    return result
+            near = [[d for d in offsets if 0 <= parity + half - 2 * d < kernel] for parity in (row, column)]
+            taps = list(itertools.product(*near))
+            parts = [weight[:, :, row + half - 2 * drow, column + half - 2 * dcolumn] for drow, dcolumn in taps]
+            self.phases.append((row, column, taps, torch.stack(parts, 1).flatten(1).T))
+
+    def __call__(self, a: Tensor) -> Tensor:
+        _, height, width = a.shape
+        padded = F.pad(a, (self.reach,) * 4).unfold(1, height, 1).unfold(2, width, 1)
+        result = a.new_empty(len(self.layer.bias), 2 * height, 2 * width)
+        for row, column, taps, weight in self.phases:
+            inputs = torch.stack([padded[:, self.reach + drow, self.reach + dcolumn] for drow, dcolumn in taps])
+            total = self.layer.finish_(inputs.flatten(0, 1).flatten(1).T @ weight)
+            result[:, row::2, column::2] = total.T.view(-1, height, width)
+        return result

@@ -141,7 +141,7 @@ class QuarterEstimatorState:
         total = _patches(self.c_prime[row + 2 * step.top :, column:], step, 2) @ self.network.windows[step.place][0]
         if step.place:
             known = self.known[step.top :, :, : step.place * M]
-            total += _patches(known, step, 1) @ self.network.windows[step.place][1]
+            total.addmm_(_patches(known, step, 1), self.network.windows[step.place][1])
         return self.network.pointwise(self.network.layers[f"window{step.place}"].finish_(total), c_global)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from jointiq.bitstream.tables import EXP_BITS, EXP_ENTRIES, EXP_STEP_BITS, exp_table
 from jointiq.layers.gdn import GDN
-from jointiq.layers.integer_layers import FRACTION_BITS, IntegerLinear, integer_conv, integer_deconv, to_fixed
+from jointiq.layers.integer_layers import FRACTION_BITS, IntegerDeconv, IntegerLinear, integer_conv, to_fixed
 from jointiq.layers.padding import Size, crop, pad_to_even, pyramid
 
 #: The layer whose features have gains in a model of all rates (:mod:`jointiq.layers.gains`): in g_a and in g_s that at
@@ -115,7 +115,8 @@ class IntegerHyperSynthesis:
     """Integer network of :class:`HyperSynthesis`: z_hat (N, h, w) integers -> c' (M, *size), fixed point in float64."""
 
     def __init__(self, layers: Mapping[str, IntegerLinear], exp: bool) -> None:
-        self.deconvs, self.conv = [layers["deconv0"], layers["deconv1"]], layers["conv"]
+        self.deconvs = [IntegerDeconv(layers[name], 5) for name in ("deconv0", "deconv1")]
+        self.conv = layers["conv"]
         self.exp = exp
 
     @classmethod
@@ -126,17 +127,17 @@ class IntegerHyperSynthesis:
 
     def layers(self) -> dict[str, IntegerLinear]:
         """Return the layers by name, for storage."""
-        return {**{f"deconv{i}": layer for i, layer in enumerate(self.deconvs)}, "conv": self.conv}
+        return {**{f"deconv{i}": deconv.layer for i, deconv in enumerate(self.deconvs)}, "conv": self.conv}
 
     def restore(self, h_s: HyperSynthesis) -> None:
         """Set the weights of a float h_s to what the integers stand for."""
-        for integers, layer in zip((*self.deconvs, self.conv), (*h_s.deconvs, h_s.conv), strict=True):
+        for integers, layer in zip(self.layers().values(), (*h_s.deconvs, h_s.conv), strict=True):
             integers.restore(layer)
 
     def __call__(self, z_hat: Tensor, size: Size) -> Tensor:
         c = to_fixed(z_hat)
         for deconvolution, target in zip(self.deconvs, pyramid(size, 2)[-2::-1], strict=True):
-            c = crop(integer_deconv(deconvolution, c, 5), target).clamp_(min=0)
+            c = crop(deconvolution(c), target).clamp_(min=0)
         c = integer_conv(self.conv, c, 3)
         return integer_exp(c) if self.exp else c
 

@@ -109,6 +109,7 @@ def test_the_import_is_light():
         _ = jointiq.nothing
 
 
+@pytest.mark.slow
 def test_the_page_of_examples(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")

@@ -102,6 +102,7 @@ def test_table_has_ours_the_anchors_and_the_means(measured: list[report.Measured
     assert rows[7].bpp_estimate is None
 
 
+@pytest.mark.slow
 def test_report_files(measured: list[report.Measured], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = report.table_rows(measured, int)
     written = report.write_report(tmp_path / "out", measured, rows, "a title", int)

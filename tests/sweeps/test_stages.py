@@ -148,6 +148,7 @@ def test_a_cut_stage_is_continued_and_later_ones_are_trained_anew(
     assert not second.with_name("2_enhancer.old1").exists() and third.with_name("3_crop.old1").exists()
 
 
+@pytest.mark.slow
 def test_a_chain_is_repeated_from_its_folder(chain: Chain, folder: Path) -> None:
     chain.rerun(folder)
     assert chain.trained == NAMES

@@ -56,7 +56,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *overrides: str) -> int:
     return int(exit_info.value.code or 0)
 
 
-def test_a_run_and_its_continuation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, data: tuple[str, ...]) -> None:
+def test_what_a_run_records(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, data: tuple[str, ...]) -> None:
     folder = tmp_path / "runs" / "jointiq" / "one"
     where = (
         *data,
@@ -100,9 +100,17 @@ def test_a_run_and_its_continuation(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         ("JPEG", "anchor", 1.0, 23),
     ]
 
+
+@pytest.mark.slow
+def test_a_continued_run_has_the_same_id(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, data: tuple[str, ...]
+) -> None:
+    folder = tmp_path / "runs" / "jointiq" / "one"
+    common = (*TINY, *data, f"paths.results={tmp_path}", f"paths.run_dir={folder}", "test=false")
+    assert run(monkeypatch, *common) == 0
     last = folder / "checkpoints" / "last.ckpt"
-    assert run(monkeypatch, *TINY, *where, "trainer.max_steps=3", f"ckpt_path={last}", "test=false") == 0
-    _, second = read(folder)
+    assert run(monkeypatch, *common, "trainer.max_steps=3", f"ckpt_path={last}") == 0
+    first, second = read(folder)
     assert second.id == first.id
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from jointiq.evaluation.plots.picture_grid import GridRow, picture_grid
 from jointiq.evaluation.plots.rd_plot import rd_figure, rd_plot, shown_range
 from jointiq.evaluation.rd import RDCurve
+from tests.marks import slow
 
 ANCHOR = RDCurve("JPEG", {"bpp": (0.2, 0.5, 1.0, 2.0), "psnr-rgb": (25.0, 28.0, 31.0, 35.0)})
 OURS = RDCurve("ours", {"bpp": (0.3,), "psnr-rgb": (28.0,), "ms-ssim-rgb": (0.95,)})
@@ -57,7 +58,7 @@ def boxes_of(figure: Figure) -> list[Bbox]:
     return [Text.get_window_extent(text) for text in figure.axes[0].texts]
 
 
-@pytest.mark.parametrize("count", [4, 30])
+@pytest.mark.parametrize("count", [4, slow(30)])
 def test_labels_do_not_touch_and_stay_on_the_page(count: int) -> None:
     rng = np.random.default_rng(0)
     many = [

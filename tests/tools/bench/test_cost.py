@@ -94,6 +94,7 @@ def test_tables(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
     assert hours == {"fig1": ("1", "1667"), "fig2": ("2", "5000"), "all,": ("2", "5000")}
 
 
+@pytest.mark.slow
 def test_exchange_of_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cost, "network_macs", lambda config, side: (10**9, 0))
     monkeypatch.setattr(cost, "build_model", lambda config: torch.nn.Linear(1000, 2000, bias=False))

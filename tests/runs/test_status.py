@@ -24,7 +24,7 @@ from jointiq.runs.status import (
     status_table,
     write_status,
 )
-from jointiq.sweeps.jobs import note_job
+from jointiq.runs.job_notes import note_job
 from tests.training import tiny
 
 VALUES = {"step": 3, "steps": 9, "bpp": 0.25, "psnr": 30.5, "seconds_left": 61.4}

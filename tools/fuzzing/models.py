@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,9 @@ class Models:
     def check(self, case: Case) -> None:
         path = self.folder / case.name
         path.write_bytes(case.data)
-        model = load_model(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # a line of its own beside that of the error
+            model = load_model(path)
         encoded = encode_image(model, self.image)
         try:
             decoded = decode_image(model, encoded.data)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shlex
 import subprocess
@@ -20,10 +19,10 @@ from omegaconf.errors import OmegaConfBaseException
 from jointiq.command_line import TRAIN
 from jointiq.configs import compose
 from jointiq.console import progress_bar
-from jointiq.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, ConfigError, UserError
-from jointiq.files import write_text
+from jointiq.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, ConfigError, DataError, UserError
 from jointiq.runs import rd_point
 from jointiq.runs.folder import is_finished, last_validation
+from jointiq.runs.job_notes import JOBS, note_job, read_note
 from jointiq.runs.name import run_folder
 from jointiq.runs.resume import config_to_train
 from jointiq.sweeps.processes import PassOnSigterm, exit_code, start_process
@@ -200,7 +199,7 @@ class _Queue:
             environment["CUDA_VISIBLE_DEVICES"] = self.gpus[place % len(self.gpus)]
         output = None
         if self.at_once > 1 and self.record is not None:
-            output = (self.record / "jobs" / f"{self.first + number}.log").open("a")
+            output = (self.record / JOBS / f"{self.first + number}.log").open("a")
         self._say(number, shlex.join(job.overrides))
         process = start_process(job.overrides, self.folders, environment, output, self.command)
         self.running[place] = number, process, output
@@ -242,20 +241,13 @@ def clear_notes(record: Path, jobs: Sequence[Sequence[str]]) -> None:
         jobs: what is typed for each, by its number.
     """
     same = {str(n) for n, typed in enumerate(jobs) if _noted(record, n) == list(typed)}
-    for earlier in (record / "jobs").glob("*.*"):
+    for earlier in (record / JOBS).glob("*.*"):
         if earlier.suffix != ".log" or earlier.stem not in same:
             earlier.unlink()
 
 
 def _noted(record: Path, number: int) -> list[str] | None:
     try:
-        overrides: list[str] = json.loads((record / "jobs" / f"{number}.json").read_text())["overrides"]
-    except (OSError, ValueError, KeyError, TypeError):
+        return read_note(record / JOBS / f"{number}.json").overrides
+    except DataError:
         return None
-    return overrides
-
-
-def note_job(record: Path, number: int, overrides: Sequence[str], folder: Path | None, code: int | None) -> None:
-    """Write ``record/jobs/NUMBER.json``, which ``python -m src.status`` reads; ``code`` is None until the job ends."""
-    values = {"overrides": list(overrides), "folder": None if folder is None else str(folder.resolve()), "code": code}
-    write_text(record / "jobs" / f"{number}.json", json.dumps(values, indent=2) + "\n")

@@ -20,9 +20,10 @@ from omegaconf import DictConfig
 
 from jointiq.command_line import program
 from jointiq.errors import EXIT_TERMINATED, EXIT_USER_ERROR, ConfigError, UserError, one_line_errors
+from jointiq.runs.job_notes import note_job
 from jointiq.runs.status import read_sweep, status_table
 from jointiq.sweeps.curves import close_sweep, too_few_rates
-from jointiq.sweeps.jobs import Job, JobResult, clear_notes, note_job, run_jobs
+from jointiq.sweeps.jobs import Job, JobResult, clear_notes, run_jobs
 from jointiq.sweeps.processes import run_process
 from jointiq.training.validation import refuse_unread
 from jointiq.typed import task_overrides

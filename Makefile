@@ -19,6 +19,7 @@ REUSABLE := import pip, sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3,
 
 PYTEST_ARGS ?=
 COUNT ?= 10000
+WHAT ?= bitstreams
 SEED ?= 1
 RESULTS ?=
 ANCHORS ?=
@@ -100,8 +101,8 @@ bench-train: $(INSTALLED) ## time a training step beside CompressAI's mbt2018 ->
 	@$(PY) -m tools.bench.train --data-steps 20
 
 .PHONY: fuzz
-fuzz: $(INSTALLED) ## decode COUNT=10000 damaged files (SEED=1): each a clean error or the exact latents
-	@$(PY) -m tools.fuzz --count $(COUNT) --seed $(SEED)
+fuzz: $(INSTALLED) ## read COUNT=10000 odd files (SEED=1, WHAT=bitstreams, pictures, models or results)
+	@$(PY) -m tools.fuzz --what $(WHAT) --count $(COUNT) --seed $(SEED)
 
 .PHONY: bdrate
 bdrate: $(INSTALLED) ## BD-rate tables, also the paper's Table 2: [RESULTS=DIR] [ANCHORS=DIR] [METHOD=pchip]

@@ -1,10 +1,12 @@
-"""Decode damaged ``.jiq`` files: each must end in a clean error or in the latents that were coded.
+"""Have the project read damaged and odd files: each must end in a clean error or in the right result.
 
-    python -m tools.fuzz --count 10000 --seed 1
+    python -m tools.fuzz --what bitstreams --count 10000 --seed 1
 
-Half of the damaged files get their checksums recomputed, so that the decoder itself meets the damage. They are decoded
-in a worker process under caps of time and memory; if it crashes or hangs, that counts as a failure and a new one goes
-on. What fails is kept in ``results/fuzz`` and makes the exit code 1.
+``bitstreams``: damaged ``.jiq`` files, half of them with new checksums, so that the decoder itself meets the
+damage. ``pictures``: images of all formats, with random EXIF, and damaged. ``models``: exports, checkpoints and
+``.pth.tar``. ``results``: RD files and folders of runs and sweeps. They are read in a worker process under caps of time
+and memory; if it crashes or hangs, that counts as a failure and a new one goes on. What fails is kept in
+``results/fuzz`` and makes the exit code 1.
 """
 
 from __future__ import annotations
@@ -20,16 +22,19 @@ from jointiq.errors import ConfigError, run_cli
 from jointiq.files import write_bytes
 
 FAILURES = Path("results/fuzz")
+#: What is read: the modules of ``tools.fuzzing`` with a function ``target``.
+WHAT = ("bitstreams", "pictures", "models", "results")
 
 
 def main() -> int:
     """Command line of ``python -m tools.fuzz``; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m tools.fuzz",
-        description="Decode damaged .jiq files; each must give an error or the exact latents.",
+        description="Read damaged and odd files; each must give an error or the right result.",
     )
-    parser.add_argument("--count", type=int, default=10_000, help="how many files (default 10000)")
-    parser.add_argument("--seed", type=int, default=1, help="another seed gives other files (default 1)")
+    parser.add_argument("--what", choices=WHAT, default=WHAT[0], help="kind of files (default: %(default)s)")
+    parser.add_argument("--count", type=int, default=10_000, help="how many files (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="another seed gives other files (default: %(default)s)")
     arguments = parser.parse_args()
     for key, smallest in (("count", 1), ("seed", 0)):
         if getattr(arguments, key) < smallest:
@@ -39,16 +44,16 @@ def main() -> int:
 
     console = Console(stderr=True)
     outcomes: Counter[str] = Counter()
-    steps = fuzz(arguments.count, arguments.seed)
-    for index, data, outcome in track(steps, "decoding damaged files", arguments.count, console=console):
+    steps = fuzz(arguments.what, arguments.count, arguments.seed)
+    for index, case, outcome in track(steps, f"reading {arguments.what}", arguments.count, console=console):
         outcomes[outcome if outcome in CLEAN else "failed"] += 1
         if outcome not in CLEAN:
-            path = FAILURES / f"seed{arguments.seed}-{index}.jiq"
-            write_bytes(path, data)
-            console.print(f"{path}: {outcome}", highlight=False, soft_wrap=True)
+            path = FAILURES / f"{arguments.what}-seed{arguments.seed}-{index}{Path(case.name).suffix}"
+            write_bytes(path, case.data)
+            console.print(f"{path}: {outcome}", markup=False, highlight=False, soft_wrap=True)
     print(
-        f"{arguments.count} damaged files (seed {arguments.seed}): {outcomes['error']} clean errors, "
-        f"{outcomes['exact']} with the exact latents, {outcomes['failed']} failures"
+        f"{arguments.count} {arguments.what} (seed {arguments.seed}): {outcomes['error']} clean errors, "
+        f"{outcomes['right']} read right, {outcomes['failed']} failures"
     )
     return 1 if outcomes["failed"] else 0
 

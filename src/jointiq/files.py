@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -112,8 +113,8 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write ``text`` to ``path`` atomically, as UTF-8."""
-    write_bytes(path, text.encode())
+    """Write ``text`` to ``path`` atomically, as UTF-8; what that has no code for (in names of files) as ``\\udcff``."""
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def read_bytes(path: str | Path) -> bytes:
@@ -126,6 +127,29 @@ def read_bytes(path: str | Path) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error
+
+
+def read_json(path: str | Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        DataError: it cannot be read, or is no JSON.
+    """
+    try:
+        return json.loads(read_bytes(path).decode())
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not JSON: {error}") from error
+
+
+def finite(value: object) -> float | None:
+    """Return a value of a JSON file as a float; None where it is no number, or one that a float cannot hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _refuse(error: OSError) -> NoReturn:

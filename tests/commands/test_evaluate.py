@@ -26,7 +26,7 @@ from jointiq.evaluation.metrics import psnr
 from jointiq.evaluation.rd import read_rd
 from jointiq.models import build_model
 from jointiq.runs.folder import describe
-from jointiq.sweeps.jobs import note_job
+from jointiq.runs.job_notes import note_job
 from tests.training import tiny
 
 SIZES = {"a.png": (33, 50), "b.png": (161, 170)}

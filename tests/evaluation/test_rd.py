@@ -147,5 +147,5 @@ def test_what_is_no_curve_is_told(tmp_path: Path, text: str, message: str) -> No
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot read the RD file .*none.json"):
+    with pytest.raises(DataError, match="none.json: No such file"):
         read_rd(tmp_path / "none.json")

@@ -14,6 +14,7 @@ from jointiq.commands import status as entry
 from jointiq.errors import run_cli
 from jointiq.evaluation.rd import RDCurve, write_rd
 from jointiq.runs import folder as run_folder
+from jointiq.runs.job_notes import note_job
 from jointiq.runs.lock import locked
 from jointiq.runs.status import (
     RunStatus,
@@ -24,7 +25,6 @@ from jointiq.runs.status import (
     status_table,
     write_status,
 )
-from jointiq.sweeps.jobs import note_job
 from tests.training import tiny
 
 VALUES = {"step": 3, "steps": 9, "bpp": 0.25, "psnr": 30.5, "seconds_left": 61.4}

@@ -15,9 +15,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from jointiq.errors import ConfigError
+from jointiq.runs.job_notes import note_file, note_job
 from jointiq.runs.status import read_sweep
 from jointiq.sweeps import slurm
-from jointiq.sweeps.jobs import note_file, note_job
 from tests.sweeps import slurm_cluster
 from tests.training import tiny
 

@@ -21,6 +21,7 @@ from tools.fuzzing.worker import Case
 CONFIGS: tuple[dict[str, Any], ...] = (
     SMALL,
     {"N": 6, "M": 8, "G": 1, "scan": "raster", "global_context": False, "mprm": False},
+    {**SMALL, "scan": "quarters", "rates": "continuous"},
 )
 SIZES = ((1, 1), (17, 65), (70, 90))
 

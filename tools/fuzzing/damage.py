@@ -14,7 +14,8 @@ Mutation = Callable[[np.random.Generator, Sequence[bytes]], bytes]
 
 #: Values that no document of ours holds.
 _WRONG: tuple[Any, ...] = (
-    None, True, False, 0, -1, 1, 2.5, 1e308, -1e-308, 10**30, -(10**400), math.nan, math.inf, -math.inf, "", "a", "\n", "\0",
+    None, True, False, 0, -1, 1, 2.5, 1e308, -1e-308, 10**30, -(10**400), math.nan, math.inf, -math.inf, "", "a", "\n",
+    "\0",
     "[/b]", "$\\frac{1}{0$", "<script>|", "\ud800", "../../x", "/", "-", "1", "nan", "x" * 5000, [], {}, [None], [[]],
     {"": 0}, [1, "a"], {"a": {"b": [1]}},
 )  # fmt: skip
@@ -97,7 +98,9 @@ def wrong(rng: np.random.Generator) -> Any:
 
 def _places(document: Any) -> list[tuple[Any, Any]]:
     """List every value in a document: what holds it, and its key."""
-    inside = document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    inside = (
+        document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    )
     return [place for key, value in inside for place in ((document, key), *_places(value))]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ class Models:
         self.image = np.random.default_rng(0).integers(0, 256, (40, 70, 3)).astype(np.uint8)
         self.files: dict[str, list[bytes]] = {}
         enhanced = {**SMALL, "enhancer": {"name": "grdn", "grdbs": 1, "rdbs": 1, "convs": 1, "kernels": 4}}
-        for number, config in enumerate((SMALL, {**SMALL, "scan": "quarters"}, enhanced)):
+        configs: list[dict[str, Any]] = [SMALL, {**SMALL, "scan": "quarters"}, enhanced]
+        for number, config in enumerate(configs):
             model = busy_model(config)
             write_export(model, folder / f"a{EXPORT}", half=number == 2)
             write_pth_tar(model, folder / f"a{PTH_TAR}")
@@ -63,7 +65,9 @@ class Models:
     def check(self, case: Case) -> None:
         path = self.folder / case.name
         path.write_bytes(case.data)
-        model = load_model(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # a line of its own beside that of the error
+            model = load_model(path)
         encoded = encode_image(model, self.image)
         try:
             decoded = decode_image(model, encoded.data)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import pickle
 import struct
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,9 @@ def read_training_checkpoint(path: Path) -> LearnedCodec:
         f"a .ckpt of src.train, a {EXPORT} or {PTH_TAR} of src.export, or a {PTH_TAR} of CompressAI's image models"
     )
     try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged files
+            checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         state = next((checkpoint[key] for key in _STATES if key in checkpoint), checkpoint)
         if CONFIG in state:
             config, weights = json.loads(bytes(state[CONFIG].tolist())), state

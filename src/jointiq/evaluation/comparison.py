@@ -27,7 +27,7 @@ from jointiq.evaluation.bd_rate import METHODS, METRICS, MIN_POINTS, TOO_FEW, BD
 from jointiq.evaluation.curves import CURVE, EXPERIMENT, TYPED, image_set, is_of_runs, join_points
 from jointiq.evaluation.rd import RDCurve, Row, read_rd, rows_as_csv
 from jointiq.evaluation.short_names import short_names
-from jointiq.files import write_text
+from jointiq.files import read_json, write_text
 
 FULL_MODEL = "jointiq"
 LABELS = {"psnr": "PSNR", "ms-ssim": "MS-SSIM in dB"}
@@ -143,8 +143,8 @@ def find_curves(places: Sequence[Path], anchors: bool | None = None) -> list[Cur
     """Read the curves that ``places`` (files or folders, searched to any depth) hold, sorted by path.
 
     What runs and sweeps have left is joined to curves. Files and folders whose name begins with a dot are passed over,
-    and so are runs that were moved aside, and JSON without ``bpp``. In folders, ``anchors`` true keeps only what lies
-    below a folder named ``anchors``, false only what does not.
+    and so are runs that were moved aside, and JSON without ``bpp``; what is no JSON is named on stderr. In folders,
+    ``anchors`` true keeps only what lies below a folder named ``anchors``, false only what does not.
 
     Raises:
         DataError: a place that does not exist, or an RD file that cannot be a curve.
@@ -225,8 +225,9 @@ def _passed_over(path: Path, anchors: bool | None) -> bool:
 
 def _is_rd(path: Path) -> bool:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        document = read_json(path)
+    except DataError as error:
+        print(f"skipped: {error}", file=sys.stderr)
         return False
     if not isinstance(document, dict):
         return False

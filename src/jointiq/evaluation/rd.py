@@ -12,7 +12,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 
 from jointiq.errors import DataError
 from jointiq.evaluation.metrics import mean
-from jointiq.files import write_text
+from jointiq.files import finite, read_json, write_text
 
 PSNR = "psnr-rgb"
 MS_SSIM = "ms-ssim-rgb"
@@ -36,6 +35,10 @@ RESULT_KEYS = {
     "bpp_estimate": "bpp-estimate",
     "psnr_mid": "psnr-rgb-mid",
 }
+
+#: What rows say beside their numbers, and what the files of runs say of their curve, where they say it.
+_LABELS = {"image": str, "width": int | None, "height": int | None, "lmbda": int | float, "seed": int}
+_ABOUT = {"curve": str, "experiment": str | None, "typed": list | None}
 
 Row = Mapping[str, Any]
 
@@ -174,7 +177,7 @@ def read_rd(path: str | Path) -> RDCurve:
     path = Path(path)
     if path.is_dir():
         return read_per_image(path)
-    document = _json(path)
+    document = read_json(path)
     if not isinstance(document, dict) or not isinstance(document.get("results", document), dict):
         raise DataError(f'{path} is no RD file: expected {{"name", "results": {{"bpp": [...], "psnr-rgb": [...]}}}}')
     raw = document.get("results", document)
@@ -191,9 +194,12 @@ def read_rd(path: str | Path) -> RDCurve:
         raise DataError(f'{path}: "bpp" must be positive, found {min(columns["bpp"])}')
     if max(columns.get(MS_SSIM, [0.0])) > 1:
         raise DataError(f'{path}: "{MS_SSIM}" must be linear (at most 1), found {max(columns[MS_SSIM])}')
+    about = document.get("about")
+    if isinstance(about, dict):
+        _check_kinds(path, "about", about, _ABOUT)
     order = sorted(range(count), key=lambda i: columns["bpp"][i])
     parameter = document.get("parameter")
-    images, about = document.get("images"), document.get("about")
+    images = document.get("images")
     return RDCurve(
         name=str(document.get("name", path.stem)),
         description=str(document.get("description", "")),
@@ -217,7 +223,7 @@ def read_per_image(folder: str | Path) -> RDCurve:
     points: dict[str, list[Row]] = {}
     names = set()
     for path in sorted(folder.rglob("*.json")):
-        document = _json(path)
+        document = read_json(path)
         source = document.get("source") if isinstance(document, dict) else None
         if not isinstance(source, str):
             continue
@@ -234,26 +240,24 @@ def read_per_image(folder: str | Path) -> RDCurve:
     return curve_from_rows(names.pop(), list(points.items()))
 
 
-def _json(path: Path) -> Any:
-    """Content of a JSON file; DataError where there is none."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"cannot read the RD file {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON: {error}") from error
-
-
 def _rows(path: Path, images: Sequence[object]) -> tuple[Row, ...]:
     """The per-image rows of an RD file: finite numbers where points have them, as in :func:`read_rd`."""
     for row in images:
         if not isinstance(row, dict):
             raise DataError(f'{path}: "images" holds {row!r}; expected one row of columns for each image and point')
+        _check_kinds(path, "images", row, _LABELS)
         for column in RESULT_KEYS.keys() & {key for key, value in row.items() if value is not None}:
             _numbers(path, f"images: {column}", [row[column]])
-        if row.get("bpp", 1) <= 0:
+        if (row.get("bpp") or 1) <= 0:
             raise DataError(f'{path}: "images: bpp" must be positive, found {row["bpp"]}')
     return tuple(row for row in images if isinstance(row, dict))
+
+
+def _check_kinds(path: Path, key: str, values: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
+    for name in kinds.keys() & values.keys():
+        value, kind = values[name], kinds[name]
+        if not isinstance(value, kind) or (isinstance(value, float) and finite(value) is None):
+            raise DataError(f'{path}: "{key}: {name}" is {value!r}; expected {getattr(kind, "__name__", kind)}')
 
 
 def _is_column(values: object) -> bool:
@@ -265,7 +269,8 @@ def _is_column(values: object) -> bool:
 def _numbers(path: Path, key: str, values: object) -> list[float]:
     numbers = []
     for value in values if isinstance(values, list) else [values]:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        number = finite(value)
+        if number is None:
             raise DataError(f'{path}: "{key}" holds {value!r}; expected finite numbers')
-        numbers.append(float(value))
+        numbers.append(number)
     return numbers

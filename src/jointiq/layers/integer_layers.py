@@ -172,7 +172,7 @@ class IntegerDeconv:
         weight = layer.weight.unflatten(1, (-1, kernel, kernel))
         offsets = range(-self.reach, self.reach + 1)
         # (row parity, column parity, offsets of the inputs, transposed weights) of each phase.
-        self.phases: list[tuple[int, int, list[tuple[int, int]], Tensor]] = []
+        self.phases: list[tuple[int, int, list[tuple[int, ...]], Tensor]] = []
         for row, column in itertools.product(range(2), repeat=2):
             # Output 2i + parity collects input i + d through kernel row parity + half - 2d.
             near = [[d for d in offsets if 0 <= parity + half - 2 * d < kernel] for parity in (row, column)]

@@ -18,8 +18,9 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from jointiq.configs import ROOT
-from jointiq.errors import UserError
-from jointiq.files import remove_unfinished, write_text
+from jointiq.errors import DataError, UserError
+from jointiq.files import read_json, remove_unfinished, write_text
+from jointiq.runs.job_notes import JOBS, job_notes
 from jointiq.runs.name import run_key
 
 CONFIG = "config.yaml"
@@ -31,7 +32,15 @@ RD_FILE = "rd.json"
 
 _STAGE = re.compile(r"\d+_[^.]+")
 _MOVED_ASIDE = re.compile(r"\.old\d+$")
+#: A number, or what Python writes for one that is not finite.
+_NUMBER = re.compile(r"-?(\d+(\.\d*)?(e[+-]?\d+)?|inf|nan)")
 _RUN_DIR = "${paths.run_dir}"
+#: What is read of every saved configuration, and its type.
+_READ = {
+    "paths.run_dir": str, "experiment_name": str, "stage.name": str, "distortion.name": str, "lmbda": int | float,
+    "seed": int, "ckpt_path": str | None, "init_from": str | None, "model.name": str,
+    **dict.fromkeys(("model", "rates", "enhancer", "optim", "data", "trainer", "callbacks", "logger"), DictConfig),
+}  # fmt: skip
 _PACKAGES = ("torch", "lightning", "compressai", "hydra-core", "omegaconf", "numpy", "torchvision", "pytorch-msssim")
 
 
@@ -148,11 +157,12 @@ def find_runs(place: Path) -> list[Path]:
     """Folders of the runs that ``place`` is or holds, in order; of a sweep, those of its jobs.
 
     Stages of a run are a part of it, and what was moved aside is passed over.
+
+    Raises:
+        DataError: a damaged note of a sweep's job.
     """
-    if (place / "jobs").is_dir():
-        notes = sorted((place / "jobs").glob("*.json"), key=lambda path: int(path.stem))
-        folders = [json.loads(path.read_text())["folder"] for path in notes]
-        return [Path(folder) for folder in folders if folder is not None and Path(folder).is_dir()]
+    if (place / JOBS).is_dir():
+        return [job.folder for job in job_notes(place) if job.folder is not None and job.folder.is_dir()]
     if (place / CONFIG).is_file():
         return [place]
     inside = sorted(path.parent for path in place.rglob(CONFIG))
@@ -166,8 +176,16 @@ def mark_done(folder: Path, step: int) -> None:
 
 
 def done_step(folder: Path) -> int:
-    """Optimizer steps of the complete run in ``folder``."""
-    return int(json.loads((folder / DONE).read_text())["step"])
+    """Optimizer steps of the complete run in ``folder``.
+
+    Raises:
+        DataError: the file that says so is damaged.
+    """
+    done = read_json(folder / DONE)
+    step = done.get("step") if isinstance(done, dict) else None
+    if isinstance(step, bool) or not isinstance(step, int) or step < 0:
+        raise DataError(f"{folder / DONE} is damaged; allowed: remove it, and the same command ends the run anew")
+    return step
 
 
 def last_validation(folder: Path) -> dict[str, float]:
@@ -177,11 +195,15 @@ def last_validation(folder: Path) -> dict[str, float]:
     """
     folder = [folder, *stage_folders(folder)][-1]
     try:
-        with (folder / "metrics.csv").open(newline="") as stream:
-            rows = list(csv.DictReader(stream))
-    except OSError:
+        with (folder / "metrics.csv").open(newline="", errors="replace") as stream:
+            # Cells beyond the header are put under None.
+            rows = list(csv.DictReader(stream, restkey=""))
+    except (OSError, csv.Error):
         return {}
-    validations = [{key: float(row[key]) for key in row if key.startswith("val/") and row[key]} for row in rows]
+    validations = [
+        {key: float(text) for key, text in row.items() if key.startswith("val/") and _NUMBER.fullmatch(text or "")}
+        for row in rows
+    ]
     return next((means for means in reversed(validations) if means), {})
 
 
@@ -194,7 +216,7 @@ def has_same_key(folder: Path, cfg: DictConfig) -> bool:
     """Whether ``folder`` holds a run of the configuration ``cfg``, complete or not."""
     try:
         return run_key(read_config(folder)) == run_key(cfg)
-    except (UserError, OmegaConfBaseException, KeyError, AttributeError):
+    except (UserError, OmegaConfBaseException, KeyError, AttributeError, TypeError, ValueError):
         return False
 
 
@@ -203,7 +225,7 @@ def holds(folder: Path, cfg: DictConfig) -> bool:
     try:
         saved = read_config(folder)
         return run_key(_without_start(saved)) == run_key(_without_start(cfg))
-    except (UserError, OmegaConfBaseException, KeyError, AttributeError):
+    except (UserError, OmegaConfBaseException, KeyError, AttributeError, TypeError, ValueError):
         return False
 
 
@@ -222,9 +244,13 @@ def read_config(folder: str | Path) -> DictConfig:
     path = Path(folder) / CONFIG
     try:
         loaded = OmegaConf.load(path)
-        if not isinstance(loaded, DictConfig) or "paths" not in loaded or "stage" not in loaded:
+        if not isinstance(loaded, DictConfig):
             raise ValueError("not a config")
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        for key, kind in _READ.items():
+            value = OmegaConf.select(loaded, key, default=...)
+            if isinstance(value, bool) or not isinstance(value, kind):
+                raise ValueError(f"no {key}")
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError, YAMLError, OmegaConfBaseException) as error:
         raise UserError(f"rerun={folder}: no {CONFIG} that src.train wrote; allowed: the folder of a run") from error
     OmegaConf.set_struct(loaded, True)
     return loaded

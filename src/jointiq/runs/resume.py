@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import warnings
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -132,7 +133,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         if damaged is not None:
             raise UserError(f"ckpt_path={path} is damaged (checksum of {damaged}); allowed: {expected}")
         file.seek(0)
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of foreign files
+            checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     except _OPEN_ERRORS as error:
         raise UserError(f"ckpt_path={path} cannot be opened (damaged or foreign); allowed: {expected}") from error
     needed = ("model_config", "state_dict", "optimizer_states", "global_step")

@@ -13,15 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from jointiq.console import NOTHING, Table, number
-from jointiq.errors import EXIT_HUNG_UP, EXIT_INTERRUPTED, EXIT_TERMINATED, UserError
-from jointiq.files import write_text
+from jointiq.errors import EXIT_HUNG_UP, EXIT_INTERRUPTED, EXIT_TERMINATED, DataError, UserError
+from jointiq.evaluation.rd import PSNR, read_rd
+from jointiq.files import finite, read_json, write_text
 from jointiq.runs.folder import CONFIG, DONE, RD_FILE, stage_folders
+from jointiq.runs.job_notes import JOBS, job_notes
 from jointiq.runs.lock import is_locked
 
 #: What a training process keeps up to date in its folder.
 FILE = "status.json"
 STATES = ("done", "running", "failed", "cut", "waiting")
 
+_NUMBERS = ("step", "steps", "bpp", "psnr", "seconds_left", "process", "written")
+#: No number of a status is as large.
+_HUGE = 1e12
 _STOPPED = (None, 0, EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_HUNG_UP)
 
 
@@ -65,12 +70,18 @@ def write_status(folder: Path, values: Mapping[str, Any]) -> None:
 
 
 def read_status(folder: Path) -> dict[str, Any]:
-    """What :func:`write_status` wrote; empty where there is nothing."""
+    """What :func:`write_status` wrote; without what is damaged, and empty where there is nothing."""
     try:
-        values = json.loads((folder / FILE).read_text())
-    except (OSError, ValueError):
+        values = read_json(folder / FILE)
+    except DataError:
         return {}
-    return values if isinstance(values, dict) else {}
+    known = values if isinstance(values, dict) else {}
+    numbers = {key: value for key in _NUMBERS if (value := finite(known.get(key))) is not None and value < _HUGE}
+    for key in ("step", "steps"):
+        if key in numbers:
+            numbers[key] = int(numbers[key])
+    texts = {key: known[key] for key in ("failure", "host") if isinstance(known.get(key), str)}
+    return {**numbers, **texts}
 
 
 def note_failure(folder: Path, message: str) -> None:
@@ -113,26 +124,28 @@ def read_run(folder: Path, name: str | None = None, code: int | None = None, mes
 def _measured(folder: Path) -> dict[str, float]:
     """Bits per pixel and dB of the run's RD point, of several the middle one; empty without one."""
     try:
-        results = json.loads((folder / RD_FILE).read_text())["results"]
+        results = read_rd(folder / RD_FILE).results
         middle = len(results["bpp"]) // 2
-        return {"bpp": float(results["bpp"][middle]), "psnr": float(results["psnr-rgb"][middle])}
-    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        return {"bpp": results["bpp"][middle], "psnr": results[PSNR][middle]}
+    except (DataError, KeyError):
         return {}
 
 
 def read_sweep(folder: Path) -> list[RunStatus]:
-    """How the jobs of a sweep stand, from its folder, ``results/sweeps/NAME``."""
+    """How the jobs of a sweep stand, from its folder, ``results/sweeps/NAME``.
+
+    Raises:
+        DataError: a damaged note of a job.
+    """
     runs = []
-    for path in sorted((folder / "jobs").glob("*.json"), key=lambda path: int(path.stem)):
-        job = json.loads(path.read_text())
-        name = " ".join(job["overrides"])
-        message = job.get("message", "")  # not in sweeps of earlier versions
-        if job["folder"] is not None and Path(job["folder"]).is_dir():
-            runs.append(read_run(Path(job["folder"]), name, job["code"], message))
-        elif job["code"] in _STOPPED:
-            runs.append(RunStatus(name, "done" if job["code"] == 0 else "waiting"))
+    for job in job_notes(folder):
+        name = " ".join(job.overrides)
+        if job.folder is not None and job.folder.is_dir():
+            runs.append(read_run(job.folder, name, job.code, job.message))
+        elif job.code in _STOPPED:
+            runs.append(RunStatus(name, "done" if job.code == 0 else "waiting"))
         else:
-            runs.append(RunStatus(name, "failed", note=_ended(job["code"], message)))
+            runs.append(RunStatus(name, "failed", note=_ended(job.code, job.message)))
     return runs
 
 
@@ -148,7 +161,7 @@ def read_folders(folders: Sequence[Path]) -> list[RunStatus]:
     """
     runs: list[RunStatus] = []
     for folder in folders:
-        if (folder / "jobs").is_dir():
+        if (folder / JOBS).is_dir():
             found = read_sweep(folder)
         elif (folder / CONFIG).is_file():
             found = [read_run(folder)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shlex
 import subprocess
@@ -12,7 +11,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -21,9 +20,9 @@ from jointiq.command_line import TRAIN
 from jointiq.configs import compose
 from jointiq.console import progress_bar
 from jointiq.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, ConfigError, UserError
-from jointiq.files import write_text
 from jointiq.runs import rd_point
 from jointiq.runs.folder import is_finished, last_validation
+from jointiq.runs.job_notes import JOBS, find_note, note_file, note_job
 from jointiq.runs.name import run_folder
 from jointiq.runs.resume import config_to_train
 from jointiq.runtime import usable_cores
@@ -212,7 +211,7 @@ class _Queue:
             environment["CUDA_VISIBLE_DEVICES"] = self.gpus[place % len(self.gpus)]
         output, start = None, 0
         if self.at_once > 1 and self.record is not None:
-            output = (self.record / "jobs" / f"{self.first + number}.log").open("a")
+            output = (self.record / JOBS / f"{self.first + number}.log").open("a")
             start = output.tell()
         self._say(number, shlex.join(job.overrides))
         process = start_process(job.overrides, self.folders, environment, output, self.command)
@@ -270,40 +269,12 @@ def clear_notes(record: Path, jobs: Sequence[Sequence[str]]) -> None:
     Args:
         jobs: what is typed for each, by its number.
     """
-    notes = [read_note(note_file(record, number)) for number in range(len(jobs))]
+    notes = [find_note(note_file(record, number)) for number in range(len(jobs))]
     same = {
         str(number)
         for number, (note, typed) in enumerate(zip(notes, jobs, strict=True))
-        if note.get("overrides") == list(typed)
+        if note is not None and note.overrides == list(typed)
     }
-    for earlier in (record / "jobs").glob("*.*"):
+    for earlier in (record / JOBS).glob("*.*"):
         if earlier.suffix != ".log" or earlier.stem not in same:
             earlier.unlink()
-
-
-def note_file(record: Path, number: int) -> Path:
-    """Return the file in which a sweep's folder tells about job ``number``."""
-    return record / "jobs" / f"{number}.json"
-
-
-def read_note(file: Path) -> dict[str, Any]:
-    """Return what :func:`note_job` has written; empty where there is nothing."""
-    try:
-        values = json.loads(file.read_text())
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}
-
-
-def note_job(
-    record: Path, number: int, overrides: Sequence[str], folder: Path | None, code: int | None, message: str = ""
-) -> None:
-    """Write ``record/jobs/NUMBER.json``, which ``python -m src.status`` reads.
-
-    Args:
-        code: exit code; None until the job ends.
-        message: why it failed, where that is known.
-    """
-    place = None if folder is None else str(folder.resolve())
-    values = {"overrides": list(overrides), "folder": place, "code": code, "message": message}
-    write_text(note_file(record, number), json.dumps(values, indent=2) + "\n")

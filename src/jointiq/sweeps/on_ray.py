@@ -15,7 +15,8 @@ from omegaconf import DictConfig
 
 from jointiq.command_line import TRAIN
 from jointiq.errors import ConfigError
-from jointiq.sweeps.jobs import Job, JobResult, clear_notes, note_job
+from jointiq.runs.job_notes import note_job
+from jointiq.sweeps.jobs import Job, JobResult, clear_notes
 from jointiq.sweeps.processes import PARENT, PassOnSigterm, exit_code, words_of
 from jointiq.sweeps.resources import cores_of_a_process, uses_gpus
 

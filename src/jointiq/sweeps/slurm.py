@@ -21,7 +21,8 @@ from omegaconf import DictConfig
 
 from jointiq.errors import ConfigError, UserError
 from jointiq.files import write_text
-from jointiq.sweeps.jobs import Job, note_file, read_note
+from jointiq.runs.job_notes import find_note, note_file
+from jointiq.sweeps.jobs import Job
 from jointiq.sweeps.resources import cores_of_a_process
 
 #: States of a job that has ended, but for those that follow a plain end.
@@ -51,7 +52,7 @@ class QueuedJob:
 
     Attributes:
         name: its number there, with the one in its array: ``17_2``.
-        note: the file that tells its run and how it ended (:func:`jointiq.sweeps.jobs.note_job`).
+        note: the file that tells its run and how it ended (:func:`jointiq.runs.job_notes.note_job`).
     """
 
     name: str
@@ -111,9 +112,9 @@ def queued(sweeps: Path, record: Path) -> dict[str, QueuedJob]:
     found = {}
     for file in {*sweeps.glob(f"*/jobs/*{_NUMBER}"), *(record / "jobs").glob(f"*{_NUMBER}")}:
         name, note = file.read_text().strip(), file.with_suffix(".json")
-        folder = read_note(note).get("folder")
-        if folder is not None and states.get(name, _ENDED[0]) not in _ENDED:
-            found[folder] = QueuedJob(name, note)
+        known = find_note(note)
+        if known is not None and known.folder is not None and states.get(name, _ENDED[0]) not in _ENDED:
+            found[str(known.folder)] = QueuedJob(name, note)
     return found
 
 
@@ -177,7 +178,8 @@ def wait_for(jobs: Mapping[int, QueuedJob]) -> dict[int, int | None]:
             state = states.get(job.name, _GONE)
             if state not in (*_ENDED, _GONE):
                 continue
-            code = read_note(job.note).get("code")
+            known = find_note(job.note)
+            code = None if known is None else known.code
             if code is None and number not in ended:
                 ended.add(number)  # a shared disk may show it a little later
                 continue

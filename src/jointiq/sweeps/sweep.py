@@ -19,11 +19,12 @@ from omegaconf import DictConfig
 
 from jointiq.command_line import program
 from jointiq.errors import EXIT_TERMINATED, EXIT_USER_ERROR, UserError, one_line_errors
+from jointiq.runs.job_notes import find_note, note_file, note_job
 from jointiq.runs.lock import is_locked
 from jointiq.runs.status import read_sweep, status_table
 from jointiq.sweeps import slurm
 from jointiq.sweeps.curves import close_sweep, too_few_rates
-from jointiq.sweeps.jobs import Job, JobResult, clear_notes, note_file, note_job, read_note, run_jobs
+from jointiq.sweeps.jobs import Job, JobResult, clear_notes, run_jobs
 from jointiq.sweeps.on_ray import run_on_ray
 from jointiq.sweeps.processes import run_process
 from jointiq.sweeps.resources import places
@@ -227,7 +228,8 @@ def _number(record: Path, job: Job, given: int) -> int:
     """Number of ``job`` in the sweep's folder: the one it was ``given``, unless jobs were left out or typed again."""
     numbers = [given, *sorted(int(path.stem) for path in (record / "jobs").glob("*.json"))]
     typed = list(job.overrides)
-    return next((one for one in numbers if read_note(note_file(record, one)).get("overrides") == typed), given)
+    notes = {one: find_note(note_file(record, one)) for one in numbers}
+    return next((one for one, note in notes.items() if note is not None and note.overrides == typed), given)
 
 
 def print_table(record: Path) -> None:

@@ -52,7 +52,7 @@ class _Writer(ExperimentWriter):
 
     def keep_until(self, step: int) -> None:
         """Keep the rows of the first ``step`` steps; a last line that was cut short is none."""
-        text = self.file.read_text() if self.file.is_file() else ""
+        text = self.file.read_text(errors="replace") if self.file.is_file() else ""
         reader = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
         # Lightning numbers rows from 0: row `step` belongs to the step after `step` finished ones.
         rows = [row for row in reader if (at := row.get("step") or "").isdigit() and int(at) < step]

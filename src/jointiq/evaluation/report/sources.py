@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from jointiq.data.images import list_images
 from jointiq.errors import DataError
 from jointiq.evaluation.comparison import Comparison, CurveFile, compare_pairs, find_compared
 from jointiq.evaluation.rd import RDCurve
+from jointiq.files import read_json
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def _sources(files: Sequence[CurveFile], are_anchors: bool) -> tuple[Source, ...
 
 def _notes(path: Path) -> dict[str, str]:
     """Give the texts an RD file holds beside name and description: status, source, licence, ..."""
-    document: Any = json.loads(path.read_text(encoding="utf-8"))
+    document = read_json(path)
     return {key: text for key, text in document.items() if isinstance(text, str) and key not in ("name", "description")}
 
 

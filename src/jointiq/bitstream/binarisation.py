@@ -42,7 +42,7 @@ CodeStage = Callable[[int, Tensor | slice, Tensor], Tensor]
 def level_of(ones: Tensor, zeros: Tensor) -> Tensor:
     """Return the index of the decision table for the masses of the outcomes 1 and 0; the +1 covers empty tails."""
     probability = ((ones + 1) << PROBABILITY_BITS) // (ones + zeros + 2)
-    return probability_to_level().to(ones.device)[probability]
+    return probability_to_level(ones.device)[probability]
 
 
 def binarise(distribution: Distribution, code: CodeStage) -> Tensor:

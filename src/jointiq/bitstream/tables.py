@@ -2,7 +2,7 @@
 
 Each entry is a mathematical quantity rounded to an integer. The tests check with arbitrary precision that no entry lies
 so near a rounding boundary that the last digits of a machine's ``exp`` or ``erfc`` could tip it, so every machine
-computes the same tables.
+computes the same tables. A device keeps its own copy of each.
 """
 
 from __future__ import annotations
@@ -37,37 +37,46 @@ PROBABILITY_LEVELS = 512
 LOGIT_REACH = math.log(32767)
 
 
+Device = torch.device | str
+_CPU = torch.device("cpu")
+
+
 @cache
-def normal_cdf() -> Tensor:
+def normal_cdf(device: Device = _CPU) -> Tensor:
     """Return Phi in 30 bits at steps of 1/1024 from -8 to 8: int64 (16385,)."""
     steps = range(-CDF_CENTRE, CDF_CENTRE + 1)
     scale = 1 << CDF_BITS
-    return torch.tensor([round(scale * 0.5 * math.erfc(-i / (1 << CDF_STEP_BITS) / math.sqrt(2))) for i in steps])
+    return torch.tensor(
+        [round(scale * 0.5 * math.erfc(-i / (1 << CDF_STEP_BITS) / math.sqrt(2))) for i in steps], device=device
+    )
 
 
 @cache
-def exp_table() -> Tensor:
+def exp_table(device: Device = _CPU) -> Tensor:
     """Return exp(-i / 256) in 20 bits: int64 (4096,)."""
-    return torch.tensor([round((1 << EXP_BITS) * math.exp(-i / (1 << EXP_STEP_BITS))) for i in range(EXP_ENTRIES)])
+    return torch.tensor(
+        [round((1 << EXP_BITS) * math.exp(-i / (1 << EXP_STEP_BITS))) for i in range(EXP_ENTRIES)], device=device
+    )
 
 
 @cache
-def inverse_sigma() -> Tensor:
+def inverse_sigma(device: Device = _CPU) -> Tensor:
     """Return 1 / sigma of each level in 24 fractional bits: int64 (630,)."""
     scale = (1 << INVERSE_SIGMA_BITS) * 1_000_000 / SIGMA_MIN_MICRO
-    return torch.tensor([round(scale * math.exp(-i / (1 << SIGMA_STEP_BITS))) for i in range(SIGMA_LEVELS)])
+    inverses = [round(scale * math.exp(-i / (1 << SIGMA_STEP_BITS))) for i in range(SIGMA_LEVELS)]
+    return torch.tensor(inverses, device=device)
 
 
 @cache
-def decision_probabilities() -> Tensor:
+def decision_probabilities(device: Device = _CPU) -> Tensor:
     """Return the probability of a 1, in 1/65536, of each decision table: int64 (512,), rising, 1 .. 65534."""
     levels = [LOGIT_REACH * ((2 * i + 1) / PROBABILITY_LEVELS - 1) for i in range(PROBABILITY_LEVELS)]
     one = 1 << PROBABILITY_BITS
-    return torch.tensor([min(max(round(one / (1 + math.exp(-logit))), 1), one - 2) for logit in levels])
+    return torch.tensor([min(max(round(one / (1 + math.exp(-logit))), 1), one - 2) for logit in levels], device=device)
 
 
 @cache
-def probability_to_level() -> Tensor:
+def probability_to_level(device: Device = _CPU) -> Tensor:
     """Return the decision table for each probability q / 65536 of a 1: int64 (65536,).
 
     A table is used from the probability halfway, in the logit domain, to the table below it.
@@ -77,4 +86,4 @@ def probability_to_level() -> Tensor:
     for i in range(1, PROBABILITY_LEVELS):
         logit = LOGIT_REACH * (2 * i / PROBABILITY_LEVELS - 1)
         edges.append(math.ceil(one / (1 + math.exp(-logit))))
-    return torch.bucketize(torch.arange(one), torch.tensor(edges), right=True)
+    return torch.bucketize(torch.arange(one), torch.tensor(edges), right=True).to(device)

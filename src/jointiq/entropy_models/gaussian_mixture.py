@@ -135,7 +135,7 @@ class IntegerMixture:
 
     def __init__(self, logits: Tensor, means: Tensor, log_sigmas: Tensor) -> None:
         self.means = means
-        self.inverse_sigmas = inverse_sigma().to(means.device)[sigma_level(log_sigmas)]
+        self.inverse_sigmas = inverse_sigma(means.device)[sigma_level(log_sigmas)]
         self.weights = mixture_weights(logits)
         mean = (self.weights * means).sum(0)
         shift = MIXTURE_BITS + FRACTION_BITS
@@ -156,7 +156,7 @@ class IntegerMixture:
         distance = (boundary - self.means[:, members]).clamp_(-_DISTANCE_MAX, _DISTANCE_MAX)
         shift = FRACTION_BITS + INVERSE_SIGMA_BITS - CDF_STEP_BITS
         index = (distance.mul_(self.inverse_sigmas[:, members]).add_(1 << (shift - 1))) >> shift
-        cdf = normal_cdf().to(index.device)[index.clamp_(-CDF_CENTRE, CDF_CENTRE).add_(CDF_CENTRE)]
+        cdf = normal_cdf(index.device)[index.clamp_(-CDF_CENTRE, CDF_CENTRE).add_(CDF_CENTRE)]
         return cdf.mul_(self.weights[:, members]).sum(0)
 
 
@@ -165,7 +165,7 @@ def mixture_weights(logits: Tensor) -> Tensor:
     int64.
     """
     drop = (logits.amax(0) - logits) >> (FRACTION_BITS - EXP_STEP_BITS)
-    powers = exp_table().to(logits.device)[drop.clamp_(max=EXP_ENTRIES - 1)]
+    powers = exp_table(logits.device)[drop.clamp_(max=EXP_ENTRIES - 1)]
     weights = (powers << MIXTURE_BITS) // powers.sum(0)
     weights[0] += (1 << MIXTURE_BITS) - weights.sum(0)
     return weights

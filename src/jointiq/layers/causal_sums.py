@@ -20,23 +20,44 @@ float64, where every product and sum stays below 2^53 and is exact, and the rest
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, wraps
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
 from jointiq.bitstream.scan import Scan, ScanStep, grid_rows
+from jointiq.bitstream.tables import Device
+
+_CPU = torch.device("cpu")
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)
-def tap_is_known(scan: Scan, K: int) -> Tensor:
+def _constant(make: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Decorator: fixed tensors of a size and device, made once, and constants for a compiler.
+
+    It looks through a cached function, and so that is wrapped.
+    """
+    cached = lru_cache(maxsize=8)(torch.inference_mode(False)(make))
+
+    @torch.compiler.assume_constant_result
+    @wraps(make)
+    def get(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        return cached(*args, **kwargs)
+
+    return get
+
+
+@_constant
+def tap_is_known(scan: Scan, K: int, device: Device = _CPU) -> Tensor:
     """Which of the (K + 1, 2K + 1) clipped offsets (rows above, columns -K .. K) the scan ever knows: bool."""
-    return torch.tensor([[scan.is_known(drow, dcolumn) for dcolumn in range(-K, K + 1)] for drow in range(K + 1)])
+    known = [[scan.is_known(drow, dcolumn) for dcolumn in range(-K, K + 1)] for drow in range(K + 1)]
+    return torch.tensor(known, device=device)
 
 
-@lru_cache(maxsize=8)
-@torch.inference_mode(False)
+@_constant
 def pair_index(scan: Scan, K: int, height: int, width: int) -> tuple[Tensor, Tensor]:
     """For all (current, other) positions: flat clipped offset, and whether the other is known; (P, P) each."""
     rows, columns = (
@@ -50,9 +71,15 @@ def pair_index(scan: Scan, K: int, height: int, width: int) -> tuple[Tensor, Ten
     return index, known
 
 
-@lru_cache(maxsize=8)
-@torch.inference_mode(False)
-def region_counts(scan: Scan, K: int, height: int, width: int) -> Tensor:
+@_constant
+def dense_index(scan: Scan, K: int, height: int, width: int, device: Device = _CPU) -> Tensor:
+    """The offsets of :func:`pair_index`, one after the other, (P * P,); behind the last one where nothing is known."""
+    index, known = pair_index(scan, K, height, width)
+    return torch.where(known, index, (K + 1) * (2 * K + 1)).flatten().to(device)
+
+
+@_constant
+def region_counts(scan: Scan, K: int, height: int, width: int, device: Device = _CPU) -> Tensor:
     """How many known positions share each clipped offset: int64 (height * width, (K + 1)(2K + 1))."""
     counts = torch.zeros(height, width, K + 1, 2 * K + 1, dtype=torch.int64)
     row = torch.arange(height).view(-1, 1)
@@ -77,7 +104,7 @@ def region_counts(scan: Scan, K: int, height: int, width: int) -> Tensor:
             above = torch.arange(height).view(-1, 1)
             reach = torch.where(above >= K, torch.minimum(right_limit, scan.slant * above - K), 0)
             counts[..., drow, -1] = reach.cumsum(0)
-    return counts.flatten(2).flatten(0, 1)
+    return counts.flatten(2).flatten(0, 1).to(device)
 
 
 class CausalSums:

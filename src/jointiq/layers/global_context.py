@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from jointiq.bitstream.scan import Scan, ScanStep
 from jointiq.bitstream.tables import EXP_BITS, EXP_ENTRIES, EXP_STEP_BITS, exp_table
-from jointiq.layers.causal_sums import CausalSums, pair_index, region_counts, tap_is_known
+from jointiq.layers.causal_sums import CausalSums, dense_index, region_counts, tap_is_known
 from jointiq.layers.integer_layers import FRACTION_BITS, IntegerLinear, clamp_fixed_, require_finite, to_fixed
 
 DENOMINATOR_MIN = 2.0**-10
@@ -51,8 +51,6 @@ class GlobalContext(nn.Module):
         self.transform = nn.Conv2d(M, M, 1)
         self.psi = nn.Parameter(torch.zeros(M, K + 1, 2 * K + 1))
 
-    # Compilers cannot follow the cached functions of the size, and hardly gain in what is left.
-    @torch.compiler.disable
     def forward(self, y_hat: Tensor) -> Tensor:
         with torch.autocast(y_hat.device.type, enabled=False):
             y_bar = self.transform(y_hat.float())
@@ -70,20 +68,19 @@ class GlobalContext(nn.Module):
 
     def relative_weights(self) -> Tensor:
         """exp(psi - its largest known entry), (M, K + 1, 2K + 1), zero where the scan knows nothing."""
-        known = tap_is_known(self.scan, self.K).to(self.psi.device)
+        known = tap_is_known(self.scan, self.K, self.psi.device)
         psi = self.psi.float().masked_fill(~known, -torch.inf)
         return torch.exp(psi - psi.amax(dim=(1, 2), keepdim=True).detach())
 
     def _known(self, height: int, width: int, device: torch.device) -> Tensor:
-        return region_counts(self.scan, self.K, height, width).to(device)
+        return region_counts(self.scan, self.K, height, width, device)
 
     def _dense(self, weights: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return the sums of w, w^2, w v, w v^2 over the known positions, through one weight matrix a channel."""
         batch, channels, height, width = values.shape
-        index, known = pair_index(self.scan, self.K, height, width)
-        # A further entry, zero, stands for what is not known. Of all gathers index_select has the fastest gradient.
+        index = dense_index(self.scan, self.K, height, width, values.device)
+        # Of all gathers index_select has the fastest gradient.
         entries = F.pad(weights.flatten(1), (0, 1))
-        index = torch.where(known, index, entries.shape[1] - 1).flatten().to(values.device)
         matrix = entries.index_select(1, index).view(channels, height * width, height * width)
         flat = values.flatten(2).permute(1, 2, 0)
         moments = torch.cat([flat, flat.square()], 2)
@@ -154,7 +151,7 @@ class IntegerGlobalContext:
         """Quantise a float module; psi in steps of 1/256."""
         transform = IntegerLinear.of_layer(module.transform, VALUE_FRACTION_BITS)
         require_finite(module.psi)
-        known = tap_is_known(module.scan, module.K).flatten().to(module.psi.device)
+        known = tap_is_known(module.scan, module.K, module.psi.device).flatten()
         psi = torch.round(module.psi.detach().double() * (1 << EXP_STEP_BITS)).long().flatten(1)
         largest = psi.masked_fill(~known, torch.iinfo(torch.int64).min).amax(1, keepdim=True)
         weights = integer_weights(psi, largest) * known
@@ -179,7 +176,7 @@ class GlobalContextState:
         self.network = network
         weights, K = network.moment_weights, network.K
         self.sums = CausalSums(network.scan, K, weights, height, width)
-        self.counts = region_counts(network.scan, K, height, width).to(weights.device).view(height, width, -1)
+        self.counts = region_counts(network.scan, K, height, width, weights.device).view(height, width, -1)
         self.float_squares = network.float_weights.square()
 
     def _moments(self, y_hat: Tensor) -> Tensor:
@@ -214,7 +211,7 @@ class GlobalContextState:
 def integer_weights(psi: Tensor, largest: Tensor) -> Tensor:
     """Return exp(psi - largest), 1 .. 2^16, from psi in steps of 1/256; int64."""
     drop = (largest - psi).clamp_(0, EXP_ENTRIES - 1)
-    return (exp_table().to(psi.device)[drop] >> (EXP_BITS - CONTEXT_WEIGHT_BITS)).clamp_(min=1)
+    return (exp_table(psi.device)[drop] >> (EXP_BITS - CONTEXT_WEIGHT_BITS)).clamp_(min=1)
 
 
 def fixed_context(weight_sum: Tensor, weight_square_sum: Tensor, value_sum: Tensor, square_sum: Tensor) -> Tensor:

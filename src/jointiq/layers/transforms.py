@@ -147,5 +147,5 @@ def integer_exp(a: Tensor) -> Tensor:
     steps = (
         EXP_INPUT_MAX * (1 << EXP_STEP_BITS) - a.mul(2.0 ** (EXP_STEP_BITS - FRACTION_BITS)).add_(0.5).floor_()
     ).long()
-    power = exp_table().to(a.device)[steps.clamp_(0, EXP_ENTRIES - 1)]
+    power = exp_table(a.device)[steps.clamp_(0, EXP_ENTRIES - 1)]
     return (power.double() * (EXP_OF_INPUT_MAX * 2.0 ** (FRACTION_BITS - EXP_BITS))).add_(0.5).floor_()

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from jointiq.errors import ConfigError
+from jointiq.models import build_model
 from jointiq.runs.name import run_key
 from jointiq.training import assemble
 from jointiq.training.callbacks import compiled
@@ -41,6 +42,23 @@ def test_a_compiled_training_gives_the_same_weights(tmp_path: Path, monkeypatch:
         if value.is_floating_point():
             assert torch.allclose(value, made[name], atol=1e-4), name
     assert calls and all(is_compiled for is_compiled, _ in calls)
+
+
+def test_a_step_of_the_network_is_one_graph() -> None:
+    """So that CUDA graphs can record it (``optim.compile=reduce-overhead``)."""
+    torch.manual_seed(0)
+    net = build_model({"name": "jointiq", "N": 4, "M": 4, "scan": "wavefront"}).train()
+    x = torch.rand(1, 3, 128, 128)
+    rates, gradients = [], []
+    for step in (net.compression, torch.compile(net.compression, backend="eager", fullgraph=True, dynamic=False)):
+        net.zero_grad()
+        torch.manual_seed(1)
+        rates.append(step(x)["log_likelihoods"]["y"])
+        rates[-1].sum().backward()
+        gradients.append(net.entropy_model.global_context.psi.grad)
+    torch.testing.assert_close(rates[1], rates[0])
+    torch.testing.assert_close(gradients[1], gradients[0])
+    assert gradients[0].abs().sum() > 0
 
 
 def test_it_is_no_part_of_what_is_learned() -> None:

@@ -21,8 +21,8 @@ class Compile(Callback):
         self.backend = backend
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compile; the work itself is done at the first step."""
-        pl_module.net.compile(mode=self.mode, backend=self.backend)  # type: ignore[union-attr]
+        """Compile; the work itself is done at the first step. Patches have one size, whose tables are constants."""
+        pl_module.net.compile(mode=self.mode, backend=self.backend, dynamic=False)  # type: ignore[union-attr]
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the compiled code aside."""

@@ -1,1 +1,1 @@
-"""Speed and memory of the codec, beside CompressAI's ``mbt2018``: ``python -m tools.bench``."""
+"""Speed and memory of the codec, beside models of CompressAI: ``python -m tools.bench``."""

@@ -1,4 +1,4 @@
-"""Speed and memory of the codec, beside CompressAI's mbt2018 on the same core and the same latents."""
+"""Speed and memory of the codec, beside models of CompressAI on the same core and the same latents."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and run."""
     parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__)
     commands = parser.add_subparsers(metavar="COMMAND", help="default: codec")
-    compare = commands.add_parser("codec", help="time our codec and mbt2018, and ours against image size")
+    compare = commands.add_parser("codec", help="time our codec beside others, and ours against image size")
     compare.set_defaults(run=run_codec)
     compare.add_argument("--repeats", type=int, default=5, metavar="N", help="timed runs, default: %(default)s")
     compare.add_argument("--no-scaling", action="store_true", help="leave out the measurement against image size")

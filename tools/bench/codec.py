@@ -1,4 +1,4 @@
-"""Our codec beside ``mbt2018``: encode, decode and the entropy part alone, in one process on one core."""
+"""Our codec beside models of CompressAI: encode, decode and the entropy part alone, in one process on one core."""
 
 from __future__ import annotations
 
@@ -23,16 +23,26 @@ QUICK_SIZE = (256, 256)
 BPP_RANGE = (0.4, 0.6)
 LIGHT_GRDN = {"name": "grdn", "grdbs": 4, "rdbs": 3, "convs": 3, "kernels": 32}
 
-OURS, LIGHT, THEIRS = "jointiq", "jointiq_light_grdn", "mbt2018"
-NAMES = {OURS: "JointIQ-Net", LIGHT: "JointIQ-Net + light GRDN", THEIRS: "CompressAI mbt2018"}
+OURS, WAVEFRONT, LIGHT = "jointiq", "jointiq_wavefront", "jointiq_light_grdn"
+THEIRS, HYPERPRIOR, CHECKERBOARD, ELIC = "mbt2018", "bmshj2018-hyperprior", "mbt2018-checkerboard", "elic2022-official"
+#: In the order of the turns and of the table; the ratios are those to :data:`THEIRS`.
+NAMES = {
+    THEIRS: THEIRS,
+    HYPERPRIOR: HYPERPRIOR,
+    CHECKERBOARD: CHECKERBOARD,
+    ELIC: ELIC,
+    OURS: "JointIQ-Net",
+    WAVEFRONT: "JointIQ-Net, wavefront",
+    LIGHT: "JointIQ-Net, light GRDN",
+}
 PARTS = ("encode", "decode", "entropy_decode")
-# Ours / mbt2018, without enhancer.
-GOALS = {"encode": 0.45, "decode": 0.30, "entropy_decode": 0.20}
+# JointIQ-Net in four steps without enhancer / mbt2018.
+GOALS = {"encode": 0.25, "decode": 0.19, "entropy_decode": 0.11}
 
 
-def model_config(enhancer: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def model_config(enhancer: Mapping[str, Any] | None = None, scan: str = "quarters") -> dict[str, Any]:
     """Return the configuration of the JointIQ-Net that is timed, all its parts on."""
-    parts = {"G": 3, "global_context": True, "mprm": True, "scan": "wavefront", "enhancer": enhancer}
+    parts = {"G": 3, "global_context": True, "mprm": True, "scan": scan, "enhancer": enhancer}
     return {"name": "jointiq", "N": CHANNELS, "M": CHANNELS, **parts}
 
 
@@ -53,16 +63,20 @@ class Times:
 
 
 def contenders(size: Size, scale: float) -> dict[str, Contender]:
-    """Return the three contenders, on the same photograph and the same latents."""
-    from tools.bench.contenders import JointIQContender, Mbt2018Contender
-    from tools.bench.synthetic_latents import fitted_jointiq, fitted_mbt2018, make_latents
+    """Return the contenders, all on the same photograph and the same latents."""
+    from tools.bench.contenders import COMPRESSAI, CompressAIContender, JointIQContender
+    from tools.bench.synthetic_latents import fitted_compressai, fitted_jointiq, make_latents
 
     image, latents = photograph(size), make_latents(size, CHANNELS, CHANNELS, scale)
-    return {
-        OURS: JointIQContender(fitted_jointiq(model_config(), scale), image, latents),
-        THEIRS: Mbt2018Contender(fitted_mbt2018(CHANNELS, CHANNELS, scale), image, latents),
-        LIGHT: JointIQContender(fitted_jointiq(model_config(LIGHT_GRDN), scale), image, latents),
-    }
+    ours = {OURS: model_config(), WAVEFRONT: model_config(scan="wavefront"), LIGHT: model_config(LIGHT_GRDN)}
+    entries: dict[str, Contender] = {}
+    for name in NAMES:
+        if name in ours:
+            entries[name] = JointIQContender(fitted_jointiq(ours[name], scale), image, latents)
+        else:
+            model = fitted_compressai(COMPRESSAI[name], CHANNELS, CHANNELS, scale)
+            entries[name] = CompressAIContender(model, image, latents)
+    return entries
 
 
 def interleave(
@@ -94,7 +108,6 @@ def summary(times: Mapping[str, Times], size: Size) -> dict[str, Any]:
     """
     pixels = size[0] * size[1]
     result: dict[str, Any] = {f"{part}_ratio": times[OURS].wall(part) / times[THEIRS].wall(part) for part in PARTS}
-    result["light_grdn"] = {f"{part}_ratio": times[LIGHT].wall(part) / times[THEIRS].wall(part) for part in PARTS}
     result["processor_time"] = {f"{part}_ratio": times[OURS].cpu(part) / times[THEIRS].cpu(part) for part in PARTS}
     result["goals"] = {f"{part}_ratio": goal for part, goal in GOALS.items()}
     result["contenders"] = {}
@@ -105,6 +118,7 @@ def summary(times: Mapping[str, Times], size: Size) -> dict[str, Any]:
         result["contenders"][name] = {
             "bpp": bpp,
             "bpp_payload": 8 * entry.coded_bytes["payload"] / pixels,
+            **{f"{part}_ratio": entry.wall(part) / times[THEIRS].wall(part) for part in PARTS},
             **{f"{part}_seconds": entry.wall(part) for part in PARTS},
             **{f"{part}_processor_seconds": entry.cpu(part) for part in PARTS},
             "runs_seconds": {part: [run.wall for run in entry.runs[part]] for part in PARTS},
@@ -145,7 +159,7 @@ def compare(size: Size, repeats: int, warm_up: bool, step: Callable[[str], None]
 
 def compare_steps(repeats: int, warm_up: bool) -> int:
     """Return how often :func:`compare` calls ``step``."""
-    return 1 + 2 * 3 * (repeats + warm_up)
+    return 1 + 2 * len(NAMES) * (repeats + warm_up)
 
 
 def profile_codec(size: Size, enhancer: Mapping[str, Any] | None) -> tuple[Sections, Sections]:

@@ -1,7 +1,7 @@
 """Synthetic latents of a realistic rate, and untrained models that code them.
 
 The time of coding depends on the latents: a model with random weights rounds nearly all of them to zero, and its almost
-empty stream says little about speed. So both contenders run all their networks on random weights, but
+empty stream says little about speed. So all contenders run all their networks on random weights, but
 
 * hooks put the same synthetic latents in place of what g_a and h_a return, after these have been computed;
 * the last layer of each parameter network predicts the scale of each channel, as training would teach it: the right
@@ -11,22 +11,24 @@ empty stream says little about speed. So both contenders run all their networks 
 The latents are y(c, p) = round(s * a(c) * e(p) * n) with normal n. a(c) falls from 1 to exp(-5) over the channels: a
 few are busy, many nearly empty. log e is a smooth normal field of deviation 0.5: busy and quiet places, and tails as
 heavy as those of photographs' latents. z is round(0.35 * n), some 0.035 bpp. s is found by bisection so that the
-estimated cost of both, in the mean of the two contenders, is 0.5 bpp.
+estimated cost of both, in the mean of our mixture and of the single Gaussian of CompressAI's models, is 0.5 bpp.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from compressai.entropy_models import EntropyBottleneck
+from compressai.latent_codecs import CheckerboardLatentCodec
 from compressai.models import CompressionModel, JointAutoregressiveHierarchicalPriors
 from numpy.polynomial.hermite_e import hermegauss
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from jointiq.entropy_models.context import ContextEntropyModel
 from jointiq.entropy_models.gaussian_mixture import SIGMA_MIN, log_likelihood, log_mass, parameter_kinds
@@ -48,7 +50,7 @@ CALIBRATION_SIZE = (512, 768)
 
 @dataclass(frozen=True)
 class Latents:
-    """The latents that both contenders code: y (1, M, h, w) and z (1, N, ...), integers in float32."""
+    """The latents that all contenders code: y (1, M, h, w) and z (1, N, ...), integers in float32."""
 
     y: Tensor
     z: Tensor
@@ -110,11 +112,13 @@ def find_scale(N: int, M: int, target: float = TARGET_BPP) -> float:
     return math.sqrt(low * high)
 
 
-def substitute(model: CompressionModel, latents: Latents) -> None:
-    """Make g_a and h_a of a model compute as ever, but return ``latents``."""
-    h_a = "h_a" if hasattr(model, "h_a") else "entropy_model.h_a"
-    model.get_submodule("g_a").register_forward_hook(lambda _module, _inputs, _output: latents.y)
-    model.get_submodule(h_a).register_forward_hook(lambda _module, _inputs, _output: latents.z)
+def substitute(model: CompressionModel, latents: Latents) -> list[RemovableHandle]:
+    """Make g_a and h_a of a model compute as ever, but return ``latents``, until the handles are removed."""
+    (h_a,) = (module for name, module in model.named_modules() if name.split(".")[-1] == "h_a")
+    return [
+        model.get_submodule("g_a").register_forward_hook(lambda _module, _inputs, _output: latents.y),
+        h_a.register_forward_hook(lambda _module, _inputs, _output: latents.z),
+    ]
 
 
 @torch.no_grad()
@@ -135,46 +139,84 @@ def fitted_jointiq(config: Mapping[str, Any], scale: float, seed: int = 0) -> Jo
     error = torch.zeros(parameter_kinds(G), G, M)
     error[-1] = SCALE_ERROR
     latents = make_latents(CALIBRATION_SIZE, N, M, scale)
-    _fit(
-        entropy_model.estimator.preliminary,
-        fitting_mixture(G, M, scale).flatten(),
-        error.flatten(),
-        lambda: entropy_model.mixture_parameters(latents.y, latents.z),
-    )
+    layer = entropy_model.estimator.preliminary
+    (inputs,) = _inputs_of([layer], lambda: entropy_model.mixture_parameters(latents.y, latents.z))
+    _fit(layer, fitting_mixture(G, M, scale).flatten(), error.flatten(), inputs)
     return model
 
 
 @torch.no_grad()
-def fitted_mbt2018(N: int, M: int, scale: float, seed: int = 0) -> JointAutoregressiveHierarchicalPriors:
-    """Return CompressAI's mbt2018, random but for predicting the scales of the synthetic latents, its tables made."""
+def fitted_compressai(
+    build: Callable[[int, int], CompressionModel], N: int, M: int, scale: float, seed: int = 0
+) -> CompressionModel:
+    """Return a model of CompressAI, random but for predicting the scales of the synthetic latents, its tables made.
+
+    Args:
+        build: makes it from N and M.
+    """
     torch.manual_seed(seed)
-    model = JointAutoregressiveHierarchicalPriors(N, M).eval()
+    model = build(N, M).eval()
     # An untrained bottleneck is a logistic density with random offsets; with this scale and without them it fits z.
-    bottleneck = EntropyBottleneck(N, init_scale=Z_DEVIATION * math.sqrt(3) / math.pi).eval()
-    for name, parameter in bottleneck.named_parameters():
+    fitting = EntropyBottleneck(N, init_scale=Z_DEVIATION * math.sqrt(3) / math.pi)
+    for name, parameter in fitting.named_parameters():
         if "bias" in name:
             parameter.zero_()
-    bottleneck.quantiles.copy_(torch.tensor([-8.0, 0.0, 8.0]).expand_as(bottleneck.quantiles))
-    model.entropy_bottleneck = bottleneck
-    sigma = fitting_log_sigmas(1, M, scale)[1][0].exp()
+    fitting.quantiles.copy_(torch.tensor([-8.0, 0.0, 8.0]).expand_as(fitting.quantiles))
+    for module in model.modules():
+        if isinstance(module, EntropyBottleneck):
+            module.load_state_dict(fitting.state_dict())
+
+    layers = _parameter_layers(model)
+    kinds = sum(layer.out_channels for layer in layers) // M
+    sigmas = fitting_log_sigmas(1, M, scale)[1][0].exp().split([layer.out_channels // kinds for layer in layers])
+    for layer, sigma in zip(layers, sigmas, strict=True):
+        # The means, which follow the scales. With zero means the networks see the very latents, whole numbers.
+        assert layer.bias is not None
+        layer.weight[len(sigma) :] = 0
+        layer.bias[len(sigma) :] = 0
     latents = make_latents(CALIBRATION_SIZE, N, M, scale)
-
-    def predict() -> Tensor:
-        context = model.context_prediction(latents.y)
-        parameters: Tensor = model.entropy_parameters(torch.cat([model.h_s(latents.z), context], 1))
-        return parameters
-
-    last = model.entropy_parameters[-1]
-    assert isinstance(last, nn.Conv2d)
-    _fit(last, torch.cat([sigma, torch.zeros(M)]), torch.cat([SCALE_ERROR * sigma, torch.zeros(M)]), predict)
+    hooks = substitute(model, latents)
+    synthesis, model.g_s = model.g_s, nn.Identity()
+    inputs = _inputs_of(layers, lambda: model(torch.zeros(1, 3, 64, 64)))
+    model.g_s = synthesis
+    for hook in hooks:
+        hook.remove()
+    for layer, sigma, seen in zip(layers, sigmas, inputs, strict=True):
+        wanted = torch.cat([sigma, torch.zeros(layer.out_channels - len(sigma))])
+        _fit(layer, wanted, SCALE_ERROR * wanted, seen)
     model.update()
     return model
 
 
-def _fit(layer: nn.Conv2d, wanted: Tensor, error: Tensor, predict: Callable[[], Tensor]) -> None:
-    """Scale a last layer so that each channel of ``predict()`` has mean ``wanted`` and standard deviation ``error``."""
+def _parameter_layers(model: CompressionModel) -> list[nn.Conv2d]:
+    """Return the last layers that predict scales, and means where there are any, of groups of channels in order."""
+    networks = [codec.entropy_parameters for codec in model.modules() if isinstance(codec, CheckerboardLatentCodec)]
+    if isinstance(model, JointAutoregressiveHierarchicalPriors):
+        networks = [model.entropy_parameters]
+    # A scale hyperprior ends with ReLU, which changes no scale.
+    last = [network[-1] for network in networks] or [model.h_s[-2]]
+    assert all(isinstance(layer, nn.Conv2d) for layer in last)
+    return last
+
+
+def _inputs_of(layers: Sequence[nn.Conv2d], run: Callable[[], object]) -> list[Tensor]:
+    """Return what each layer reads while ``run`` runs; several calls are joined along the batch."""
+    seen: list[list[Tensor]] = [[] for _ in layers]
+    hooks = [
+        layer.register_forward_pre_hook(lambda _module, inputs, kept=kept: kept.append(inputs[0]))
+        for layer, kept in zip(layers, seen, strict=True)
+    ]
+    run()
+    for hook in hooks:
+        hook.remove()
+    return [torch.cat(kept) for kept in seen]
+
+
+def _fit(layer: nn.Conv2d, wanted: Tensor, error: Tensor, inputs: Tensor) -> None:
+    """Scale a last layer so that each channel of its output has mean ``wanted`` and standard deviation ``error``."""
     assert layer.bias is not None
-    layer.weight.mul_((error / predict()[0].flatten(1).std(1))[:, None, None, None])
-    offset = wanted - predict()[0].flatten(1).mean(1)
+    spread = layer(inputs).transpose(0, 1).flatten(1).std(1)
+    layer.weight.mul_(torch.where(error > 0, error / spread, 0)[:, None, None, None])
+    offset = wanted - layer(inputs).transpose(0, 1).flatten(1).mean(1)
     # Without an error the output is the bias itself, so that a mean of zero is exactly zero and leaves integers whole.
     layer.bias.copy_(torch.where(error > 0, layer.bias + offset, wanted))

@@ -26,11 +26,13 @@ from tools.bench.training_step import Mbt2018Step, OurStep, TrainingStep
 
 #: Steps a second, ours / mbt2018, without enhancer in float32 on a CPU: at least.
 GOAL = 0.9
+#: The order that trainings have by default.
+SCAN = "wavefront"
 
 
 def steps_of(N: int, M: int, device: torch.device, mode: str) -> dict[str, TrainingStep]:
     """Return the contenders, in the order of their turns."""
-    ours = {**model_config(), "N": N, "M": M}
+    ours = {**model_config(scan=SCAN), "N": N, "M": M}
     return {
         OURS: OurStep(ours, device, MODES[mode]),
         THEIRS: Mbt2018Step(N, M, device, MODES[mode]),
@@ -156,7 +158,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "crop": options.crop,
         "rounds": options.rounds,
         "steps_a_round": steps,
-        "model": model_config(),
+        "model": model_config(scan=SCAN),
         "light_grdn": LIGHT_GRDN,
     }
     return result

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
 
 from jointiq.models import build_model
 from jointiq.training.csv_log import CsvLog
@@ -68,6 +70,17 @@ def test_weights_that_are_not_finite_are_not_saved() -> None:
     next(iter(trained.net.parameters())).data.fill_(float("nan"))
     with pytest.raises(NonFiniteError, match="weights are no longer finite"):
         trained.on_save_checkpoint({})
+
+
+def test_in_quarters_all_of_a_step_is_on_the_gpu_and_nothing_waits_for_it() -> None:
+    """Forward and loss on a pretended GPU, which takes no tensors of the CPU and hands no value to Python."""
+    net = build_model({"name": "jointiq", "N": 4, "M": 4, "scan": "quarters"}).train()
+    values = [*net.named_parameters(), *net.named_buffers()]
+    with FakeTensorMode():
+        there = {name: torch.empty(value.shape, device="cuda") for name, value in values}
+        images = torch.empty(2, 3, 130, 150, device="cuda")
+        terms = RateDistortionLoss(0.1)(functional_call(net, there, (images,)), images)
+    assert terms.loss.device.type == terms.bpp.device.type == "cuda"
 
 
 def test_csv_of_a_continued_run(tmp_path: Path) -> None:

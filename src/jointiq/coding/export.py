@@ -136,8 +136,10 @@ def _is_allowed(name: str, value: Tensor, integers: Mapping[str, Tensor], model:
         return rising and value.shape[0] == model.config["N"] and _within(value, 0, 1 << CDF_BITS)
     if name == "global_context.weights":
         scan, K = get_scan(model.config["scan"]), model.config["K"]
-        quarters = isinstance(scan, Quarters)
-        known = torch.ones(weight_count(K), dtype=torch.bool) if quarters else tap_is_known(scan, K).flatten()
+        if isinstance(scan, Quarters):
+            known = torch.ones(weight_count(K), dtype=torch.bool)
+        else:
+            known = tap_is_known(scan, K).flatten()
         return (
             value.dtype == torch.int32
             and value.dim() == 2

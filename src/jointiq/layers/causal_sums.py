@@ -40,7 +40,7 @@ def _constant(make: Callable[_P, _T]) -> Callable[_P, _T]:
 
     It looks through a cached function, and so that is wrapped.
     """
-    cached = lru_cache(maxsize=8)(torch.inference_mode(False)(make))
+    cached: Callable[..., _T] = lru_cache(maxsize=8)(torch.inference_mode(False)(make))
 
     @torch.compiler.assume_constant_result
     @wraps(make)

@@ -165,22 +165,21 @@ def fitted_compressai(
     for module in model.modules():
         if isinstance(module, EntropyBottleneck):
             module.load_state_dict(fitting.state_dict())
+        if isinstance(module, CheckerboardLatentCodec):
+            # Says how its ``forward`` estimates, not how it codes: all parameters at once, those that the coder uses.
+            module.forward_method = "onepass"
 
-    layers = _parameter_layers(model)
-    kinds = sum(layer.out_channels for layer in layers) // M
-    sigmas = fitting_log_sigmas(1, M, scale)[1][0].exp().split([layer.out_channels // kinds for layer in layers])
-    for layer, sigma in zip(layers, sigmas, strict=True):
-        # The means, which follow the scales. With zero means the networks see the very latents, whole numbers.
-        assert layer.bias is not None
-        layer.weight[len(sigma) :] = 0
-        layer.bias[len(sigma) :] = 0
     latents = make_latents(CALIBRATION_SIZE, N, M, scale)
     hooks = substitute(model, latents)
+    layers = _parameter_layers(model)
     synthesis, model.g_s = model.g_s, nn.Identity()
     inputs = _inputs_of(layers, lambda: model(torch.zeros(1, 3, 64, 64)))
     model.g_s = synthesis
     for hook in hooks:
         hook.remove()
+    # Scales are followed by as many means, or by none.
+    kinds = sum(layer.out_channels for layer in layers) // M
+    sigmas = fitting_log_sigmas(1, M, scale)[1][0].exp().split([layer.out_channels // kinds for layer in layers])
     for layer, sigma, seen in zip(layers, sigmas, inputs, strict=True):
         wanted = torch.cat([sigma, torch.zeros(layer.out_channels - len(sigma))])
         _fit(layer, wanted, SCALE_ERROR * wanted, seen)
@@ -200,16 +199,15 @@ def _parameter_layers(model: CompressionModel) -> list[nn.Conv2d]:
 
 
 def _inputs_of(layers: Sequence[nn.Conv2d], run: Callable[[], object]) -> list[Tensor]:
-    """Return what each layer reads while ``run`` runs; several calls are joined along the batch."""
-    seen: list[list[Tensor]] = [[] for _ in layers]
+    """Return what each layer reads while ``run`` runs."""
+    seen: dict[nn.Module, Tensor] = {}
     hooks = [
-        layer.register_forward_pre_hook(lambda _module, inputs, kept=kept: kept.append(inputs[0]))
-        for layer, kept in zip(layers, seen, strict=True)
+        layer.register_forward_pre_hook(lambda module, inputs: seen.update({module: inputs[0]})) for layer in layers
     ]
     run()
     for hook in hooks:
         hook.remove()
-    return [torch.cat(kept) for kept in seen]
+    return [seen[layer] for layer in layers]
 
 
 def _fit(layer: nn.Conv2d, wanted: Tensor, error: Tensor, inputs: Tensor) -> None:

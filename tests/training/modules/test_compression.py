@@ -27,6 +27,8 @@ def module(net: Any = None, **options: Any) -> CompressionModule:
 
 
 class WithQuantiles(nn.Module):
+    quality = None
+
     def __init__(self) -> None:
         super().__init__()
         self.layer = nn.Linear(2, 2)

@@ -93,7 +93,7 @@ format: $(INSTALLED) ## let ruff format the code and fix what it can
 	@$(PY) -m ruff format .
 
 .PHONY: bench
-bench: $(INSTALLED) ## time the codec beside CompressAI's mbt2018 -> results/bench/codec.json
+bench: $(INSTALLED) ## time the codec beside models of CompressAI -> results/bench/codec.json
 	@$(PY) -m tools.bench
 
 .PHONY: bench-train

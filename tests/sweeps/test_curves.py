@@ -40,7 +40,9 @@ class Sweep:
         run.mkdir(parents=True)
         logger = more.get("logger", "csv: {}")
         run.joinpath("config.yaml").write_text(
-            f"experiment_name: {name}\nlmbda: {lmbda}\nstage: {{name: {stage[2:] or 'joint'}}}\npaths: {{}}\n"
+            f"experiment_name: {name}\nlmbda: {lmbda}\nstage: {{name: {stage[2:] or 'joint'}}}\n"
+            f"paths: {{run_dir: {run}}}\nseed: 0\nckpt_path: null\ninit_from: null\nmodel: {{name: jointiq}}\n"
+            "rates: {}\nenhancer: {}\noptim: {}\ndata: {}\ntrainer: {}\ncallbacks: {}\n"
             f"distortion: {{name: {more.get('distortion', 'mse')}}}\nlogger: {{{logger}}}\n"
         )
         if last is not None:

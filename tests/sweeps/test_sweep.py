@@ -172,7 +172,7 @@ def test_jobs_of_another_launcher_are_waiting_until_they_start(
     options = ("+experiment=jointiq,lee2019", "seed=range(2)", "data=folder")
     assert run(monkeypatch, *typed(tmp_path, "OtherLauncher"), *options) == 1
     output = capsys.readouterr().out
-    assert f"4 jobs; how they stand: python -m src.status {tmp_path}" in output and "4 runs: 4 waiting" in output
+    assert f"4 jobs started; how all stand: python -m src.status {tmp_path}" in output and "4 runs: 4 waiting" in output
     assert len(OtherLauncher.handed_over) == 4
     for overrides, name in zip(OtherLauncher.handed_over, ("jointiq", "jointiq", "lee2019", "lee2019"), strict=True):
         folder = Job.of(overrides).folder

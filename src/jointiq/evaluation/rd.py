@@ -248,7 +248,7 @@ def _rows(path: Path, images: Sequence[object]) -> tuple[Row, ...]:
         _check_kinds(path, "images", row, _LABELS)
         for column in RESULT_KEYS.keys() & {key for key, value in row.items() if value is not None}:
             _numbers(path, f"images: {column}", [row[column]])
-        if (row.get("bpp") or 1) <= 0:
+        if row.get("bpp") is not None and row["bpp"] <= 0:
             raise DataError(f'{path}: "images: bpp" must be positive, found {row["bpp"]}')
     return tuple(row for row in images if isinstance(row, dict))
 

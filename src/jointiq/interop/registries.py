@@ -107,7 +107,7 @@ def register() -> None:
         if not issubclass(model, CompressAICodec):
             image_models[name] = _no_published_weights
             model_architectures[name] = type(f"{model.__name__}InTools", (_InTools, model), {})
-        if issubclass(model, JointIQNet):
+        if issubclass(model, JointIQNet) and "rates" in model.SETTINGS.names():
             image_models[f"{name}-vbr"] = _no_published_weights
             bases = (_AtQuantSteps, _InTools, model)
             model_architectures[f"{name}-vbr"] = type(f"{model.__name__}OfAllRates", bases, {})

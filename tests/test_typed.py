@@ -26,7 +26,7 @@ def check(*overrides: str) -> None:
 @pytest.mark.parametrize(
     "overrides",
     [
-        ("+experiment=jointiq", "+trainer.gradient_clip_val=1"),
+        ("+experiment=jointiq", "+trainer.detect_anomaly=true"),
         ("++optim.weight_decay=0.1",),
         ("+callbacks.mine._target_=lightning.pytorch.callbacks.EarlyStopping", "+callbacks.mine.monitor=val/loss"),
         ("+logger.more._target_=lightning.pytorch.loggers.CSVLogger", "+logger.more.save_dir=x"),

@@ -25,7 +25,7 @@ from jointiq.runs.lock import locked
 from jointiq.runs.name import run_folder as folder_of
 from jointiq.runs.resume import Start, find_start
 from jointiq.runs.status import note_failure
-from jointiq.runtime import set_threads
+from jointiq.runtime import set_threads, tf32
 from jointiq.training.assemble import Training, build_loggers, build_training, end_logs, start_logs
 from jointiq.training.modules.compression import NonFiniteError
 
@@ -163,7 +163,7 @@ def fit(cfg: DictConfig, training: Training, checkpoint: str | None) -> None:
     trainer, module, data = training.trainer, training.module, training.data
     try:
         start_logs(cfg, trainer.loggers, training.first_step)
-        with unwrapped_errors(folder / run_folder.CHECKPOINT):
+        with unwrapped_errors(folder / run_folder.CHECKPOINT), tf32(cfg.tf32):
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
             if not training.stop.stopped and module.validated_at != trainer.global_step:
                 trainer.validate(module, datamodule=data, verbose=False)

@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 
-from jointiq.command_line import command
+from jointiq.command_line import command, program
 from jointiq.errors import DataError, UserError
 from jointiq.runs import folder as run_folder
 from jointiq.runs import rd_point
@@ -211,6 +211,11 @@ def _announce(cfg: DictConfig, training: Training) -> None:
         _say(
             f"scale={cfg.scale.name} on data=sample, a handful of photographs for trying things out; your images, by "
             "default at scale=paper: data=folder data.train_dir=DIR data.val_dir=DIR"
+        )
+    if getattr(training.data, "reads_files", False):
+        _say(
+            f"the training images take more than data.preload_mb={cfg.data.preload_mb:g}, so every patch reads a whole "
+            f"one; faster: a larger data.preload_mb, or patches cut in advance ({program('prepare')}, data=prepared)"
         )
     parameters = sum(parameter.numel() for parameter in training.module.net.parameters()) / 1e6
     size = f"lmbda {cfg.lmbda:g}, {parameters:.2f} million parameters"

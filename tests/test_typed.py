@@ -26,7 +26,7 @@ def check(*overrides: str) -> None:
 @pytest.mark.parametrize(
     "overrides",
     [
-        ("+experiment=jointiq", "+trainer.gradient_clip_val=1", "++optim.weight_decay=0.1", "+stage.lr=1e-3"),
+        ("+experiment=jointiq", "+trainer.detect_anomaly=true", "++optim.weight_decay=0.1", "+stage.lr=1e-3"),
         (
             "+callbacks.mine._target_=lightning.pytorch.callbacks.EarlyStopping",
             "+callbacks.mine.monitor=val/loss",

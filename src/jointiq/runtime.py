@@ -93,6 +93,20 @@ def ended_by_signals() -> Iterator[None]:
             signal.signal(one, signal.SIG_DFL)
 
 
+@contextlib.contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """While this context lasts, GPUs may, or may not, round the inputs of float32 products to ten bits (TF32)."""
+    import torch
+
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = products.allow_tf32, convolutions.allow_tf32
+    products.allow_tf32 = convolutions.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        products.allow_tf32, convolutions.allow_tf32 = before
+
+
 def keep_freed_memory() -> None:
     """Let the C library keep what is freed, for the next tensor of that size, where it can be told so (glibc).
 

@@ -60,6 +60,7 @@ def test_zoom_shows_a_larger_area(folder: Path) -> None:
 
 def test_a_patch_depends_on_seed_and_number_only(folder: Path) -> None:
     one, other = patches(folder, flips=True, min_zoom=0.5), patches(folder, flips=True, min_zoom=0.5, preload_mb=1)
+    assert one.reads_files and not other.reads_files
     assert all(torch.equal(one[i], other[i]) for i in (5, 0, 5))
     assert not torch.equal(one[0], one[1])
     assert not torch.equal(one[0], patches(folder, flips=True, min_zoom=0.5, seed=1)[0])

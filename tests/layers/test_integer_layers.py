@@ -29,6 +29,11 @@ def big_integer_layer(layer, row):
     return out
 
 
+def test_powers_of_two_are_exact():
+    exponents = range(-60, 61)
+    assert fixed_point.power_of_two(torch.tensor(exponents)).tolist() == [2.0**k for k in exponents]
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 2**32),

@@ -1,18 +1,25 @@
-"""What makes training fast: bf16 around a float32 entropy model, channels_last, fused Adam, pinning."""
+"""What makes training fast: bf16 around float32 likelihoods, TF32, channels_last, fused Adam, pinning."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
+from jointiq.coding.image_codec import decode_image, encode_image
 from jointiq.data.datamodule import ImageData
+from jointiq.errors import ConfigError
 from jointiq.models import build_model
+from jointiq.runtime import tf32
 from jointiq.training.assemble import set_training_layout
 from jointiq.training.modules.compression import CompressionModule
 from jointiq.training.modules.losses import RateDistortionLoss
+from jointiq.training.run import fit
 from jointiq.training.schedules import constant
+from jointiq.training.validation import validate
 from tests.training import tiny
 
 
@@ -22,7 +29,7 @@ def module() -> CompressionModule:
     return CompressionModule(net, RateDistortionLoss(0.1), constant(), lr=1e-3).train()
 
 
-def test_under_bf16_the_entropy_model_and_the_loss_stay_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_under_bf16_likelihoods_global_context_and_loss_stay_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     trained, x = module(), torch.rand(2, 3, 128, 128)
     seen: dict[str, torch.dtype] = {}
 
@@ -52,6 +59,46 @@ def test_bf16_changes_the_loss_by_rounding_only() -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
             losses.append(trained.training_loss(x, x, None)[0].item())
     assert losses[1] == pytest.approx(losses[0], rel=0.01)
+
+
+def tf32_is_on() -> bool:
+    products, convolutions = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    assert products == convolutions
+    return products
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_tf32_is_for_the_training_alone(allowed: bool, tmp_path: Path, picture: Any) -> None:
+    """What was set before comes back, and files are coded without it."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    net = module().net.eval()
+    seen: list[bool] = []
+    net.g_a.register_forward_hook(lambda *_: seen.append(tf32_is_on()))
+    net.g_s.register_forward_hook(lambda *_: seen.append(tf32_is_on()))
+    # As much of a training as is looked at.
+    trainer = SimpleNamespace(loggers=[], fit=lambda *args, **options: net(torch.rand(1, 3, 64, 64)))
+    training: Any = SimpleNamespace(
+        trainer=trainer, module=None, data=None, first_step=0, stop=SimpleNamespace(stopped=True)
+    )
+    cfg = tiny.config("+experiment=jointiq", f"tf32={str(allowed).lower()}", f"paths.run_dir={tmp_path}")
+    fit(cfg, training, None)
+    assert seen == [allowed, allowed]
+    with tf32(allowed):
+        decode_image(net, encode_image(net, picture(64, 64), estimate=False).data)
+        x = torch.rand(1, 3, 64, 64)
+        net.decompress(**net.compress(x))
+    assert seen[2:] == [False] * 4
+    assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == before
+
+
+@pytest.mark.parametrize(
+    ("wrong", "allowed"),
+    [("trainer.precision=16-mixed", "one of 32-true, bf16-mixed"), ("trainer.precision=bf16-true", "32-true"),
+     ("+trainer.gradient_clip_val=1", "optim.clip_norm"), ("tf32=high", "True, False")],
+)  # fmt: skip
+def test_arithmetic_that_is_not_allowed(wrong: str, allowed: str) -> None:
+    with pytest.raises(ConfigError, match=allowed):
+        validate(tiny.config("+experiment=jointiq", wrong))
 
 
 def test_convolutions_are_channels_last() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,19 +29,6 @@ class Mode:
         import torch
 
         return torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16)
-
-    @contextlib.contextmanager
-    def rounding(self) -> Iterator[None]:
-        """Open the context of the whole step."""
-        import torch
-
-        products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
-        before = products.allow_tf32, convolutions.allow_tf32
-        try:
-            products.allow_tf32 = convolutions.allow_tf32 = self.tf32
-            yield
-        finally:
-            products.allow_tf32, convolutions.allow_tf32 = before
 
 
 MODES = {

@@ -11,6 +11,7 @@ from compressai.models import JointAutoregressiveHierarchicalPriors
 from torch import Tensor
 
 from jointiq.models import build_model
+from jointiq.runtime import tf32
 from jointiq.training.assemble import set_training_layout
 from jointiq.training.modules.compression import CompressionModule
 from jointiq.training.modules.losses import RateDistortionLoss
@@ -45,7 +46,7 @@ class OurStep:
             net.compile()
 
     def __call__(self, batch: Tensor) -> None:
-        with self.mode.rounding():
+        with tf32(self.mode.tf32):
             with self.mode.autocast(self.device):
                 images = self.module.on_after_batch_transfer(batch, 0)
                 loss, _, _ = self.module.training_loss(images, images, None)
@@ -73,7 +74,7 @@ class Mbt2018Step:
 
     def __call__(self, batch: Tensor) -> None:
         x = batch.float() / 255
-        with self.mode.rounding():
+        with tf32(self.mode.tf32):
             self.optimizer.zero_grad()
             self.aux_optimizer.zero_grad()
             with self.mode.autocast(self.device):

@@ -17,6 +17,7 @@ from jointiq.coding.fingerprint import fingerprint
 from jointiq.entropy_models.base import Latents
 from jointiq.errors import BitstreamError, DataError, ModelError
 from jointiq.models.base import DecodedLatents, LearnedCodec
+from jointiq.runtime import tf32
 
 Image = NDArray[np.uint8]
 
@@ -60,6 +61,7 @@ class Decoded:
     seconds: float
 
 
+@tf32(allowed=False)
 @torch.inference_mode()
 def encode_image(model: LearnedCodec, image: Image, estimate: bool = True) -> Encoded:
     """Encode an 8-bit RGB image (H, W, 3).
@@ -88,6 +90,7 @@ def encode_image(model: LearnedCodec, image: Image, estimate: bool = True) -> En
     return Encoded(data, len(data) - payload, payload, estimated, integer_bits, coded.symbols, seconds)
 
 
+@tf32(allowed=False)
 @torch.inference_mode()
 def decode_image(model: LearnedCodec, data: bytes) -> Decoded:
     """Decode the bytes of a ``.jiq`` file.
@@ -108,6 +111,7 @@ def decode_image(model: LearnedCodec, data: bytes) -> Decoded:
     return Decoded(image, mid, symbols, time.perf_counter() - began)
 
 
+@tf32(allowed=False)
 @torch.inference_mode()
 def decode_latents(model: LearnedCodec, data: bytes) -> tuple[Latents, tuple[int, int]]:
     """Decode the latents (int64) and the image size (height, width) of a ``.jiq`` file, without the float networks.

@@ -39,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
         ("manifest", "FILE", "list of images not to be measured on: the manifest of a training set"),
     ):
         parser.add_argument(f"--{key}", action="append", default=[], metavar=metavar, help=f"{text}; may be repeated")
+    parser.add_argument("--patches", type=Path, metavar="DIR", help="folder that src.prepare has made, for --train")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: %(default)s")
     parser.add_argument("--output", type=Path, metavar="DIR", help="instead of experiments/NAME/results/SCALE")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes at a time; default: %(default)s")
@@ -69,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         train=tuple(given.train),
         val=tuple(given.val),
         test=tuple(given.test),
+        patches=given.patches,
         published=tuple(given.published),
         manifests=tuple(map(Path, given.manifest)),
         overrides=tuple(given.overrides),

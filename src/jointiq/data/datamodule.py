@@ -94,6 +94,12 @@ class ImageData(lightning.LightningDataModule):
         assert self._train is not None
         return self._train.count
 
+    @property
+    def reads_files(self) -> bool:
+        """Whether each training patch reads and decodes a whole file."""
+        assert self._train is not None
+        return self._train.reads_files
+
     def first_patches(self, pixels: int) -> Tensor:
         """Return the first training patches, 8 or more, of ``pixels`` in all: (B, 3, crop, crop) uint8."""
         assert self._train is not None

@@ -40,6 +40,8 @@ class Patches(Dataset[Tensor], ABC):
 
     #: Number of images; all are equally likely.
     count: int
+    #: Whether each patch reads and decodes a whole file.
+    reads_files = False
 
     def __init__(self, crop: int, min_zoom: float, flips: bool, seed: int) -> None:
         self.crop = crop
@@ -92,6 +94,7 @@ class RandomPatches(Patches):
         self._images: list[NDArray[np.uint8]] | None = None
         if megabytes <= preload_mb:
             self._images = [read_image(path) for path in _tracked(self.paths, "reading images", megabytes > 50)]
+        self.reads_files = self._images is None
 
     def image(self, index: int) -> NDArray[np.uint8]:
         return read_image(self.paths[index]) if self._images is None else self._images[index]

@@ -46,6 +46,11 @@ def leaky_relu_(a: Tensor) -> Tensor:
     return torch.maximum(a, (a * 0.125).floor_(), out=a)
 
 
+def power_of_two(exponent: Tensor) -> Tensor:
+    """Return 2^exponent, float64, by its bits: ``pow`` and ``ldexp`` of a device go through float32 and may round."""
+    return ((exponent.long() + 1023) << 52).view(torch.float64)
+
+
 def require_finite(*weights: Tensor) -> None:
     """Refuse weights that cannot be quantised.
 
@@ -78,7 +83,7 @@ class IntegerLinear:
         if not bool((largest < EXACT_LIMIT).all()):
             raise ModelError("weights of the entropy model are too large to be summed exactly; the model is damaged")
         self._columns = self.weight.T.contiguous()
-        self._scale = torch.ldexp(torch.ones_like(self.bias), fraction_bits - FRACTION_BITS - shift)
+        self._scale = power_of_two(fraction_bits - FRACTION_BITS - shift)
         self._scaled_bias = self.bias * self._scale + 0.5
 
     @classmethod
@@ -93,7 +98,7 @@ class IntegerLinear:
         _, exponent = torch.frexp(weight.abs().amax(1))
         shift = (WEIGHT_BITS - exponent).clamp(0, MAX_SHIFT)
         while True:
-            scale = torch.ldexp(torch.ones_like(bias), shift)
+            scale = power_of_two(shift)
             quantised = torch.round(weight * scale[:, None])
             quantised_bias = torch.round(bias * scale * ONE)
             too_large = quantised.abs().sum(1) * ACTIVATION_MAX + quantised_bias.abs() >= EXACT_LIMIT
@@ -112,7 +117,7 @@ class IntegerLinear:
 
     def floats(self) -> tuple[Tensor, Tensor]:
         """Return what the integers stand for: weight (outputs, inputs) and bias (outputs,), float64."""
-        scale = torch.ldexp(torch.ones_like(self.bias), -self.shift)
+        scale = power_of_two(-self.shift)
         return self.weight * scale[:, None], self.bias * scale / ONE
 
     @torch.no_grad()

@@ -23,6 +23,7 @@ from jointiq.entropy_models.integer.recorder import Recorder
 from jointiq.errors import BitstreamError, ConfigError, DataError
 from jointiq.layers.padding import Size
 from jointiq.models.state import StoredModel
+from jointiq.runtime import tf32
 
 # Only for the `likelihoods` that are returned; the loss reads the unfloored logarithms.
 LIKELIHOOD_FLOOR = 1e-9
@@ -199,6 +200,7 @@ class LearnedCodec(StoredModel, ABC):
             BitstreamError: the segments are damaged so that they cannot be decoded; other damage goes unnoticed.
         """
 
+    @tf32(allowed=False)
     @torch.inference_mode()
     def compress(self, x: Tensor, quality: float | None = None) -> dict[str, Any]:
         """Code images (B, 3, H, W) in [0, 1]: ``{"strings": [[y of each], [side of each]], "shape": latent size}``.
@@ -222,6 +224,7 @@ class LearnedCodec(StoredModel, ABC):
         strings = [[one.y for one in coded], [prefix + one.side for one in coded]]
         return {"strings": strings, "shape": torch.Size(self.latent_shape(size))}
 
+    @tf32(allowed=False)
     @torch.inference_mode()
     def decompress(self, strings: list[list[bytes]], shape: Size) -> dict[str, Tensor]:
         """Decode images from :meth:`compress`: ``{"x_hat": (B, 3, H, W)}`` clamped to [0, 1].

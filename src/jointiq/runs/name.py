@@ -20,9 +20,9 @@ from jointiq.configs import UnknownRatePoint, choices, rate_point
 # What decides where and how conveniently a run runs, not what it learns.
 _NOT_HASHED = (
     "paths", "logger", "callbacks", "ckpt_path", "rerun", "resume", "threads", "sweep", "rates", "scale",
-    "optimized_metric", "tags", "test", "typed",
+    "optimized_metric", "tags", "test", "typed", "tf32",
 )  # fmt: skip
-_NOT_HASHED_TRAINER = ("accelerator", "devices", "strategy", "num_nodes")
+_NOT_HASHED_TRAINER = ("accelerator", "devices", "strategy", "num_nodes", "benchmark")
 _NOT_HASHED_OPTIM = ("compile",)
 _NOT_HASHED_DATA = ("num_workers", "preload_mb", "at_paper_scale")
 # The entropy model that a model had before there was a choice: runs of today find the folders of earlier versions.

@@ -25,7 +25,7 @@ from jointiq.runs.name import what_is_typed
 CHOICES = ("auto", "never")
 
 # Keys that the configurations of earlier versions lack.
-_LATER_KEYS = {"resume": "auto", "optimized_metric": "val/loss", "tags": [], "test": True, "typed": []}
+_LATER_KEYS = {"resume": "auto", "optimized_metric": "val/loss", "tags": [], "test": True, "typed": [], "tf32": True}
 # Stands for a key that a configuration lacks: values may be None.
 _ABSENT = object()
 _OPEN_ERRORS = (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile)

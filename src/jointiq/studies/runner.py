@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jointiq.command_line import override
 from jointiq.console import progress_bar
-from jointiq.data.image_sets import ImageSet, check_disjoint, link_folder, read_set
+from jointiq.data.image_sets import ImageSet, check_disjoint, link_folder, read_listed, read_set
+from jointiq.data.prepared import LIST, MANIFEST, open_patches
 from jointiq.errors import ConfigError, UserError
 from jointiq.evaluation.codecs.pillow import find_codecs
 from jointiq.evaluation.codecs.programs import PROGRAMS
@@ -32,6 +34,7 @@ class Options:
     Attributes:
         train, val, test: folders, ``DIR`` or ``NAME=DIR``; those of train and of val make one set each, each of test is
             a set of its own. Without train: the embedded photographs.
+        patches: folder of patches cut in advance, in place of train; its manifest tells the training images.
         published: ``SET=DIR``, folders of RD files of others on a test set.
         manifests: lists of images that may not be measured on.
         overrides: added to every training.
@@ -45,6 +48,7 @@ class Options:
     train: tuple[str, ...] = ()
     val: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
+    patches: Path | None = None
     published: tuple[str, ...] = ()
     manifests: tuple[Path, ...] = ()
     overrides: tuple[str, ...] = ()
@@ -52,6 +56,11 @@ class Options:
     output: Path | None = None
     jobs: int = 1
     device: str = "auto"
+
+    @property
+    def own_images(self) -> bool:
+        """Whether there are training images of the user's."""
+        return bool(self.train or self.patches)
 
     @property
     def work(self) -> Path:
@@ -79,7 +88,20 @@ class Data:
 
 
 def training_set(options: Options) -> ImageSet:
-    """Return the images to train on."""
+    """Return the images to train on.
+
+    Raises:
+        ConfigError: both folders of images and patches are given.
+        DataError: no finished set of patches.
+    """
+    if options.patches is not None:
+        if options.train:
+            raise ConfigError("--patches", str(options.patches), "without --train: its manifest tells the images")
+        open_patches(options.patches)
+        listed = read_listed(options.patches / MANIFEST)
+        if listed is None:
+            raise ConfigError("--patches", str(options.patches), "the --output of python -m src.prepare")
+        return listed
     return read_set(options.train or ["sample:train"], options.images)
 
 
@@ -89,8 +111,8 @@ def validation_set(options: Options) -> ImageSet:
     Raises:
         ConfigError: there are training images of the user's, and none of these.
     """
-    if options.train and not options.val:
-        raise ConfigError("--val", None, "a folder of validation images, with --train")
+    if options.own_images and not options.val:
+        raise ConfigError("--val", None, "a folder of validation images, with --train or --patches")
     return read_set(options.val or ["sample:val"], options.images)
 
 
@@ -100,8 +122,8 @@ def test_sets(options: Options) -> list[ImageSet]:
     Raises:
         ConfigError: there are training images of the user's, and none of these.
     """
-    if options.train and not options.test:
-        raise ConfigError("--test", None, "folders of test images, with --train")
+    if options.own_images and not options.test:
+        raise ConfigError("--test", None, "folders of test images, with --train or --patches")
     return [read_set([folder], options.images) for folder in options.test or ["sample:test"]]
 
 
@@ -118,10 +140,25 @@ def study_data(scale: Scale, options: Options) -> Data:
     measured += test_sets(options) if "test" in scale.measure else []
     check_disjoint(measured, train, options.manifests)
     overrides: tuple[str, ...] = ("data=sample",)
-    if train and val and options.train:
-        folders = {"train_dir": link_folder(train, options.images), "val_dir": link_folder(val, options.images)}
-        overrides = ("data=folder", *(override(f"data.{key}", folder) for key, folder in folders.items()))
+    if train and val and options.own_images:
+        kind = "folder" if options.patches is None else "prepared"
+        place = (
+            link_folder(train, options.images) if options.patches is None else _link(options.patches, options.images)
+        )
+        folders = {"train_dir": place, "val_dir": link_folder(val, options.images)}
+        overrides = (f"data={kind}", *(override(f"data.{key}", folder) for key, folder in folders.items()))
     return Data(train, tuple(measured), overrides)
+
+
+def _link(patches: Path, folder: Path) -> Path:
+    """Link to a folder of patches by its contents, so that the names of trainings do not depend on its place."""
+    digest = hashlib.sha256((patches / LIST).read_bytes()).hexdigest()[:8]
+    link = folder / f"patches_{digest}"
+    folder.mkdir(parents=True, exist_ok=True)
+    if link.resolve() != patches.resolve():
+        link.unlink(missing_ok=True)
+        link.symlink_to(patches.resolve())
+    return link
 
 
 def study_trainings(scale: Scale, data: Data, options: Options) -> list[Training]:

@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 
-from jointiq.command_line import command
+from jointiq.command_line import command, program
 from jointiq.errors import DataError, UserError
 from jointiq.evaluation.rd import MS_SSIM, PSNR
 from jointiq.runs import folder as run_folder
@@ -26,7 +26,7 @@ from jointiq.runs.lock import locked
 from jointiq.runs.name import run_folder as folder_of
 from jointiq.runs.resume import Start, find_start
 from jointiq.runs.status import note_failure
-from jointiq.runtime import ended_by_signals, set_threads
+from jointiq.runtime import ended_by_signals, set_threads, tf32
 from jointiq.training.assemble import Training, build_loggers, build_training, end_logs, start_logs
 from jointiq.training.modules.compression import NonFiniteError
 
@@ -193,7 +193,7 @@ def fit(cfg: DictConfig, training: Training, checkpoint: str | None) -> None:
     trainer, module, data = training.trainer, training.module, training.data
     try:
         start_logs(cfg, trainer.loggers, training.first_step)
-        with unwrapped_errors(folder / run_folder.CHECKPOINT):
+        with unwrapped_errors(folder / run_folder.CHECKPOINT), tf32(cfg.tf32):
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
             if not training.stop.stopped and module.validated_at != trainer.global_step:
                 trainer.validate(module, datamodule=data, verbose=False)
@@ -241,6 +241,11 @@ def _announce(cfg: DictConfig, training: Training) -> None:
         _say(
             f"scale={cfg.scale.name} on data=sample, a handful of photographs for trying things out; your images, by "
             "default at scale=paper: data=folder data.train_dir=DIR data.val_dir=DIR"
+        )
+    if getattr(training.data, "reads_files", False):
+        _say(
+            f"the training images take more than data.preload_mb={cfg.data.preload_mb:g}, so every patch reads a whole "
+            f"one; faster: a larger data.preload_mb, or patches cut in advance ({program('prepare')}, data=prepared)"
         )
     parameters = sum(parameter.numel() for parameter in training.module.net.parameters()) / 1e6
     size = f"lmbda {cfg.lmbda:g}, {parameters:.2f} million parameters"

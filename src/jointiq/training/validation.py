@@ -42,6 +42,9 @@ MIN_SIDE = 16
 #: Keys that a row of the rate table fills, unless the scale or the user does.
 RATE_POINT_KEYS = ("model.N", "model.M", "model.M1", "model.M2", "trainer.max_steps", "optim.lr")
 
+#: Arithmetic of trainings, as Lightning names it.
+PRECISIONS = ("32-true", "bf16-mixed")
+
 #: Below this crop the global context sees (next to) no position with enough known ones, and learns nothing.
 MIN_CROP_GLOBAL_CONTEXT = 128
 
@@ -169,6 +172,12 @@ def validate(cfg: DictConfig) -> None:
     if cfg.trainer.get("accumulate_grad_batches", 1) != 1:
         allowed = "1; data.batch_size counts all patches of an optimizer step"
         raise ConfigError("trainer.accumulate_grad_batches", cfg.trainer.accumulate_grad_batches, allowed)
+    if cfg.trainer.get("gradient_clip_val") is not None:
+        raise ConfigError("trainer.gradient_clip_val", cfg.trainer.gradient_clip_val, "null; optim.clip_norm clips")
+    # With scaled gradients (16-mixed) optim.clip_norm would clip something else.
+    _check_choice(cfg, "trainer.precision", PRECISIONS)
+    _check_choice(cfg, "trainer.benchmark", (True, False, None))
+    _check_choice(cfg, "tf32", (True, False))
     _check_max_time(cfg)
     _check_optimizer(cfg)
     _check_choice(cfg, "distortion.name", DISTORTIONS)

@@ -95,14 +95,6 @@ def test_steps_train(mode: str) -> None:
         assert not [name for name in still if name.startswith("g_a.")] and len(still) < len(before) / 3
 
 
-def test_modes_leave_the_settings_as_they_were() -> None:
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    for mode in MODES.values():
-        with mode.rounding():
-            assert torch.backends.cuda.matmul.allow_tf32 == torch.backends.cudnn.allow_tf32 == mode.tf32
-    assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == before
-
-
 @pytest.mark.parametrize("options", [["--crop", "100"], ["--N", "0"], ["--output", "x.txt"]])
 def test_wrong_options(options: list[str]) -> None:
     with pytest.raises(ConfigError, match=options[0]):

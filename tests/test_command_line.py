@@ -13,6 +13,7 @@ from jointiq.command_line import command
 from jointiq.commands.evaluate import _checkpoints
 from jointiq.configs import CONFIGS, compose
 from jointiq.runs.folder import describe
+from tests.marks import slow
 from tests.training.typed import error_line, last, run
 
 
@@ -27,7 +28,7 @@ def test_printed_commands_survive_shell_and_hydra(path: str) -> None:
 QUOTED = re.compile(r"""`('(\w+)="(results/runs/[^"`]*=[^"`]*)"')`""")
 
 
-@pytest.mark.parametrize("key", ["checkpoint", "ckpt_path", "init_from", "rerun"])
+@pytest.mark.parametrize("key", ["checkpoint", "ckpt_path", slow("init_from"), slow("rerun")])
 def test_names_with_an_equals_sign_are_typed_as_the_documentation_says(
     key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,8 +18,8 @@ from jointiq.errors import ConfigError
 from jointiq.models import build_model
 from jointiq.training.assemble import model_config, schedule
 from jointiq.training.validation import validate
-from tests.marks import slow_but
-from tests.training import tiny
+from tests.marks import slow, slow_but
+from tests.training.tiny import changed, config
 
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
 #: With values of their own: not the choice among them.
@@ -36,11 +36,6 @@ TABLE_1 = {
 }
 # What an experiment may hold numbers for: a count that is its very point, no size.
 NOT_SIZES = {"model.G"}
-
-
-def config(*overrides: str) -> DictConfig:
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return compose("train", overrides=list(overrides))
 
 
 def rate_point(cfg: DictConfig) -> tuple[Any, ...]:
@@ -125,9 +120,11 @@ def _options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONFIGS / group).glob("[!_]*.yaml"))
 
 
-def _combinations() -> list[tuple[str, ...]]:
+def _combinations() -> list[Any]:
     """Each option once: alone those that make another network, together one of every group that goes with all."""
-    alone = [(f"{group}={option}",) for group in ("model", "entropy_model", "stage") for option in _options(group)]
+    alone = [(f"stage={option}",) for option in _options("stage")]
+    # Of models and entropy models there are experiments.
+    alone += [slow((f"{group}={option}",)) for group in ("model", "entropy_model") for option in _options(group)]
     groups = ("enhancer", "distortion", "trainer", "logger", "rates", "optim", "callbacks")
     columns = [[f"{group}={option}" for option in _options(group)] for group in groups]
     return alone + [tuple(filter(None, row)) for row in itertools.zip_longest(*columns)]
@@ -178,7 +175,7 @@ def test_every_field_is_explained() -> None:
 
 @pytest.mark.parametrize("lmbda", TABLE_1)
 def test_lmbda_brings_its_row_of_table_1(lmbda: float) -> None:
-    cfg = tiny.changed(tiny.config("+experiment=jointiq", "scale=paper"), f"lmbda={lmbda}")
+    cfg = changed(config("+experiment=jointiq", "scale=paper"), f"lmbda={lmbda}")
     assert rate_point(cfg) == TABLE_1[lmbda]
 
 
@@ -294,8 +291,8 @@ def test_experiments_switch_off_their_part(experiment: str, expected: tuple[Any,
 )
 def test_wrong_values_are_named(override: str, message: str) -> None:
     chosen = override.startswith("stage=")
-    wrong = tiny.config("+experiment=jointiq", *[override] * chosen)
-    wrong = wrong if chosen else tiny.changed(wrong, override)
+    wrong = config("+experiment=jointiq", *[override] * chosen)
+    wrong = wrong if chosen else changed(wrong, override)
     with pytest.raises(ConfigError, match=message):
         validate(wrong)
 

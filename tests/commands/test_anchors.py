@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from jointiq.configs import CONFIGS
 from jointiq.data.images import read_image, write_png
 from jointiq.data.sample import sample_images
 from jointiq.errors import ConfigError
+from jointiq.evaluation import measuring
 from jointiq.evaluation.codecs import run as anchor_run
 from jointiq.evaluation.codecs.anchors import CODECS, code
 from jointiq.evaluation.codecs.pillow import FAMILIES
@@ -147,7 +149,9 @@ def test_every_codec_has_its_settings_key() -> None:
     assert list(config().settings) == [name for names in FAMILIES.values() for name in names]
 
 
-def test_two_processes(images: Path) -> None:
+def test_two_processes(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forked ones, which need not import anything."""
+    monkeypatch.setattr(measuring, "get_context", lambda kind: multiprocessing.get_context("fork"))
     assert run(images, "workers=2", "settings.jpeg_420=[50]") == 0
     assert len(read_rd(images.parent / "out" / "jpeg_420.json").images) == 2
 

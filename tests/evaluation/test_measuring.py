@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 
 from jointiq.data.images import read_image, write_png
 from jointiq.errors import ConfigError
+from jointiq.evaluation import measuring
 from jointiq.evaluation.codecs.anchors import CODECS
 from jointiq.evaluation.codecs.run import CodecMaker
 from jointiq.evaluation.measuring import Measured, measure, worker_count
@@ -174,10 +176,13 @@ class SaysWhere:
         return {"gpu": os.environ["CUDA_VISIBLE_DEVICES"], "process": os.getpid()}, None
 
 
+@pytest.mark.parametrize("start", ["fork", slow("spawn")])
 @pytest.mark.parametrize(("device", "dealt"), [("cuda", ["2", "5", "5"]), ("cuda:1", ["5,2"] * 3)])
 def test_processes_deal_out_the_gpus(
-    images: dict[str, Path], monkeypatch: pytest.MonkeyPatch, device: str, dealt: list[str]
+    images: dict[str, Path], monkeypatch: pytest.MonkeyPatch, device: str, dealt: list[str], start: str
 ) -> None:
+    """Forked processes need not import anything."""
+    monkeypatch.setattr(measuring, "get_context", lambda kind: get_context(start))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,2")
     named = [(f"{number}.png", images["a.png"]) for number in range(6)]
     (measured,) = measure([SaysWhere(device)], named, workers=3)

@@ -89,6 +89,7 @@ def test_the_strings_and_the_picture_are_those_of_our_codec(evaluate, images, ch
     assert evaluate("--no-update")["bpp"] == results["bpp"]
 
 
+@pytest.mark.slow
 def test_it_agrees_with_our_evaluation(evaluate, images, checkpoint):
     """Which runs the networks in another memory layout: a latent on the edge may round the other way."""
     ours = evaluate_checkpoints([str(checkpoint)], sorted(images.iterdir()), "ours").results
@@ -122,6 +123,7 @@ def test_other_sides_are_padded_by_eval_model(evaluate, checkpoint, picture, tmp
     assert estimate["bpp"] == pytest.approx(ours.bpp_estimate, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_half(evaluate):
     full, half = evaluate(), evaluate("--half")
     assert half["bpp"] == pytest.approx(full["bpp"], rel=0.02) and half != full

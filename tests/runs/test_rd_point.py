@@ -20,6 +20,7 @@ from jointiq.evaluation.rd import read_rd
 from jointiq.runs import folder as run_folder
 from jointiq.runs import rd_point
 from jointiq.runs.name import run_key
+from tests.marks import slow
 from tests.training import tiny
 from tests.training.typed import error_line, last, own, rows, run
 
@@ -81,7 +82,9 @@ def test_a_run_measures_itself(
     assert not (folder / ".rows").exists() and not list(folder.rglob("*.jiq"))
 
 
-@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("number", "exit_code"), [(signal.SIGINT, 130), slow(signal.SIGTERM, 143), slow(signal.SIGHUP, 129)]
+)
 def test_a_stop_while_it_is_measured_is_made_good_without_training(
     number: int,
     exit_code: int,

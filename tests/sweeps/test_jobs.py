@@ -177,7 +177,11 @@ def test_places(
     settings: tuple[str, ...], visible: str, expected: tuple[int, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2, 3})
-    assert resources.places(tiny.config("scale=demo", *settings), {"CUDA_VISIBLE_DEVICES": visible}) == expected
+    chosen = [text for text in settings if "." not in text and not text.startswith("threads")]
+    cfg = tiny.config("scale=demo", *chosen)
+    for text in settings:
+        cfg = cfg if text in chosen else tiny.changed(cfg, text)
+    assert resources.places(cfg, {"CUDA_VISIBLE_DEVICES": visible}) == expected
 
 
 @pytest.mark.parametrize("wrong", ["sweep.jobs=0", "sweep.per_gpu=0", "sweep.jobs=many", "trainer.devices=3"])

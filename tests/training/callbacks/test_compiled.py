@@ -44,6 +44,7 @@ def test_a_compiled_training_gives_the_same_weights(tmp_path: Path, monkeypatch:
     assert calls and all(is_compiled for is_compiled, _ in calls)
 
 
+@pytest.mark.slow
 def test_a_step_of_the_network_is_one_graph() -> None:
     """So that CUDA graphs can record it (``optim.compile=reduce-overhead``)."""
     torch.manual_seed(0)

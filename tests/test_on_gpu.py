@@ -23,6 +23,7 @@ QUICK = ("jointiq",)
 CASES = [
     *((name, ()) for name in option_names("experiment")),
     ("jointiq", ("model.scan=quarters",)),
+    ("jointiq", ("model.rates=continuous",)),
     ("jointiq", ("model.scan=raster", "distortion=ms_ssim")),
 ]
 

@@ -7,10 +7,12 @@ touch a cluster that this machine belongs to.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import getpass
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -90,7 +92,7 @@ def cluster(folder: Path) -> Iterator[Mapping[str, str]]:
                 processes.append(
                     subprocess.Popen(
                         words, env={**os.environ, **environment}, stdout=output, stderr=subprocess.STDOUT,
-                        start_new_session=True,
+                        start_new_session=True, preexec_fn=_end_with_the_tests,
                     )
                 )  # fmt: skip
         _wait_until_idle(folder, environment, processes)
@@ -116,6 +118,11 @@ def _wait_until_idle(folder: Path, environment: Mapping[str, str], processes: li
             said = "\n".join(path.read_text(errors="replace") for path in sorted(folder.glob("*.out")))
             raise RuntimeError(f"SLURM did not start:\n{said}")
         time.sleep(0.2)
+
+
+def _end_with_the_tests() -> None:
+    """Also where the tests are killed."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 def _free_port() -> int:

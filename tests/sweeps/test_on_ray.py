@@ -129,7 +129,7 @@ def test_a_sweep(settings: None, request: pytest.FixtureRequest, tmp_path: Path,
         process = start(*typed)
         output = process.communicate(timeout=400)[0]
         assert process.returncode == 1 and "Traceback" not in output, output
-        assert "2 runs: 1 done, 1 failed" in output and "exit code 2" in output
+        assert "2 runs: 1 done, 1 failed" in output and "ended with exit code 2: lmbda=1.5 is not allowed" in output
         assert output.count("finished before, skipped") == skipped
     (folder,) = (tmp_path / "runs" / "jointiq").glob("[!.]*")
     assert [row["step"] for row in tiny.rows(folder) if "train/loss" in row] == ["0", "1"]

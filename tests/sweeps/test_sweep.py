@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
@@ -23,6 +24,7 @@ from hydra.plugins.sweeper import Sweeper
 from jointiq.evaluation.rd import RDCurve, write_rd
 from jointiq.runs import folder as run_folder
 from jointiq.runs import rd_point
+from jointiq.runs.job_notes import note_file, read_note
 from jointiq.runs.status import read_sweep
 from jointiq.sweeps import sweep as sweeps
 from jointiq.sweeps.jobs import Job
@@ -177,6 +179,28 @@ def test_jobs_of_another_launcher_are_waiting_until_they_start(
     for overrides, name in zip(OtherLauncher.handed_over, ("jointiq", "jointiq", "lee2019", "lee2019"), strict=True):
         folder = Job.of(overrides).folder
         assert folder is not None and folder.parent.name == name
+
+
+def test_another_launcher_gets_what_is_to_be_done(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And not what is finished; a job that it numbers anew finds its number by what is typed for it."""
+    job = ("+experiment=jointiq", "scale=demo", f"paths.results={tmp_path / 'r'}")
+    finish(*job, "lmbda=0.5")
+    states: list[list[str]] = []
+    monkeypatch.setattr(
+        OtherLauncher, "launch",
+        lambda self, jobs, initial_job_idx: states.append([" ".join(map(" ".join, jobs)), str(initial_job_idx)]),
+    )  # fmt: skip
+    assert run(monkeypatch, *typed(tmp_path, "OtherLauncher"), *job[:2], "lmbda=0.5,0.06") == 1
+    output = capsys.readouterr().out
+    assert "[1/2] finished before, skipped" in output and "2 runs: 1 done, 1 waiting" in output
+    ((handed_over, first),) = states
+    assert "lmbda=0.06" in handed_over and "lmbda=0.5" not in handed_over and first == "0"
+    other = Job.of((*job[:2], "lmbda=0.06", job[2]))
+    notes = {number: read_note(note_file(tmp_path, number)).overrides for number in (0, 1)}
+    assert sweeps._number(tmp_path, replace(other, overrides=tuple(notes[1])), 0) == 1
+    assert sweeps._number(tmp_path, replace(other, overrides=("typed=elsewhere",)), 0) == 0
 
 
 @pytest.fixture

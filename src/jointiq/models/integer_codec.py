@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from jointiq.bitstream.container import HIGHEST, LOWEST, pack_segments, to_tenths, unpack_segments
 from jointiq.entropy_models import ENTROPY_MODELS
 from jointiq.entropy_models.base import EntropyModel, IntegerEntropyModel, Latents
+from jointiq.entropy_models.integer.self_test import require_exact
 from jointiq.errors import ConfigError
 from jointiq.layers.gains import TransformGains
 from jointiq.layers.padding import Size
@@ -148,7 +149,12 @@ class IntegerCodec(LearnedCodec):
 
     @property
     def integers(self) -> IntegerEntropyModel:
-        """The integer network of the present weights, on the device of the model; derived when first needed."""
+        """The integer network of the present weights, on the device of the model; derived when first needed.
+
+        Raises:
+            UserError: the device does not calculate exactly.
+        """
+        require_exact(self.device)
         self.update()
         integers: IntegerEntropyModel = self.derived["integers"]
         if integers.device != self.device:

@@ -8,6 +8,7 @@ import shlex
 import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from omegaconf import DictConfig
 from jointiq.command_line import TRAIN
 from jointiq.errors import ConfigError
 from jointiq.runs.job_notes import note_job
-from jointiq.sweeps.jobs import Job, JobResult, clear_notes
+from jointiq.sweeps.jobs import Job, JobResult, clear_notes, last_words
 from jointiq.sweeps.processes import PARENT, PassOnSigterm, exit_code, words_of
 from jointiq.sweeps.resources import cores_of_a_process, uses_gpus
 
@@ -34,7 +35,7 @@ def run_on_ray(
     cpus: int | None = None,
     folders: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
-    record: Path = Path("."),
+    record: Path = Path(),
     first: int = 0,
     command: Sequence[str] = TRAIN,
 ) -> list[JobResult]:
@@ -66,31 +67,36 @@ def run_on_ray(
         sizes = [_size(job.cfg, cpus, ray.nodes()) for job in jobs]  # a job that fits nowhere would wait for ever
         results: dict[int, JobResult] = {}
         running: dict[Any, int] = {}
+        logs = [(record / "jobs" / f"{number}.log").absolute() for number in range(first, first + len(jobs))]
+        printed = [log.stat().st_size if log.is_file() else 0 for log in logs]
 
-        def settle(number: int, result: JobResult) -> None:
-            results[number] = result
-            note_job(record, first + number, result.job.overrides, result.job.folder, result.code)
+        def say(number: int, text: str) -> None:
+            print(f"[{first + number + 1}/{first + len(jobs)}] {text}", flush=True)
+
+        def note(number: int, code: int | None, message: str = "") -> None:
+            note_job(record, first + number, jobs[number].overrides, jobs[number].folder, code, message)
 
         for number, (job, (cores, gpus)) in enumerate(zip(jobs, sizes, strict=True)):
-            note_job(record, first + number, job.overrides, job.folder, None)
-            label = f"[{first + number + 1}/{first + len(jobs)}]"
             if job.is_finished():
-                print(label, "finished before, skipped", flush=True)
-                settle(number, JobResult(job, 0, skipped=True))
+                say(number, "finished before, skipped")
+                note(number, 0)
+                results[number] = JobResult(job, 0, skipped=True)
                 continue
-            print(label, shlex.join(job.overrides), flush=True)
+            say(number, shlex.join(job.overrides))
+            note(number, None)
+            words = words_of(job.overrides, folders, command)
             variables = {"OMP_NUM_THREADS": str(cores), **given}
-            log = (record / "jobs" / f"{first + number}.log").absolute()
-            running[
-                start.options(num_cpus=cores, num_gpus=gpus).remote(
-                    words_of(job.overrides, folders, command), os.getcwd(), variables, str(log)
-                )
-            ] = number
+            started = start.options(num_cpus=cores, num_gpus=gpus).remote(
+                words, os.getcwd(), variables, str(logs[number])
+            )
+            running[started] = number
         with PassOnSigterm() as sigterm:
+            stopping = False
             while running:
                 try:
                     ended, _ = ray.wait(list(running), timeout=_POLL_SECONDS)
-                    if sigterm.received:
+                    if sigterm.received and not stopping:
+                        stopping = True
                         _stop(ray, running)
                 except KeyboardInterrupt:
                     _stop(ray, running)
@@ -98,7 +104,15 @@ def run_on_ray(
                     raise
                 for job_there in ended:
                     number = running.pop(job_there)
-                    settle(number, JobResult(jobs[number], _code(ray, job_there)))
+                    result = JobResult(jobs[number], _code(ray, job_there))
+                    if result.failed and logs[number].is_file():
+                        said = logs[number].read_bytes()[printed[number] :].decode(errors="replace")
+                        result = replace(result, message=last_words(said))
+                    results[number] = result
+                    note(number, result.code, result.message)
+                    if result.code is not None:
+                        why = f": {result.message}" if result.message else ""
+                        say(number, "done" if result.code == 0 else f"ended with exit code {result.code}{why}")
     return [results[number] for number in range(len(jobs))]
 
 

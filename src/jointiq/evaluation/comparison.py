@@ -396,7 +396,9 @@ def write_comparison(folder: Path, comparison: Comparison) -> list[Path]:
         "MS-SSIM in dB is -10 log10(1 - mean MS-SSIM).\n"
     )
     if comparison.left_out:
-        texts.append("\n".join(["# Left out", "", *(f"- {plain_markdown(str(one))}" for one in comparison.left_out), ""]))
+        texts.append(
+            "\n".join(["# Left out", "", *(f"- {plain_markdown(str(one))}" for one in comparison.left_out), ""])
+        )
     rows: list[Row] = [{"table": "anchors", **asdict(rate), "paper_percent": None} for rate in comparison.rates]
     rows += [{"table": "models", **asdict(rate), "paper_percent": None} for rate in comparison.between]
     for study in comparison.ablations:

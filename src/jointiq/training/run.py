@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 
 from jointiq.command_line import command, program
+from jointiq.configs import literal
 from jointiq.errors import DataError, UserError
 from jointiq.evaluation.rd import MS_SSIM, PSNR
 from jointiq.runs import folder as run_folder

@@ -9,6 +9,6 @@ _LONGEST = 60
 
 
 def drawable(text: str) -> str:
-    """Return a name as Matplotlib can draw it: on one line, not too long, with bytes that are no text as ``\\udcff``."""
+    """Return a name as Matplotlib can draw it: one line, not too long, bytes that are no text as ``\\udcff``."""
     line = " ".join(text.encode(errors="backslashreplace").decode().split())
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"

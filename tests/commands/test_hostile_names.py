@@ -25,12 +25,12 @@ from tests.training import tiny
 
 ACCENTS = "Ängström é"
 NAMES = [
-    "two words", "  around  ", "a\tb", "a\nb", "a\rb", "a\\b", "a'b", 'a"b', "a`b`", "a\"'b", "(a)", "[a]", "[a", "a]",
-    "[bold]a", "[/bold]", "[/]", "[link=x]a", "{a}", "{}", "{0}", "{a:b}", "$a", "$HOME", "$x$", "$\\frac{1}{0$",
-    "${a}", "${oc.env:HOME}", "%s", "%(a)s%d%", "a|b", "<b>", "<script>alert(1)</script", "&amp;", "a=b", "a,b", "a:b", "a;b",
-    "a#b", "a@b", "a*b", "a?b", "**", "~", "!a", "-a", "--help", "+a", "a..", "null", "1e5", "a^_b~c",
-    "\U0001f600\u200d", "\u202ecba", "\x1b[31mred", unicodedata.normalize("NFC", ACCENTS), unicodedata.normalize("NFD", ACCENTS), "\udcff",
-    "x" * 233,
+    "two words", "  around  ", "a\tb", "a\nb", "a\rb", "a\\b", "a'b", 'a"b', "a`b`", "a\"'b", "(a)", "[a]", "[a",
+    "a]", "[bold]a", "[/bold]", "[/]", "[link=x]a", "{a}", "{}", "{0}", "{a:b}", "$a", "$HOME", "$x$",
+    "$\\frac{1}{0$", "${a}", "${oc.env:HOME}", "%s", "%(a)s%d%", "a|b", "<b>", "<script>alert(1)</script", "&amp;",
+    "a=b", "a,b", "a:b", "a;b", "a#b", "a@b", "a*b", "a?b", "**", "~", "!a", "-a", "--help", "+a", "a..", "null",
+    "1e5", "a^_b~c", "\U0001f600\u200d", "\u202ecba", "\x1b[31mred", unicodedata.normalize("NFC", ACCENTS),
+    unicodedata.normalize("NFD", ACCENTS), "\udcff", "x" * 233,
 ]  # fmt: skip
 
 

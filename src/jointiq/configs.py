@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -59,6 +60,11 @@ def choices(name: str, overrides: Sequence[str] = ()) -> dict[str, str]:
 def _choices(name: str, overrides: tuple[str, ...], places: tuple[str, ...]) -> DictConfig:
     """Compose once what the stages of a chain and the jobs of a sweep all ask for; ``places`` hold the configs."""
     return hydra_compose(name, list(overrides), return_hydra_config=True).hydra.runtime.choices
+
+
+def literal(text: str) -> str:
+    """Return what stands for ``text`` in a config: OmegaConf reads ``${`` as the beginning of another value."""
+    return re.sub(r"(\\*)(\$\{)", r"\1\1\\\2", text)
 
 
 def option_names(group: str) -> list[str]:

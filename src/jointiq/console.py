@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -110,14 +111,14 @@ class Table:
     def markdown(self) -> str:
         """Return the table as Markdown with its title as a heading."""
         rule = [":--" if i < self.left else "--:" for i in range(len(self.header))]
-        texts = [[_plain(cell) for cell in cells] for cells in (self.header, *self.rows)]
+        texts = [[plain_markdown(cell) for cell in cells] for cells in (self.header, *self.rows)]
         lines = ["| " + " | ".join(cells) + " |" for cells in (texts[0], rule, *texts[1:])]
-        return "\n".join([f"# {_plain(self.title)}", "", *lines, ""])
+        return "\n".join([f"# {plain_markdown(self.title)}", "", *lines, ""])
 
 
-def _plain(text: str) -> str:
-    """A text inside a Markdown table, where a bar would end the cell and an angle bracket begin a tag."""
-    return text.replace("|", r"\|").replace("<", "&lt;")
+def plain_markdown(text: str) -> str:
+    """A text in Markdown: in a table a bar or a new line would end the cell, and an angle bracket begins a tag."""
+    return re.sub(r"[\r\n]+", " ", text).replace("|", r"\|").replace("<", "&lt;")
 
 
 def number(value: float | None, digits: int, sign: bool = False) -> str:

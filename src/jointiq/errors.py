@@ -113,5 +113,6 @@ def run_cli(main: Callable[[], int | None]) -> None:
 
 
 def _fail(problem: object) -> NoReturn:
-    print(f"error: {' '.join(str(problem).split())}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # whoever cannot be told still gets the exit code
+        print(f"error: {' '.join(str(problem).split())}", file=sys.stderr, flush=True)
     sys.exit(EXIT_USER_ERROR)

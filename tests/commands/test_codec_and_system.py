@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -16,8 +18,9 @@ import pytest
 from PIL import Image
 
 from jointiq.coding.export import write_export
-from jointiq.commands import codec, export
+from jointiq.commands import bdrate, codec, complexity, evaluate, export, report
 from jointiq.errors import UserError, run_cli
+from jointiq.evaluation.rd import RDCurve, write_rd
 from jointiq.files import list_files, write_bytes
 from jointiq.runtime import set_threads
 
@@ -355,3 +358,68 @@ def test_a_killed_encoder(checkpoint, picture, tmp_path):
     assert process.returncode == 128 + signal.SIGTERM and 0 < len(left) < 40
     assert all(path.suffix == ".jiq" and path.name[0] != "." for path in left)
     assert np.all([path.stat().st_size > 0 for path in left])
+
+
+# --- outputs that cannot be written -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def full_disk():
+    """No file may grow beyond a few bytes."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, limits[1]))
+    yield "File too large"
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.fixture
+def read_only(monkeypatch):
+    def refuse(*_, dir, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(dir))
+
+    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    return "Read-only file system"
+
+
+def rd_file(path, name, factor):
+    results = {"bpp": tuple(factor * bpp for bpp in (0.1, 0.2, 0.4, 0.8)), "psnr-rgb": (28.0, 31.0, 34.0, 37.0)}
+    write_rd(path, RDCurve(name, results))
+
+
+@pytest.mark.parametrize("disk", ["full_disk", "read_only"])
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [
+        (codec, ("encode", "a.png", "out/a.jiq", "--checkpoint", "model.safetensors")),
+        (codec, ("decode", "a.jiq", "out/a.png", "--checkpoint", "model.safetensors")),
+        (export, ("model.safetensors", "out/b.safetensors")),
+        (export, ("model.safetensors", "out/b.pth.tar")),
+        (bdrate, ("--results", "curves", "--output", "out")),
+        (report, ("curves", "--output", "out/report.html")),
+        (complexity, ("checkpoint=model.safetensors", "output=out/c.json", "size=16x16", "repeats=0", "device=cpu")),
+        (evaluate, ("checkpoint=model.safetensors", "output=out/e.json", "data=folder", "data.test_dir=.",
+                    "data.pattern=a.png", "device=cpu", "complexity=none")),
+    ],
+)  # fmt: skip
+def test_an_output_that_cannot_be_written(
+    module, arguments, disk, run, checkpoint, picture, tmp_path, monkeypatch, request
+):
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "a.png", picture)
+    run("encode", "a.png", "a.jiq", "--checkpoint", checkpoint)
+    rd_file(tmp_path / "curves" / "ours.json", "ours", 1.0)
+    rd_file(tmp_path / "curves" / "anchors" / "jpeg.json", "jpeg", 1.2)
+    reason = request.getfixturevalue(disk)
+    code, _, err = run(*arguments, module=module)
+    (line,) = (line for line in err.splitlines() if line.startswith("error: "))
+    assert code == 2 and "cannot write out/" in line and reason in line and "Traceback" not in err
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+
+
+def test_messages_that_cannot_be_written(checkpoint, tmp_path):
+    with open("/dev/full", "wb") as full:
+        process = start("info", "tests/golden/full-1x1.jiq", stdout=full)
+    assert process.communicate()[1] == b"error: No space left on device\n" and process.returncode == 2
+    command = [sys.executable, "-W", "ignore", "-m", "src.codec", "info", tmp_path / "none.jiq"]
+    with open("/dev/full", "wb") as full:
+        assert subprocess.run(command, cwd=ROOT, stdout=full, stderr=full).returncode == 2

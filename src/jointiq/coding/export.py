@@ -7,10 +7,12 @@ only estimate rates, are derived from them when the file is read.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -68,6 +70,13 @@ def _sorted(data: bytes) -> bytes:
     return data[:8] + text.ljust(size) + data[8 + size :]
 
 
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Iterator[Any]:
+    """Open a safetensors file, which is mapped into memory; its library takes no name that is not UTF-8."""
+    with Path(path).open("rb") as stream, safe_open(f"/dev/fd/{stream.fileno()}", "pt") as file:
+        yield file
+
+
 def read_metadata(path: str | Path) -> dict[str, str]:
     """Return the metadata of an export.
 
@@ -75,7 +84,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         UserError: not an export.
     """
     try:
-        with safe_open(path, "pt") as file:
+        with _opened(path) as file:
             metadata = dict(file.metadata() or {})
     except SafetensorError as error:
         raise UserError(f"{path} is not a model written by src.export") from error
@@ -97,7 +106,7 @@ def read_export(path: Path, checked: bool = False) -> LearnedCodec:
     """
     metadata = read_metadata(path)
     try:
-        with safe_open(path, "pt") as file:
+        with _opened(path) as file:
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if not checked and _checksum(tensors) != metadata["checksum"]:
             raise UserError(f"{path} is damaged: its weights do not match their checksum")

@@ -44,8 +44,6 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> LearnedC
     try:
         if not path.is_file():
             raise UserError(f"{path}: no such checkpoint")
-        # safetensors calls every error of the system a missing file.
-        path.open("rb").close()
         model = read_export(path) if path.suffix == EXPORT else read_training_checkpoint(path)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from error

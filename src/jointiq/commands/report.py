@@ -44,15 +44,15 @@ def report(sources: Sources, output: Path, title: str, packing: Packing, show: S
     from jointiq.evaluation.plots.rd_plot import rd_plot
     from jointiq.evaluation.report.page import PLOTS, curves, render
 
-    pictures = pictures_of(sources, packing, show)
-    write_text(output, render(title, sources, pictures, packing))
+    page = render(title, sources, pictures_of(sources, packing, show), packing)
     ours, theirs = curves(sources)
     points = output.with_suffix(".csv")
-    write_text(points, points_csv([("model", curve) for curve in ours] + [("anchor", curve) for curve in theirs]))
-    written = [output, points]
-    for metric in PLOTS:
-        written += rd_plot(output.with_name(f"{output.stem}-{metric}"), ours, theirs, metric)
-    return written
+    table = points_csv([("model", curve) for curve in ours] + [("anchor", curve) for curve in theirs])
+    plots = [rd_plot(output.with_name(f"{output.stem}-{metric}"), ours, theirs, metric) for metric in PLOTS]
+    # Last, so that there is no page of a report that has failed.
+    write_text(output, page)
+    write_text(points, table)
+    return [output, points, *(path for paths in plots for path in paths)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 from jointiq.configs import EXPERIMENTS
-from jointiq.console import NOTHING, Table, number
+from jointiq.console import NOTHING, Table, number, plain_markdown
 from jointiq.errors import DataError
 from jointiq.evaluation.bd_rate import METHODS, METRICS, MIN_POINTS, TOO_FEW, BDRate, NoBDRate, bd_rate
 from jointiq.evaluation.curves import CURVE, EXPERIMENT, TYPED, image_set, is_of_runs, join_points
@@ -396,7 +396,9 @@ def write_comparison(folder: Path, comparison: Comparison) -> list[Path]:
         "MS-SSIM in dB is -10 log10(1 - mean MS-SSIM).\n"
     )
     if comparison.left_out:
-        texts.append("\n".join(["# Left out", "", *(f"- {line}" for line in comparison.left_out), ""]))
+        texts.append(
+            "\n".join(["# Left out", "", *(f"- {plain_markdown(str(one))}" for one in comparison.left_out), ""])
+        )
     rows: list[Row] = [{"table": "anchors", **asdict(rate), "paper_percent": None} for rate in comparison.rates]
     rows += [{"table": "models", **asdict(rate), "paper_percent": None} for rate in comparison.between]
     for study in comparison.ablations:

@@ -20,7 +20,11 @@ SPREAD = "spread"
 
 def is_of_runs(curve: RDCurve) -> bool:
     """Whether a curve is made of points that runs have left."""
-    return CURVE in curve.about and all(row.keys() >= {"image", "lmbda", "seed"} for row in curve.images)
+    return (
+        CURVE in curve.about
+        and bool(curve.images)
+        and all(row.keys() >= {"image", "lmbda", "seed"} for row in curve.images)
+    )
 
 
 def image_set(curve: RDCurve) -> frozenset[tuple[Any, ...]]:

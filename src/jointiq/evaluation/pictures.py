@@ -62,4 +62,6 @@ def _safe(name: str) -> str:
     safe = re.sub(r"[^A-Za-z0-9._+-]+", "_", name.removesuffix(".png")).strip("._")[-_LONGEST:]
     if safe == name.removesuffix(".png"):
         return safe
-    return f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    # A name may hold bytes that are no text.
+    digest = hashlib.sha256(name.encode(errors="backslashreplace")).hexdigest()[:8]
+    return f"{safe}-{digest}"

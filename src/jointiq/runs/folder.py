@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from jointiq.configs import ROOT
+from jointiq.configs import ROOT, literal
 from jointiq.errors import DataError, UserError
 from jointiq.files import read_json, remove_unfinished, write_text
 from jointiq.runs.job_notes import JOBS, job_notes
@@ -85,7 +85,7 @@ def describe(folder: Path, cfg: DictConfig) -> None:
     they follow when the run is repeated elsewhere.
     """
     here = copy.deepcopy(cfg)
-    here.paths.run_dir = str(folder)
+    here.paths.run_dir = literal(str(folder))
     here.rerun = None
     values = _resolved(OmegaConf.to_container(here), OmegaConf.to_container(here, resolve=True))
     write_text(folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(values)))
@@ -98,7 +98,9 @@ def _resolved(written: Any, resolved: Any) -> Any:
         return {key: _resolved(item, resolved[key]) for key, item in written.items()}
     if isinstance(written, list):
         return [_resolved(*items) for items in zip(written, resolved, strict=True)]
-    return written if isinstance(written, str) and _RUN_DIR in written else resolved
+    if isinstance(written, str) and _RUN_DIR in written:
+        return written
+    return literal(resolved) if isinstance(resolved, str) else resolved
 
 
 def provenance() -> dict[str, Any]:

@@ -17,7 +17,7 @@ from hydra.core.override_parser.types import OverrideType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from jointiq.configs import compose
+from jointiq.configs import compose, literal
 from jointiq.errors import ConfigError, UserError
 from jointiq.runs import folder as run_folder
 from jointiq.runs.name import what_is_typed
@@ -173,8 +173,8 @@ def config_for_rerun(folder: str | Path, overrides: Sequence[str]) -> DictConfig
         if key not in cfg:
             OmegaConf.update(cfg, key, value, force_add=True)
     _renew_classes(cfg)
-    cfg.paths.run_dir = str(Path(folder).with_name(f"{Path(folder).resolve().name}.rerun"))
-    cfg.rerun = str(folder)
+    cfg.paths.run_dir = literal(str(Path(folder).with_name(f"{Path(folder).resolve().name}.rerun")))
+    cfg.rerun = literal(str(folder))
     if continued:
         cfg.ckpt_path = None
     for text in overrides:

@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 
 from jointiq.command_line import command, program
+from jointiq.configs import literal
 from jointiq.errors import DataError, UserError
 from jointiq.evaluation.rd import MS_SSIM, PSNR
 from jointiq.runs import folder as run_folder
@@ -76,7 +77,7 @@ def train(cfg: DictConfig) -> Path:
             return folder
         start = replace(start, state=start.read())
         _refuse_nothing_to_do(folder, cfg, start)
-        cfg.paths.run_dir = str(folder)
+        cfg.paths.run_dir = literal(str(folder))
         training = build_training(cfg, start)
         start = replace(start, state=None)  # what the checkpoint holds is the trainer's now, which lets go of it
         if is_first:
@@ -119,7 +120,7 @@ def _refuse_nothing_to_do(folder: Path, cfg: DictConfig, start: Start) -> None:
 def _try(cfg: DictConfig) -> None:
     """Train and validate the few batches of ``trainer.fast_dev_run``, in a folder that does not stay."""
     with tempfile.TemporaryDirectory() as folder:
-        cfg.paths.run_dir = folder
+        cfg.paths.run_dir = literal(folder)
         training = build_training(cfg, Start(cfg.ckpt_path))
         _announce(cfg, training)
         try:
@@ -170,7 +171,7 @@ def measure(folder: Path, cfg: DictConfig, loggers: Sequence[Logger], step: int)
 
 def _measure_again(folder: Path, cfg: DictConfig) -> None:
     """Measure a run that has been trained before."""
-    cfg.paths.run_dir = str(folder)
+    cfg.paths.run_dir = literal(str(folder))
     set_threads(cfg.get("threads"))
     loggers, step = build_loggers(cfg), run_folder.done_step(folder)
     try:

@@ -12,6 +12,8 @@ from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation
 from numpy.typing import NDArray
 
+from jointiq.evaluation.plots import drawable
+
 HEIGHT = 11.0  # points between the centres of two labels
 #: Ends right of this share of the axis have their labels in one column beside the plot.
 MARGIN_FROM = 0.9
@@ -68,7 +70,7 @@ def place_labels(figure: Figure, axes: Axes, labels: Sequence[Label]) -> None:
 def _write(axes: Axes, label: Label, column: bool) -> Annotation:
     leader = {"arrowstyle": "-", "color": label.colour, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 2}
     return axes.annotate(
-        label.text,
+        drawable(label.text),
         (label.x, label.y),
         xytext=(1.03, label.y) if column else PLACES[0][:2],
         textcoords=("axes fraction", "data") if column else "offset points",

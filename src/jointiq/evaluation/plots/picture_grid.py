@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from jointiq.evaluation.metrics import Image
+from jointiq.evaluation.plots import drawable
 from jointiq.evaluation.plots.rd_plot import new_figure, save
 
 _ERROR_LEVELS = 40.0  # the error map's white point, in 8-bit levels
@@ -52,7 +53,7 @@ def picture_grid(path: str | Path, rows: Sequence[GridRow], title: str = "", cel
         difference = np.abs(row.original.astype(np.int16) - row.output).mean(axis=2)
         height, width = difference.shape
         captions = (
-            row.name,
+            drawable(row.name),
             f"{row.psnr_mid:.2f} dB",
             f"{row.bpp:.3f} bpp, {row.psnr:.2f} dB",
             f"mean {difference.mean():.1f} levels",
@@ -79,5 +80,5 @@ def picture_grid(path: str | Path, rows: Sequence[GridRow], title: str = "", cel
         scale.set_label(label, fontsize=9)
         axes.tick_params(labelsize=8)
         axes.xaxis.set_major_locator(MaxNLocator(5))
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12, parse_math=False)
+    figure.suptitle(drawable(title), x=0.01, ha="left", fontsize=12, parse_math=False)
     return save(figure, path, dpi=120)

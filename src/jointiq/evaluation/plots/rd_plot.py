@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from jointiq.errors import DataError
 from jointiq.evaluation.bd_rate import quality_db
+from jointiq.evaluation.plots import drawable
 from jointiq.evaluation.plots import labels as plot_labels
 from jointiq.evaluation.plots.labels import Label, place_labels
 from jointiq.evaluation.rd import RDCurve
@@ -90,7 +91,7 @@ def rd_figure(
     _cut_below(axes, axes.lines[drawn:], labels)
     axes.set_xlabel("rate (bits per pixel)")
     axes.set_ylabel(AXIS_LABELS[metric])
-    axes.set_title(title, loc="left", fontsize=11, parse_math=False)
+    axes.set_title(drawable(title), loc="left", fontsize=11, parse_math=False)
     axes.grid(color="#e6e6e6", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

@@ -37,6 +37,12 @@ def test_points_are_means_over_images_sorted_by_rate() -> None:
     assert [row["checkpoint"] for row in curve.images] == ["b.ckpt", "b.ckpt", "a.ckpt", "a.ckpt"]
 
 
+def test_points_between_two_rates() -> None:
+    curve = two_points().between(0.3, 0.5)
+    assert curve.bpp == pytest.approx((0.5,)) and curve.parameter == ("a.ckpt",) and not curve.images
+    assert curve.results["psnr-rgb"] == pytest.approx((31.0,))
+
+
 def test_ms_ssim_is_left_out_where_no_image_has_it() -> None:
     curve = curve_from_rows("small", [("a", [replace(ROW, ms_ssim=None)])])
     assert "ms-ssim-rgb" not in curve.results

@@ -32,6 +32,7 @@ from jointiq.bitstream.tables import (
 )
 from jointiq.layers.integer_layers import FRACTION_BITS, ONE
 
+#: Lowest sigma: CompressAI's, our choice (the papers name none).
 SIGMA_MIN = 0.11
 SIGMA_MAX = 2048.0
 _TAIL = -30.0

@@ -14,6 +14,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,12 @@ class RDCurve:
     def bpp(self) -> tuple[float, ...]:
         """Bits per pixel of each point, ascending."""
         return self.results["bpp"]
+
+    def between(self, lowest: float, highest: float) -> RDCurve:
+        """Give the points whose rate is from ``lowest`` to ``highest`` bpp, without the rows of images."""
+        inside = [lowest <= bpp <= highest for bpp in self.bpp]
+        results = {key: tuple(compress(values, inside)) for key, values in self.results.items()}
+        return replace(self, results=results, parameter=tuple(compress(self.parameter, inside)), images=())
 
     def with_about(self, about: Mapping[str, Any]) -> RDCurve:
         """Give the same curve with ``about``: what made it, for the file."""

@@ -19,6 +19,7 @@ NOT_RUN = "not run"
 DEMO = "demo"
 HEADER = ("", "paper", "ours", "verdict", "scale", "trained on", "measured on", "steps", "device")
 BEGIN, END = "<!-- results: written by src.study -->", "<!-- end of results -->"
+_OTHER_SETTING = "The paper's numbers are of its own sizes, data and steps; ours are of what the columns say.\n"
 
 
 def write_results(
@@ -117,6 +118,8 @@ def _all_scales(study: Study) -> str:
             continue
         document = json.loads((study.folder / folder / RESULTS).read_text(encoding="utf-8"))
         parts.append(_body(Table(f"Scale {scale}", HEADER, left=len(HEADER), rows=document["table"]["rows"]), level=3))
+        if scale != "paper":
+            parts.append(_OTHER_SETTING)
         if document["not_finished"]:
             parts.append(f"Not finished: {len(document['not_finished'])} trainings.\n")
         parts += [f"![{figure.stem}]({figure})\n" for figure in _figures(study, folder)]
@@ -138,6 +141,8 @@ def _report(study: Study, scale: Scale, rows: list[list[str]], findings: Finding
     if scale.note:
         parts.append(f"{scale.note}\n")
     parts.append(_body(Table("Paper and ours", HEADER, left=len(HEADER), rows=list(rows)), level=2))
+    if scale.name != "paper":
+        parts.append(_OTHER_SETTING)
     parts += [f"{note}\n" for note in findings.notes]
     for path, caption in findings.figures:
         parts.append(f"![{caption}]({path.name})\n\n{caption}\n")

@@ -72,6 +72,15 @@ def test_curves_are_drawn_compared_and_left_for_others_to_read(place) -> None:
     assert "MACs a pixel" in report and "with GMM" in report
 
 
+def test_bd_rates_within_a_range_of_rates(place) -> None:
+    _, run = place
+    whole = run()
+    rates = sorted(whole["numbers"]["curves on kodak"]["lee2019"]["bpp"])
+    narrow = run(analyses={"rd_curves": {"rates": [rates[1], 10.0]}})
+    found = {row[0]: row[2] for row in narrow["table"]["rows"]}["mixture"]
+    assert "3 points" in found and "needs at least 4" in found
+
+
 def test_an_unknown_metric_is_named_before_anything_is_trained(place) -> None:
     folder, run = place
     with pytest.raises(ConfigError, match="values.metric='vmaf' is not allowed; allowed: one of psnr, ms-ssim"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -16,7 +16,7 @@ from jointiq.evaluation.tables import bd_table, rd_table
 from jointiq.studies.context import Context, Findings, Ours, steps_text
 from jointiq.studies.plan import Value
 
-OPTIONS = {"codecs", "metrics", "all_against", "join", "draw"}
+OPTIONS = {"codecs", "metrics", "all_against", "join", "draw", "rates"}
 
 
 def analyse(context: Context, options: Mapping[str, Any]) -> Findings:
@@ -24,8 +24,10 @@ def analyse(context: Context, options: Mapping[str, Any]) -> Findings:
 
     Options: ``codecs`` (families of real codecs to measure), ``metrics`` (psnr, ms-ssim), ``all_against`` (a run or
     codec that every run is compared with in a further table), ``join`` (name: runs whose points make one curve, as Lee
-    2019's base and hybrid models do), ``draw`` (the codecs and published curves in the plots; all by default). In a
-    value, ``anchor`` is a run, a codec (``jpeg2000``) or the file name of a published curve, or a list of them, of
+    2019's base and hybrid models do), ``draw`` (the codecs and published curves in the plots; all by default),
+    ``rates`` (lowest and highest bits per pixel of the points that BD-rates are calculated from; all by default).
+
+    In a value, ``anchor`` is a run, a codec (``jpeg2000``) or the file name of a published curve, or a list of them, of
     which the first that is there counts; ``metric`` is psnr by default; ``set`` limits it to the sets with this word in
     their names; with ``sense: less`` its number counts the bits that test saves, otherwise those it needs more.
     """
@@ -37,6 +39,9 @@ def analyse(context: Context, options: Mapping[str, Any]) -> Findings:
             "is no interval, and differences of a percent or two at a pilot's size are within the chance of a seed."
         ]
     )
+    rates = options.get("rates")
+    if rates:
+        findings.notes.append(f"BD-rates are of the points from {rates[0]:g} to {rates[1]:g} bits per pixel.")
     for images in context.sets:
         ours = _systems(context, images, options.get("join", {}))
         for name, curve in ours.items():
@@ -45,13 +50,15 @@ def analyse(context: Context, options: Mapping[str, Any]) -> Findings:
         codecs = {curve.about.get("codec", curve.name): curve for curve in _codecs(context, images, options)}
         published = context.published.get(images.name, {})
         curves = {**published, **codecs, **ours}
+        within = {name: curve.between(*rates) for name, curve in curves.items()} if rates else curves
         for value in context.scale.values:
-            found = _ours(context, images, value, curves, options)
+            found = _ours(context, images, value, within, options)
             findings.ours += [found] if found else []
         findings.tables += [rd_table(curve) for curve in ours.values()]
         anchor = options.get("all_against")
         if anchor in curves:
-            findings.tables.append(bd_table([rate for rate in _rates(ours, curves[anchor], metrics) if rate]))
+            tests = [within[name] for name in ours if name != anchor]
+            findings.tables.append(bd_table([rate for rate in _rates(tests, within[anchor], metrics) if rate]))
         findings.numbers[f"curves on {images.name}"] = {
             name: {key: list(values) for key, values in curve.results.items()} for name, curve in ours.items()
         }
@@ -80,8 +87,8 @@ def _codecs(context: Context, images: ImageSet, options: Mapping[str, Any]) -> l
     return context.anchors(images, families) if families else []
 
 
-def _rates(curves: Mapping[str, RDCurve], anchor: RDCurve, metrics: list[str]) -> list[BDRate | None]:
-    return [_rate(anchor, curve, metric)[0] for metric in metrics for curve in curves.values() if curve is not anchor]
+def _rates(curves: Sequence[RDCurve], anchor: RDCurve, metrics: list[str]) -> list[BDRate | None]:
+    return [_rate(anchor, curve, metric)[0] for metric in metrics for curve in curves]
 
 
 def _rate(anchor: RDCurve, test: RDCurve, metric: str) -> tuple[BDRate | None, str]:

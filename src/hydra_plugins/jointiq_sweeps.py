@@ -60,9 +60,9 @@ class RayLauncher(_JobLauncher):
 
 
 class JobSweeper(BasicSweeper):
-    """Hydra's own sweeper, every combination of the values. A job that fails stops no other one.
+    """Run every combination of the values, as Hydra's own sweeper does; a job that fails does not stop the others.
 
-    At the end a table tells how the jobs stand, whatever launcher ran them, and the exit code is 1 where one failed.
+    At the end a table of the jobs' status is printed, whatever launcher ran them. The exit code is 1 if one failed.
     """
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:

@@ -145,7 +145,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def config_to_train(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """Return the config to train: ``cfg`` as composed from ``overrides``, with ``typed`` filled in, or that of ``rerun=``.
+    """Return the config to train: ``cfg`` as composed from ``overrides``, with ``typed`` set, or that of ``rerun=``.
 
     Raises:
         UserError: see :func:`config_for_rerun`.

@@ -96,7 +96,7 @@ def too_few_rates(configs: Sequence[DictConfig]) -> str | None:
 
 
 def write_curves(record: Path, folders: Sequence[Path]) -> Path:
-    """Write an RD file for each curve that the runs in ``folders`` are points of; return their folder, ``record/curves``.
+    """Write an RD file for each curve of the runs in ``folders`` to ``record/curves``, and return that folder.
 
     A point is the mean over the runs of one lambda (its seeds). Its numbers are means over the test images, or over the
     validation images if none of the runs was measured.

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from jointiq.errors import ConfigError
 from jointiq.runtime import usable_cores, visible_gpus
 
-#: Cores of a training on a GPU where ``data.num_workers`` is null, which would start as many loaders as there are cores.
+#: Cores of a training on a GPU with ``data.num_workers`` null, which starts as many loaders as there are cores.
 _CORES_BESIDE_A_GPU = 8
 
 

@@ -200,10 +200,11 @@ def wait_for(jobs: Mapping[int, QueuedJob]) -> dict[int, int | None]:
 
 def _queue() -> dict[str, str] | None:
     """Return the state of each of this user's jobs that the cluster remembers; None: it does not answer."""
-    said = _output_of(["squeue", "--noheader", "--array", "--states=all", f"--user={getpass.getuser()}", "--format=%i|%T"])
-    if said is None:
+    user = f"--user={getpass.getuser()}"
+    output = _output_of(["squeue", "--noheader", "--array", "--states=all", user, "--format=%i|%T"])
+    if output is None:
         return None
-    lines = (line.strip().partition("|") for line in said.splitlines())
+    lines = (line.strip().partition("|") for line in output.splitlines())
     return {name: state for name, _, state in lines if state}
 
 

@@ -80,7 +80,7 @@ class PsiMaps(Callback):
 
 
 def is_due(trainer: Trainer, every: int) -> bool:
-    """Return whether this validation is an ``every``-th from the first, or the training's last; never an interrupted one.
+    """Return whether a validation is an ``every``-th from the first, or the training's last, and was not interrupted.
 
     The last one runs at the last step or, where a time cap has ended the training, then or after it.
     """

@@ -94,7 +94,7 @@ def _size(value: Any) -> float:
 
 
 def _rotate(path: Path, keep: int) -> None:
-    """Link the file at ``path`` as ``NAME-1``, rename the earlier ``NAME-1`` to ``NAME-2``, ...; ``keep`` files in all."""
+    """Rename ``NAME-1`` to ``NAME-2`` and so on, and link the file at ``path`` as ``NAME-1``; keep ``keep`` files."""
 
     def earlier(number: int) -> Path:
         return path.with_stem(f"{path.stem}-{number}") if number else path

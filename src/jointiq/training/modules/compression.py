@@ -219,7 +219,7 @@ class CompressionModule(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def progress(self, step: int) -> float:
-        """Return the share of the run (0 to 1) done after ``step`` steps: of the steps or, if larger, of the time cap."""
+        """Return the share of the run done after ``step`` steps: of all steps or, if larger, of the time cap."""
         if self._trainer is None:
             return 0.0
         share = step / self.trainer.max_steps

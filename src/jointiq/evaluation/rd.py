@@ -99,7 +99,7 @@ class RDCurve:
         return self.results["bpp"]
 
     def between(self, lowest: float, highest: float) -> RDCurve:
-        """Give the points whose rate is from ``lowest`` to ``highest`` bpp, without the rows of images."""
+        """Return the curve of the points with rates from ``lowest`` to ``highest`` bpp, without the rows of images."""
         inside = [lowest <= bpp <= highest for bpp in self.bpp]
         results = {key: tuple(compress(values, inside)) for key, values in self.results.items()}
         return replace(self, results=results, parameter=tuple(compress(self.parameter, inside)), images=())

@@ -51,7 +51,7 @@ def paired_effect(test: Sequence[Samples], anchor: Sequence[Samples], fixed_anch
 
     Args:
         test, anchor: measurements of each lambda, in the same order and of the same images.
-        fixed_anchor: whether the anchor (the common trunk) was not trained for this comparison: it has no seed variance.
+        fixed_anchor: the anchor was not trained for this comparison (the common trunk), so it has no seed variance.
     """
     lambdas = len(test)
     differences = np.mean([t.mean(0) - a.mean(0) for t, a in zip(test, anchor, strict=True)], axis=0)

@@ -61,7 +61,7 @@ def choices(name: str, overrides: Sequence[str] = ()) -> dict[str, str]:
 
 @cache
 def _choices(name: str, overrides: tuple[str, ...], places: tuple[str, ...]) -> DictConfig:
-    """Return the same, cached, because all stages of a chain and jobs of a sweep ask for it; ``places`` is a key."""
+    """Return the same, cached for the stages of a chain and the jobs of a sweep; ``places`` is the search path."""
     return hydra_compose(name, list(overrides), return_hydra_config=True).hydra.runtime.choices
 
 

@@ -102,7 +102,7 @@ class JobResult:
 
     @property
     def failed(self) -> bool:
-        """Return whether the job ended, neither finished nor stopped on demand."""
+        """Whether it ended with an error, and was not stopped on demand."""
         return self.code not in (0, None, EXIT_INTERRUPTED, EXIT_TERMINATED)
 
 

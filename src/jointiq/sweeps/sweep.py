@@ -225,7 +225,7 @@ def run_elsewhere(hydra: HydraConf, cfg: DictConfig, run_here: Callable[[], obje
 
 
 def _number(record: Path, job: Job, given: int) -> int:
-    """Return the number of ``job`` in the sweep's folder: that of its note, because finished jobs are not submitted."""
+    """Return the number of ``job`` by its note, or ``given``: launchers do not count jobs that are not submitted."""
     numbers = [given, *sorted(int(path.stem) for path in (record / "jobs").glob("*.json"))]
     typed = list(job.overrides)
     notes = {one: find_note(note_file(record, one)) for one in numbers}

@@ -1,6 +1,6 @@
-"""Sweeps of trainings, for Hydra, which takes launchers and sweepers from modules of ``hydra_plugins`` only.
+"""Launchers and the sweeper of trainings, here because Hydra finds plugins in ``hydra_plugins`` only.
 
-Hydra imports this module at every start: what it does is in :mod:`jointiq.sweeps.sweep`, which is imported late.
+Hydra imports this module at every start, so the work is in :mod:`jointiq.sweeps.sweep`, which is imported late.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from omegaconf import DictConfig
 
 
 class _JobLauncher(Launcher):
-    """Runs each job as a process of its own, which takes no other one with it when it fails.
+    """Run each job as a process of its own, so that a job that fails does not stop the others.
 
-    (Lightning starts the further processes of a distributed job by repeating its command line.) It skips what is
-    finished, deals out the GPUs, notes how the jobs stand, and returns each run's ``optimized_metric``.
+    (A distributed job needs one: Lightning starts its further processes by repeating the command line.) Finished jobs
+    are skipped, GPUs are assigned, status is noted, and each run's ``optimized_metric`` is returned.
     """
 
     config: DictConfig | None = None
@@ -31,7 +31,7 @@ class _JobLauncher(Launcher):
 
 
 class ProcessLauncher(_JobLauncher):
-    """On this machine."""
+    """Run the jobs on this machine."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from jointiq.sweeps.sweep import launch_here
@@ -41,11 +41,11 @@ class ProcessLauncher(_JobLauncher):
 
 
 class RayLauncher(_JobLauncher):
-    """On a Ray cluster: one that is made here, or the one at ``address``.
+    """Run the jobs on a Ray cluster.
 
     Args:
-        address: of the cluster's head, or "auto".
-        cpus: cores of a job.
+        address: of the cluster's head, or "auto"; None starts a cluster on this machine.
+        cpus: cores of a job; None: those that it can use.
     """
 
     def __init__(self, address: str | None = None, cpus: int | None = None) -> None:
@@ -60,9 +60,9 @@ class RayLauncher(_JobLauncher):
 
 
 class JobSweeper(BasicSweeper):
-    """Hydra's own sweeper, every combination of the values. A job that fails stops no other one.
+    """Run every combination of the values, as Hydra's own sweeper does; a job that fails does not stop the others.
 
-    At the end a table tells how the jobs stand, whatever launcher ran them, and the exit code is 1 where one failed.
+    At the end a table of the jobs' status is printed, whatever launcher ran them. The exit code is 1 if one failed.
     """
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -88,11 +88,11 @@ class JobSweeper(BasicSweeper):
             sys.exit(code)
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Do nothing: all jobs have been composed before anything is written."""
+        """Do nothing: :meth:`sweep` has composed all jobs before."""
 
 
 class _WatchedLauncher(Launcher):
-    """Runs the jobs of a :class:`JobSweeper` by another launcher, and returns nothing at which it would break off."""
+    """Run the jobs of a :class:`JobSweeper` by another launcher, and return no results, whose errors would end it."""
 
     def __init__(self, launcher: Launcher, record: Path) -> None:
         self.launcher = launcher

@@ -1,8 +1,11 @@
-"""Hydra's configs: where they are, and the values they take from the rate table and the scale.
+"""Hydra's configs: where they are, how they are composed, and the resolvers that they use.
 
-``${rate_point:N}`` is the value of the row that ``lmbda`` names, ``${scaled:stages.crop,96}`` that of the scale where
-it has one. ``${by_scale:32,{demo:8}}`` is for parts, which say their sizes at every scale themselves: 8 at
-``scale=demo``, else 32. ``${job_gpus:}`` is for launchers. ``${config_groups:}`` is what the help lists.
+- ``${rate_point:N}``: the value in the row of the rate table that ``lmbda`` names.
+- ``${scaled:stages.crop,96}``: the scale's value, else 96.
+- ``${by_scale:32,{demo:8}}``: 8 at ``scale=demo``, else 32; for parts that have sizes of their own at each scale.
+- ``${staged:KEY,VALUE}``: the stage's value, else VALUE.
+- ``${job_gpus:}``: GPUs of a job, for launchers.
+- ``${config_groups:}``: the list of groups in the help.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ INSTALLED = (_PACKAGE / "conf").is_dir()
 #: The checkout, or the folder of the installed package.
 ROOT = _PACKAGE if INSTALLED else _PACKAGE.parents[1]
 
-#: Hydra's configs, the trained models that come with the project, its studies.
+#: Folders of Hydra's configs, of the trained models that come with the project, and of its studies.
 CONFIGS = ROOT / "conf"
 WEIGHTS = ROOT / "weights"
 EXPERIMENTS = ROOT / "experiments"
@@ -48,7 +51,7 @@ def compose(name: str, overrides: Sequence[str] = ()) -> DictConfig:
 
 
 def choices(name: str, overrides: Sequence[str] = ()) -> dict[str, str]:
-    """Return which option of each group a command line chooses."""
+    """Return the option of each config group that ``overrides`` choose."""
     with contextlib.ExitStack() as stack:
         if not GlobalHydra.instance().is_initialized():
             stack.enter_context(initialize_config_dir(str(CONFIGS), version_base="1.3"))
@@ -58,32 +61,32 @@ def choices(name: str, overrides: Sequence[str] = ()) -> dict[str, str]:
 
 @cache
 def _choices(name: str, overrides: tuple[str, ...], places: tuple[str, ...]) -> DictConfig:
-    """Compose once what the stages of a chain and the jobs of a sweep all ask for; ``places`` hold the configs."""
+    """Return the same, cached for the stages of a chain and the jobs of a sweep; ``places`` is the search path."""
     return hydra_compose(name, list(overrides), return_hydra_config=True).hydra.runtime.choices
 
 
 def literal(text: str) -> str:
-    """Return what stands for ``text`` in a config: OmegaConf reads ``${`` as the beginning of another value."""
+    """Return ``text`` escaped for a config, where OmegaConf would read ``${`` as an interpolation."""
     return re.sub(r"(\\*)(\$\{)", r"\1\1\\\2", text)
 
 
 def option_names(group: str) -> list[str]:
-    """Return the options of a group in conf/; names that begin with "_" are no choices."""
+    """Return the options of a group in conf/; files that begin with "_" are no options."""
     return sorted(path.stem for path in (CONFIGS / group).glob("[!_]*.yaml"))
 
 
 class UnknownRatePoint(LookupError):
-    """``lmbda`` is not in the rate table and the scale does not give the value either."""
+    """``lmbda`` is not in the rate table, and the scale does not set the value either."""
 
 
 def rate_point(field: str, *, _root_: DictConfig) -> Any:
-    """Value of ``field`` (N, M, M1, M2, max_steps or lr): the scale's where it has one, else that of ``lmbda``'s row.
+    """Return ``field`` (N, M, M1, M2, max_steps or lr) of the scale, or else of the row of ``lmbda``.
 
-    A stage that has steps or a learning rate of its own (``stage.max_steps``, ``stage.lr``) wins over both. M1 and M2
-    are the two parts of a hybrid y; where only M is known, they are its halves (our choice).
+    ``stage.max_steps`` and ``stage.lr`` take precedence over both. M1 and M2 are the two parts of a hybrid y; where
+    only M is known, they are its halves (our choice).
 
     Raises:
-        UnknownRatePoint: the scale leaves the value open and no row of the table has this ``lmbda``.
+        UnknownRatePoint: the scale has no value and no row of the table has this ``lmbda``.
     """
     value = _root_.stage.get(field) if field in ("max_steps", "lr") else None
     if value is None:
@@ -97,7 +100,7 @@ def rate_point(field: str, *, _root_: DictConfig) -> Any:
 
 
 def rate_rows(cfg: DictConfig) -> list[DictConfig]:
-    """The rows of ``rates.table`` for the distortion in use: those that name it, and those that name none."""
+    """Return the rows of ``rates.table`` for the distortion in use: those that name it, and those that name none."""
     return [row for row in cfg.rates.table if row.get("distortion") in (None, cfg.distortion.name)]
 
 
@@ -109,29 +112,29 @@ def _entry(values: DictConfig, field: str) -> Any:
 
 
 def scaled(key: str, own: Any, *, _root_: DictConfig) -> Any:
-    """Value of ``scale.<key>``, or ``own`` where the scale leaves it null."""
+    """Return ``scale.<key>``, or ``own`` where the scale leaves it null."""
     value = OmegaConf.select(_root_.scale, key)
     return own if value is None else value
 
 
 def by_scale(own: Any, sizes: Mapping[str, Any], *, _root_: DictConfig) -> Any:
-    """Value that ``sizes`` has for the scale in use, by its name, or ``own`` where it has none."""
+    """Return the value in ``sizes`` for the name of the scale in use, or ``own`` where there is none."""
     return sizes.get(_root_.scale.name, own)
 
 
 def staged(key: str, otherwise: Any, *, _root_: DictConfig) -> Any:
-    """Value of ``stage.<key>``, or ``otherwise`` where the stage has none."""
+    """Return ``stage.<key>``, or ``otherwise`` where the stage has none."""
     value = _root_.stage.get(key)
     return otherwise if value is None else value
 
 
 def job_gpus(*, _root_: DictConfig) -> int | None:
-    """GPUs that a job takes on each machine: ``trainer.devices``; None where it trains on CPUs."""
+    """Return the GPUs that a job takes on each machine, ``trainer.devices``; None where it trains on CPUs."""
     return None if _root_.trainer.accelerator == "cpu" else _root_.trainer.devices
 
 
 def config_groups() -> str:
-    """The config groups and their options for ``--help``; names that begin with "_" are no choices."""
+    """Return the config groups and their options for ``--help``; names that begin with "_" are no options."""
     hydra = GlobalHydra.instance().hydra
     if hydra is None:
         return ""

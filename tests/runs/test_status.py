@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -85,7 +86,8 @@ def test_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
     assert [row[0] for row in table.rows] == [f"lmbda=0.{number}" for number in range(4)]
     assert list(table.rows[0][1:]) == ["done", "3", "9", "0.2500", "30.50", "–", ""]
 
-    assert [run.name for run in read_folders([tmp_path])] == ["runs/a", "runs/b"]
+    shutil.copytree(done, done.with_name(f"{done.name}.old1"))
+    assert [run.name for run in read_folders([tmp_path])] == ["runs/a", "runs/b"]  # not what was moved aside
     monkeypatch.setattr(sys, "argv", ["src.status", str(tmp_path / "sweep")])
     with pytest.raises(SystemExit) as exit_info:
         run_cli(entry.main)

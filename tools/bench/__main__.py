@@ -45,7 +45,7 @@ def run_codec(options: argparse.Namespace) -> None:
 
 
 def run_profile(options: argparse.Namespace) -> None:
-    """Print where the time goes."""
+    """Print the profile of an encode and a decode."""
     from tools.bench import report
 
     size = codec.QUICK_SIZE if options.quick else codec.SIZE

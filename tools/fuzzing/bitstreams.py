@@ -104,7 +104,7 @@ def damaged_file(rng: np.random.Generator, files: Sequence[bytes]) -> bytes:
 
 
 class Bitstreams:
-    """Damaged ``.jiq`` files: an error, or the exact latents that were coded."""
+    """Damaged ``.jiq`` files, which must end in an error or in the exact latents that were coded."""
 
     def __init__(self) -> None:
         self.models = [busy_model(config) for config in CONFIGS]

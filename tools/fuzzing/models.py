@@ -1,4 +1,4 @@
-"""Damaged models: refused in one line when they are loaded, or they decode exactly what they encode."""
+"""Damaged models, which must be refused in one line when they are loaded, or decode exactly what they encode."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tools.fuzzing.worker import Case
 
 _CHECKPOINT = ".ckpt"
 _TYPES = (torch.uint8, torch.int16, torch.int32, torch.int64, torch.float16, torch.float32, torch.float64, torch.bool)
-#: What a picture cannot be made of, although its latents are exact.
+#: Word in the error of a model whose latents are exact, but whose picture is not finite.
 _NOT_FINITE = "finite"
 
 

@@ -1,4 +1,4 @@
-"""Pictures of every suffix, whole and damaged: an error in one line, or the pixels that were written."""
+"""Pictures of every suffix, whole and damaged, which must end in an error of one line or in the written pixels."""
 
 from __future__ import annotations
 

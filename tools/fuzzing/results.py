@@ -1,4 +1,4 @@
-"""Damaged result files and run folders: what reads them ends in one line, or says and writes all that it does."""
+"""Damaged result files and run folders: commands that read them must end in an error of one line, or in full output."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Means:
 def measure_exports(
     files: Sequence[Path], images: Sequence[Path], device: str, workers: int, rows: Path
 ) -> dict[Path, Means]:
-    """Encode and decode every image with every model by real files, with a progress bar.
+    """Encode and decode every image with every model to real files, with a progress bar.
 
     Args:
         files: exported models.
@@ -82,7 +82,7 @@ def measure_exports(
 
 
 def loses_nothing(half: Means, full: Means) -> bool:
-    """Tell whether 16-bit transforms equal 32-bit ones up to :data:`PSNR_LOSS` and :data:`BPP_LOSS`."""
+    """Return whether 16-bit transforms equal 32-bit ones up to :data:`PSNR_LOSS` and :data:`BPP_LOSS`."""
     return full.psnr - half.psnr < PSNR_LOSS and half.bpp - full.bpp <= BPP_LOSS * full.bpp
 
 

@@ -1,1 +1,1 @@
-"""What users type: one file a command."""
+"""Command lines of the programs: one file for each command."""

@@ -1,4 +1,4 @@
-"""Real codecs over images: ``python -m src.anchors codecs=[jpeg,webp] data=folder data.test_dir=DIR output=DIR``."""
+"""Measure real codecs: ``python -m src.anchors codecs=[jpeg,webp] data=folder data.test_dir=DIR output=DIR``."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _settings(codec: Codec, value: Any) -> tuple[float, ...]:
 
 
 def anchors(cfg: DictConfig) -> int:
-    """Run the codecs that ``cfg`` (conf/anchors.yaml) names; 1 if any failed on an image."""
+    """Run the codecs that ``cfg`` (conf/anchors.yaml) names; return 1 if any failed on an image, else 0."""
     programs = {key: cfg.programs[key] for key in PROGRAMS}
     for key, value in programs.items():
         if value is not None and not isinstance(value, str):

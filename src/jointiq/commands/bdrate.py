@@ -1,10 +1,9 @@
-"""BD-rates: of two or more RD curves, or of all in a results folder against anchors and the paper's Table 2.
+"""Compute BD-rates of given RD curves, or of all curves in a results folder against anchors and as the paper's Table 2.
 
-``python -m src.bdrate ANCHOR TEST [TEST ...]`` prints one table of RD files, or of the curves that runs and sweeps have
-left in folders;
-``python -m src.bdrate --results DIR --anchors DIR`` prints and writes them all; with ``--wandb GROUP`` they close the
-group of a sweep in W&B. ``python -m src.bdrate`` prints what the project itself has measured, and what the folder
-``results`` holds.
+``python -m src.bdrate ANCHOR TEST [TEST ...]`` prints one table of RD files, or of curves of runs and sweeps.
+``python -m src.bdrate --results DIR --anchors DIR`` prints and writes all tables of a folder; with ``--wandb GROUP``
+they are logged as the last run of a sweep's group in W&B.
+``python -m src.bdrate`` prints the project's own measurements, and then the tables of the folder ``results``.
 """
 
 from __future__ import annotations
@@ -37,10 +36,10 @@ RESULTS = Path("results")
 
 
 def compare(anchor: RDCurve, tests: Sequence[RDCurve], metrics: Sequence[str], method: str) -> list[BDRate]:
-    """Compute every BD-rate asked for; of several metrics, one that a pair cannot give is told on stderr.
+    """Return the BD-rates of ``tests`` against ``anchor``; a metric that a pair does not have is named on stderr.
 
     Raises:
-        DataError: a pair gives none of the metrics.
+        DataError: a pair has none of the metrics.
     """
     rates = []
     for test in tests:
@@ -65,11 +64,15 @@ def compare_folders(
     group: str | None = None,
     project: str = PROJECT,
 ) -> None:
-    """Print and write the tables of everything in ``results`` against ``anchors``.
+    """Print and write the tables of all curves in ``results`` against ``anchors``.
 
-    ``results`` empty: the folder ``results``. ``anchors`` empty: what lies in folders named ``anchors`` in ``results``.
-    ``output``: the folder for the tables; None: the one folder of ``results``, else the folder ``results``.
-    ``group``: the group of W&B runs in ``project`` that a run with the tables is to close; None: no such run.
+    Args:
+        results: folders or RD files of models; empty: the folder ``results``.
+        anchors: folders or RD files of anchors; empty: those in folders named ``anchors`` in ``results``.
+        method: of the BD-rates.
+        output: folder for the tables; None: the one folder in ``results``, else the folder ``results``.
+        group: W&B group to log the tables in; None: do not log them.
+        project: W&B project of the group.
 
     Raises:
         DataError: nothing to compare, or nothing that can be.
@@ -88,9 +91,9 @@ def compare_folders(
 
 
 def compare_all_there_is(anchors: Sequence[Path], method: str, output: Path | None) -> None:
-    """Print what the project itself has measured, then what can be compared in the folder ``results``, if there is one.
+    """Print the project's own measurements, then all that can be compared in the folder ``results``, if there is one.
 
-    Only tables of ``results`` are written. Curves that cannot be compared are no failure.
+    Only the tables of ``results`` are written. Curves that cannot be compared are no error.
 
     Raises:
         DataError: a place in ``anchors`` that does not exist, an RD file that cannot be a curve, or no table at all.

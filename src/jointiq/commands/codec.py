@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from jointiq.coding.image_codec import Encoded, Image
     from jointiq.models.base import LearnedCodec
 
-#: What a model of all rates can be asked for: metavar and help.
+#: Targets that a model of all rates can be given: metavar and help.
 _TARGETS = {
     "bpp": ("X", "the file nearest to X bits a pixel"),
     "psnr": ("X", "the smallest file with X dB"),
@@ -175,7 +175,7 @@ def verify(arguments: Namespace) -> int:
 
 
 def _ratios(encoded: Encoded) -> str:
-    """Return the size of the file over its estimate; by way of the integer bits where the coder has them."""
+    """Return the ratios of payload and estimated bits as text; through the integer bits where the coder has them."""
     assert encoded.estimated_bits is not None
     payload, estimate = 8 * encoded.payload_bytes, max(sum(encoded.estimated_bits.values()), 1e-9)
     if encoded.integer_bits is None:
@@ -209,18 +209,18 @@ def info(arguments: Namespace) -> int:
 
 
 def _shipped_name(start: bytes) -> str:
-    """Return the name of the shipped model whose fingerprint begins so, or why there is none."""
+    """Return the name of the shipped model whose fingerprint begins with ``start``, or why there is none."""
     try:
         model = shipped.of_fingerprint(start)
     except ModelError as error:
-        # The header is told even where the shipped models cannot be read.
+        # The rest of the header is printed even if the shipped models cannot be read.
         return f"unknown ({error})"
     return "none" if model is None else f"{model.name} (--quality {model.quality})"
 
 
 @contextlib.contextmanager
 def _about(source: str | Path) -> Iterator[None]:
-    """Put the file's path in front of errors about its contents."""
+    """Prefix errors about a file's contents with its path."""
     try:
         yield
     except (BitstreamError, DataError, ModelError) as error:
@@ -240,7 +240,7 @@ def _list_coded(folder: Path, locked: Callable[[OSError], object]) -> list[Path]
 
 
 def _read(source: Path) -> tuple[Image, str]:
-    """Return an image, and what was done to its colours as the end of a line."""
+    """Return an image, and the end of a line that says how its colours were converted."""
     from jointiq.coding.image_codec import require_size
 
     with _about(source):
@@ -261,7 +261,7 @@ def _model(arguments: Namespace) -> LearnedCodec:
 
 
 def _encoder(arguments: Namespace) -> Callable[[Image], tuple[Encoded, str]]:
-    """Return what encodes an image as the command line says; its text tells the quality, where there is a choice."""
+    """Return a function that encodes an image as asked, and adds a text with the quality if there was a choice."""
     target = next((name for name in _TARGETS if getattr(arguments, name) is not None), None)
     if target is not None:
         _require_target(target, getattr(arguments, target))
@@ -285,7 +285,7 @@ def _require_target(name: str, value: float) -> None:
 
 
 def _search(model: LearnedCodec, image: Image, target: str, value: float) -> tuple[Encoded, str]:
-    """Encode at the quality that comes to the target, found by real files."""
+    """Encode at the quality that meets the target, found by coding real files."""
     from jointiq.coding.image_codec import decode_image, encode_image
     from jointiq.coding.rate_search import largest_quality, nearest_quality, smallest_quality
 

@@ -1,4 +1,4 @@
-"""What a model costs: ``python -m src.complexity checkpoint=CKPT``, or ``+experiment=NAME`` for one not trained yet."""
+"""Measure a model's cost: ``python -m src.complexity checkpoint=CKPT``, or ``+experiment=NAME`` if it is untrained."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _model(cfg: DictConfig) -> LearnedCodec:
 
 
 def measure(cfg: DictConfig) -> None:
-    """Measure the model that ``cfg`` (conf/complexity.yaml) names, and print and write what came out."""
+    """Measure the model that ``cfg`` (conf/complexity.yaml) names; print and write the result."""
     size = _size(cfg.size)
     if type(cfg.repeats) is not int or cfg.repeats < 0:
         raise ConfigError("repeats", cfg.repeats, "a whole number from 0 up")
@@ -57,7 +57,7 @@ def measure(cfg: DictConfig) -> None:
         raise ConfigError("output", cfg.output, "null, or the path of a file to write, ending in .json")
     if not isinstance(cfg.threads, int | None):
         raise ConfigError("threads", cfg.threads, "null or a whole number from 1 up")
-    # Imported late: what is refused above does not wait for PyTorch.
+    # Imported late, so that the checks above do not wait for PyTorch.
     import torch
 
     from jointiq.evaluation.complexity import complexity, complexity_table, steps

@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
     from jointiq.evaluation.demo import Advance
 
-#: A low rate: after minutes of training a model is furthest ahead of JPEG there.
+#: A low rate, where a model is furthest ahead of JPEG after minutes of training.
 LMBDA = 0.6
-#: Most optimizer steps; the clock ends most trainings before.
+#: Largest number of optimizer steps; the time cap usually ends the training earlier.
 STEPS = 3000
 
 
 def train(folder: Path, minutes: float, overrides: Sequence[str] = ()) -> Path:
-    """Train a demo-scale JointIQ-Net in a process of its own and give its checkpoint.
+    """Train a demo-scale JointIQ-Net in a process of its own and return its checkpoint.
 
     Args:
         folder: the run's folder; an earlier run in it is moved aside by the training.
         minutes: wall-clock cap.
-        overrides: further ``key=value`` for ``src.train``; they win.
+        overrides: further ``key=value`` for ``src.train``, which take precedence.
 
     Raises:
         UserError: the training failed; its own message is above.
@@ -50,7 +50,7 @@ def train(folder: Path, minutes: float, overrides: Sequence[str] = ()) -> Path:
 
 
 def run(output: Path, minutes: float, checkpoint: Path | None, overrides: Sequence[str]) -> list[Path]:
-    """Run the demo and give the paths of what it wrote."""
+    """Run the demo and return the paths written."""
     # Imported late, so that --help and a mistyped command do not wait for PyTorch.
     from jointiq.coding.load import load_model
     from jointiq.evaluation import demo as report
@@ -80,13 +80,13 @@ def run(output: Path, minutes: float, checkpoint: Path | None, overrides: Sequen
 
 
 def ticker(progress: Progress, text: str, total: int) -> Advance:
-    """Add a bar and give the function that moves it on."""
+    """Add a progress bar and return the function that advances it."""
     task = progress.add_task(text, total=total, note="")
     return lambda: progress.advance(task)
 
 
 def say(text: str) -> None:
-    """Tell the next step."""
+    """Print a line at once."""
     print(text, flush=True)
 
 

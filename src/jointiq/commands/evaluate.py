@@ -1,7 +1,7 @@
-"""Evaluate checkpoints by way of real files: ``python -m src.evaluate checkpoint=[A.ckpt,B.ckpt] output=OUT.json``.
+"""Evaluate checkpoints with real files: ``python -m src.evaluate checkpoint=[A.ckpt,B.ckpt] output=OUT.json``.
 
-Runs, sweeps, folders of runs and glob patterns stand for their checkpoints. Each curve has an RD file of its own; a
-point of runs that differ in the seed only is their mean, as in the curves of a sweep.
+Runs, sweeps, folders of runs and glob patterns stand for their checkpoints. Each curve has an RD file of its own. Runs
+that differ only in the seed make one point, their mean, as in the curves of a sweep.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from jointiq.typed import checked, hydra_command
 if TYPE_CHECKING:
     from jointiq.evaluation.models import ModelMaker
 
-#: Timed runs by the key ``complexity``; None counts nothing.
+#: Number of timed runs by the value of ``complexity``; None: complexity is not measured.
 COMPLEXITY = {"none": None, "count": 0, "measure": 3}
 
 
 def _checkpoints(value: object) -> dict[str, list[str]]:
-    """The checkpoints of each curve, by its name ("": those that were named as files, which make one)."""
+    """Return the checkpoints of each curve by its name; "" is the curve of those given as files."""
     given = list(value) if isinstance(value, list | ListConfig) else [value]
     paths = [path for path in given if isinstance(path, str) and path]
     if not paths or len(set(paths)) < len(given):
@@ -65,7 +65,7 @@ def _checkpoints(value: object) -> dict[str, list[str]]:
 
 
 def _by_curve(runs: Iterable[Path]) -> dict[str, list[str]]:
-    """The checkpoints of runs, by the names of their curves: those that differ in lambda and seed only are one."""
+    """Return the checkpoints of runs by the names of their curves; runs of a curve differ only in lambda and seed."""
     found: dict[tuple[str, str], list[str]] = {}
     for run in runs:
         cfg = _config_of(run)
@@ -78,7 +78,7 @@ def _by_curve(runs: Iterable[Path]) -> dict[str, list[str]]:
 
 
 def _qualities(value: object) -> list[float] | None:
-    """The qualities of models of all rates, given as one or a list; None: the usual ones."""
+    """Return the qualities of models of all rates, given as a number or a list; None: the default ones."""
     if value is None:
         return None
     given = list(value) if isinstance(value, list | ListConfig) else [value]
@@ -89,12 +89,12 @@ def _qualities(value: object) -> list[float] | None:
 
 
 def _config_of(run: Path) -> DictConfig:
-    """A run's configuration; of a chain of stages, the last stage's."""
+    """Return a run's config; of a chain of stages, that of the last stage."""
     return read_config([run, *stage_folders(run)][-1])
 
 
 def _over_seeds(curve: RDCurve, makers: Sequence[ModelMaker]) -> RDCurve:
-    """The curve of runs with a point for each lambda, where there are several seeds of one."""
+    """Return the curve of runs with one point for each lambda, the mean over its seeds."""
     configs = {maker.name: _config_of(Path(maker.checkpoint).parents[1]) for maker in makers}
     lambdas = {maker.name: lambda_of(configs[maker.name], maker.quality) for maker in makers}
     if len(set(lambdas.values())) == len(makers):
@@ -110,7 +110,7 @@ def _over_seeds(curve: RDCurve, makers: Sequence[ModelMaker]) -> RDCurve:
 
 
 def _maker_of_each_point(curve: RDCurve, makers: Sequence[ModelMaker]) -> list[ModelMaker]:
-    """What made each point: of a mean over seeds, the first one."""
+    """Return the model of each point; for a mean over seeds, that of the first seed."""
     by_name = {maker.name: maker for maker in makers}
     of_lambda = {f"{row['lmbda']:g}": row["checkpoint"] for row in reversed(curve.images) if "lmbda" in row}
     return [by_name[of_lambda.get(point, point)] for point in curve.parameter]
@@ -135,7 +135,7 @@ def evaluate(cfg: DictConfig) -> int:
     """Run the evaluation that ``cfg`` (conf/evaluate.yaml) describes.
 
     Returns:
-        1 if any decoder missed the encoder's latents or any image failed, else 0.
+        1 if any decoder got other latents than the encoder or any image failed, else 0.
     """
     curves = _checkpoints(cfg.checkpoint)
     output = _output(cfg.output)
@@ -151,7 +151,7 @@ def evaluate(cfg: DictConfig) -> int:
     repeats = COMPLEXITY[cfg.complexity]
     qualities = _qualities(cfg.quality)
     workers, images = worker_count(cfg.workers), test_images(cfg.data)
-    # Imported late: what is refused above does not wait for PyTorch.
+    # Imported late, so that the checks above do not wait for PyTorch.
     from jointiq.evaluation.models import evaluate_checkpoints, makers_of, with_complexity
 
     device = pick_device(str(cfg.device))
@@ -196,8 +196,8 @@ def evaluate(cfg: DictConfig) -> int:
         written = write_rd(file, curve)
         rd_table(curve).print()
         print("written:", *written)
-        unequal |= _tell_unequal(curve)
-        failed |= _tell_failed(curve)
+        unequal |= _report_unequal(curve)
+        failed |= _report_failed(curve)
     if reused:
         print(f"taken from an earlier run: {reused} of {count * len(images)} images")
     return int(unequal or failed)
@@ -208,19 +208,19 @@ def _step(progress: Progress, task: TaskID, note: str) -> None:
 
 
 def _file_of(output: Path, curve: str) -> Path:
-    """The RD file of a curve: ``OUT.json``, or ``OUT_CURVE.json`` where there are several."""
+    """Return the RD file of a curve: ``OUT.json``, or ``OUT_CURVE.json`` if there are several."""
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", curve)
     return output.with_name(f"{output.stem}_{name}.json") if name else output
 
 
-def _tell_unequal(curve: RDCurve) -> bool:
+def _report_unequal(curve: RDCurve) -> bool:
     unequal = [f"{row['checkpoint']} {row['image']}" for row in curve.images if not row["latents_equal"]]
     if unequal:
         print(f"the decoder did not arrive at the encoder's latents: {', '.join(unequal)}")
     return bool(unequal)
 
 
-def _tell_failed(curve: RDCurve) -> bool:
+def _report_failed(curve: RDCurve) -> bool:
     failed = curve.about.get("failed", [])
     for one in failed:
         print(f"failed, left out of every point: {one['image']} with {one['checkpoint']}: {one['problem']}")

@@ -1,4 +1,4 @@
-"""Turn a training checkpoint into one self-contained model file.
+"""Export a training checkpoint as one self-contained model file.
 
 python -m src.export CHECKPOINT OUT.safetensors [--half]
 python -m src.export CHECKPOINT OUT.pth.tar             (for CompressAI's tools)

@@ -1,4 +1,4 @@
-"""One file or a whole folder: which files a command reads and writes, and one line for each as it goes."""
+"""Apply a command to one file or a whole folder: pair its inputs with its outputs, and print a line for each."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ ListFolder = Callable[[Path, Callable[[OSError], object]], list[Path]]
 
 @dataclass(frozen=True)
 class FilePairs:
-    """Pairs of files, to read and to write.
+    """Input and output files of a command.
 
     Attributes:
+        pairs: input and output.
         of_folder: whether the input was a folder.
         unreadable: its subfolders that cannot be read, each with the reason.
     """
@@ -31,11 +32,12 @@ class FilePairs:
 
 
 def pair_files(source: str, target: str | None, suffix: str, list_folder: ListFolder) -> FilePairs:
-    """Return what to read and to write: one file, or all of a folder with their paths inside it kept.
+    """Pair inputs with outputs: one file, or all files of a folder, with their paths inside it kept.
 
     Args:
-        target: the output; None where nothing is written: then the second of each pair is the first.
-        suffix: of the files that are written.
+        source: the input, a file or a folder.
+        target: the output; None: nothing is written, and each input is paired with itself.
+        suffix: of the outputs.
         list_folder: lists the files of a folder.
 
     Raises:
@@ -69,9 +71,9 @@ def pair_files(source: str, target: str | None, suffix: str, list_folder: ListFo
 
 
 def run_pairs(files: FilePairs, one: Callable[[Path, Path], str], label: str) -> int:
-    """Call ``one`` for each pair and print what it returns; return the exit code.
+    """Call ``one`` for each pair and print the line that it returns; return the exit code.
 
-    With several pairs, a progress bar called ``label`` is shown, and a pair that fails does not stop the others.
+    With several pairs a progress bar named ``label`` is shown, and a pair that fails does not stop the others.
     """
     if len(files.pairs) == 1 and not files.unreadable:
         print(one(*files.pairs[0]))
@@ -81,7 +83,7 @@ def run_pairs(files: FilePairs, one: Callable[[Path, Path], str], label: str) ->
     with Progress(*columns, console=Console(stderr=True)) as progress:
 
         def say(line: str) -> None:
-            # Brackets in a name are no markup.
+            # No markup: names may have brackets.
             progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
         for problem in files.unreadable:

@@ -1,6 +1,6 @@
 """Cut training patches out of folders of images: ``python -m src.prepare SRC... --output DIR``.
 
-The same command again goes on where one was cut.
+The same command again continues an interrupted one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A report in one HTML file: ``python -m src.report RESULTS --images DIR --output report.html``.
+"""Write a report as one HTML file: ``python -m src.report RESULTS --images DIR --output report.html``.
 
-Plots, BD-rates, points, every image, a viewer that compares decoded pictures at equal rate, and where it all comes
-from. The file needs no network and no other file.
+It has plots, BD-rates, RD points, every image's numbers, a viewer of decoded pictures at equal rate, and the origin of
+all numbers. The file needs no network and no other file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ RESULTS = Path("results")
 
 
 def pictures_of(sources: Sources, packing: Packing, show: Sequence[str]) -> Gallery:
-    """Pack the viewer's pictures, with a progress bar where there are any."""
+    """Return the viewer's pictures, with a progress bar while they are packed."""
     with progress_bar() as progress:
         task = progress.add_task("pictures", total=None, note="", visible=False)
 

@@ -1,4 +1,4 @@
-"""How runs stand: ``python -m src.status [FOLDER ...]``, folders of sweeps or of runs; default: the newest sweep."""
+"""Print the status of runs: ``python -m src.status [FOLDER ...]``; default: the runs of the newest sweep."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jointiq.runs.status import read_folders, status_table
 
 
 def main() -> int:
-    """Run the command line; returns its exit code."""
+    """Parse the command line, print the table and return the exit code."""
     parser = argparse.ArgumentParser(
         prog=program("status"),
         description="A table of runs: done, running, failed, cut (the same command goes on) or waiting; steps, bpp and "

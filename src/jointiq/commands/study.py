@@ -1,4 +1,4 @@
-"""Run a table or figure of the papers again: ``python -m src.study NAME --scale SCALE [--train DIR ...]``."""
+"""Reproduce a table or figure of the papers: ``python -m src.study NAME --scale SCALE [--train DIR ...]``."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         jobs=given.jobs,
         device=given.device,
     )
-    # Models this small hardly gain from a second thread; several processes at a time do.
+    # Models this small hardly gain from a second thread; several processes at a time pay more.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     return _plan(given.name, given.scale, options) if given.plan else run_study(study, given.scale, options)
 

@@ -1,4 +1,4 @@
-"""Train a model: ``python -m src.train +experiment=NAME [key=value ...]``; ``--help`` lists what there is."""
+"""Train a model: ``python -m src.train +experiment=NAME [key=value ...]``; ``--help`` lists the options."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from jointiq.typed import hydra_command, task_overrides
 
 @hydra_command("train")
 def main(cfg: DictConfig) -> float | None:
-    """Run what is typed; a job of a sweep, in a process that another launcher has made, returns its metric."""
+    """Train; a job of a sweep in a process of another launcher returns its metric."""
     end_with_parent()
     settings = HydraConfig.get()
     with one_line_errors():
@@ -31,7 +31,7 @@ def main(cfg: DictConfig) -> float | None:
 
 
 def run(settings: HydraConf, cfg: DictConfig) -> None:
-    """Train a model in this process, or the stages of one in processes of their own.
+    """Train a model in this process, or the stages of a chain in processes of their own.
 
     Raises:
         UserError: a value, image or checkpoint that cannot be used, or a training that diverged.
@@ -46,7 +46,7 @@ def run(settings: HydraConf, cfg: DictConfig) -> None:
     in_stages = cfg.stage.get("chain") is not None
     if not in_stages:
         refuse_long_trial(cfg)
-    # Imported late: help and what is refused above do not wait for PyTorch.
+    # Imported late, so that the help and the checks above do not wait for PyTorch.
     import torch
 
     from jointiq.sweeps.stages import run_chain

@@ -1,7 +1,8 @@
 """Bjontegaard delta rate: how many percent more bits one codec needs than another at equal quality.
 
-The arithmetic is the ``bjontegaard`` package's. What is added here are the rules that make a number worth quoting:
-quality in dB (MS-SSIM as -10 log10(1 - mean)), the method and the overlap always told, nothing outside the overlap.
+The arithmetic is that of the package ``bjontegaard``. Added here are the rules that make a number worth quoting:
+quality is in dB (MS-SSIM as -10 log10(1 - mean)), method and overlap are part of the result, and nothing is
+extrapolated.
 """
 
 from __future__ import annotations
@@ -16,17 +17,16 @@ METRICS = {"psnr": PSNR, "ms-ssim": MS_SSIM}
 METHODS = ("pchip", "akima", "cubic")
 MIN_POINTS = 4
 
-
-#: What a curve of under :data:`MIN_POINTS` points has.
+#: Kind of :class:`NoBDRate` of a curve with fewer than :data:`MIN_POINTS` points.
 TOO_FEW = "with too few rates for a BD-rate"
 
 
 class NoBDRate(DataError):
-    """Two curves that give no BD-rate.
+    """Two curves have no BD-rate.
 
     Attributes:
-        kind: what all such pairs have in common, to be said once for all of them.
-        curve: the one of the two that is the reason, where it gives no BD-rate with any other either.
+        kind: kind of the reason, by which such pairs are listed together.
+        curve: the curve that is the reason alone, and has no BD-rate with any other either.
     """
 
     def __init__(self, kind: str, message: str, curve: str | None = None) -> None:
@@ -37,10 +37,13 @@ class NoBDRate(DataError):
 
 @dataclass(frozen=True)
 class BDRate:
-    """The rate change of ``test`` against ``anchor`` in percent (negative: fewer bits at the same quality).
+    """BD-rate of ``test`` against ``anchor``.
 
-    ``low`` and ``high`` bound the quality range (dB) both curves cover, over which the mean is taken; ``overlap`` is
-    that range's share of the range either covers.
+    Attributes:
+        percent: change of the rate; negative: fewer bits at the same quality.
+        low, high: bounds in dB of the quality range that both curves cover, over which the mean is taken.
+        overlap: size of that range as a share of the range that either curve covers.
+        anchor_points, test_points: RD points of the curves.
     """
 
     anchor: str
@@ -56,7 +59,7 @@ class BDRate:
 
 
 def quality_db(curve: RDCurve, metric: str) -> list[float]:
-    """Quality of each point in dB: PSNR, or -10 log10(1 - MS-SSIM).
+    """Return the quality of each point in dB: PSNR, or -10 log10(1 - MS-SSIM).
 
     Raises:
         NoBDRate: the curve has no such metric.
@@ -69,7 +72,7 @@ def quality_db(curve: RDCurve, metric: str) -> list[float]:
 
 
 def _checked(curve: RDCurve, metric: str) -> tuple[list[float], list[float]]:
-    """Give the rates and the qualities of a curve that can be inverted: quality as a function's argument."""
+    """Return rates and qualities of a curve after checking that the quality rises with the rate."""
     rates, quality = list(curve.bpp), quality_db(curve, metric)
     if len(rates) < MIN_POINTS:
         message = f"{curve.name} has {len(rates)} points; BD-rate needs at least {MIN_POINTS}"
@@ -85,7 +88,7 @@ def _checked(curve: RDCurve, metric: str) -> tuple[list[float], list[float]]:
 
 
 def bd_rate(anchor: RDCurve, test: RDCurve, metric: str = "psnr", method: str = "pchip") -> BDRate:
-    """Compute the BD-rate of ``test`` against ``anchor``.
+    """Return the BD-rate of ``test`` against ``anchor``.
 
     Args:
         anchor: the curve that counts as 0 %.
@@ -112,7 +115,7 @@ def bd_rate(anchor: RDCurve, test: RDCurve, metric: str = "psnr", method: str = 
             f"({test_quality[0]:.2f} to {test_quality[-1]:.2f} dB) do not overlap in {metric}; BD-rate is never "
             "extrapolated",
         )
-    # Imported late: it takes SciPy and Matplotlib with it.
+    # Imported late, because it imports SciPy and Matplotlib.
     import bjontegaard
 
     percent = bjontegaard.bd_rate(

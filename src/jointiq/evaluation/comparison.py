@@ -1,9 +1,9 @@
-"""BD-rate tables of a results folder: models against anchors and each other, ablations as the paper's Table 2.
+"""BD-rate tables of a results folder: models against anchors and each other, ablations as in the paper's Table 2.
 
-RD files are told from other JSON by their ``bpp``. Anchors are files below a folder named ``anchors``, unless the user
-names others. The points that runs and sweeps leave are joined to curves (:mod:`jointiq.evaluation.curves`). A curve of
-the experiment ``jointiq`` is the full model, those of ``ablation_*`` are its ablations; of other RD files, a file
-``jointiq.json`` and ``ablation_*.json`` beside it.
+RD files differ from other JSON files by their ``bpp``. Anchors are files below a folder named ``anchors``, unless the
+user names others. The RD points of runs and sweeps are joined to curves (:mod:`jointiq.evaluation.curves`). Curves of
+the experiment ``jointiq`` are full models, and those of ``ablation_*`` their ablations. Among other RD files these are
+``jointiq.json``, and ``ablation_*.json`` beside it.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from jointiq.files import read_json, write_text
 
 FULL_MODEL = "jointiq"
 LABELS = {"psnr": "PSNR", "ms-ssim": "MS-SSIM in dB"}
-#: Headings of what has to be known to quote a BD-rate.
+#: Headings of the columns that are needed to quote a BD-rate.
 RANGE_HEADER = ("overlap dB", "range", "points")
 _MOVED_ASIDE = re.compile(r"\.old\d+$")
-#: Most pairs of one kind that are named in print.
+#: Largest number of pairs of one kind that are named in print.
 _TOLD = 3
 
 
 def comparison_options() -> argparse.ArgumentParser:
-    """The options of every command that compares, for ``parents=``: the anchors and the interpolation."""
+    """Return a parser with the options of every command that compares, ``--anchors`` and ``--method``."""
     parser = argparse.ArgumentParser(add_help=False)
     text = "folders or RD files of anchors, ours or published; default: folders named anchors in RESULTS"
     parser.add_argument("--anchors", type=Path, nargs="+", default=[], help=text)
@@ -50,7 +50,12 @@ def comparison_options() -> argparse.ArgumentParser:
 
 @dataclass(frozen=True)
 class CurveFile:
-    """An RD curve and the file it is from: of a curve of runs the first, and the folder where they were found."""
+    """An RD curve and its file.
+
+    Attributes:
+        path: the file; of a curve of runs, that of the first run.
+        place: the folder in which the runs were found; None: not a curve of runs.
+    """
 
     path: Path
     curve: RDCurve
@@ -63,7 +68,7 @@ class CurveFile:
 
     @property
     def study(self) -> tuple[object, ...]:
-        """What a full model and its ablations have in common."""
+        """A key that a full model and its ablations share."""
         if self.place is None:
             return (self.path.parent,)
         return (self.place, *(self.curve.about.get(TYPED) or ()), image_set(self.curve))
@@ -71,7 +76,7 @@ class CurveFile:
 
 @dataclass(frozen=True)
 class Ablations:
-    """The BD-rates (None: not to be had) of the ablations in one folder against the full model there."""
+    """BD-rates of the ablations in a folder against the full model there, by experiment and metric; None: no value."""
 
     folder: Path
     rates: dict[str, dict[str, BDRate | None]]
@@ -79,10 +84,7 @@ class Ablations:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Two curves without a BD-rate: what such pairs have in common, which curves by which metric, and why.
-
-    ``curve`` names the one that is the reason alone, if one is.
-    """
+    """Two curves without a BD-rate, and the reason (see :class:`NoBDRate` for ``kind`` and ``curve``)."""
 
     kind: str
     pair: str
@@ -91,13 +93,21 @@ class LeftOut:
     curve: str | None = None
 
     def __str__(self) -> str:
-        """Give the whole of it as a line."""
+        """Return pair, metric and reason as a line."""
         return f"{self.pair}, {self.metric}: {self.reason}"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All BD-rates (against anchors, of models against a model), the ablations, and the pairs that have none."""
+    """The result of a comparison.
+
+    Attributes:
+        method: of the BD-rates.
+        rates: of models against anchors.
+        ablations: against their full models.
+        left_out: pairs without a BD-rate.
+        between: of models against one of them.
+    """
 
     method: str
     rates: tuple[BDRate, ...]
@@ -107,12 +117,12 @@ class Comparison:
 
     @property
     def has_rates(self) -> bool:
-        """Whether there is a BD-rate at all."""
+        """Whether there is any BD-rate."""
         rows = [row for study in self.ablations for row in study.rates.values()]
         return bool(self.rates or self.between) or any(rate for row in rows for rate in row.values())
 
     def left_out_by_kind(self) -> list[str]:
-        """Say what was left out, a line for each kind of reason."""
+        """Return a line for each kind of reason for which pairs were left out."""
         lines = []
         for kind in dict.fromkeys(one.kind for one in self.left_out):
             metrics: dict[str, list[str]] = {}
@@ -134,17 +144,19 @@ def _listed(names: Sequence[str], thing: str, kind: str) -> str:
 
 @cache
 def table_2() -> dict[str, tuple[str, float]]:
-    """Experiment -> the row's name and its BD-rate loss (percent, PSNR) in the paper's Table 2, from its study."""
+    """Return, by experiment, the row's name and BD-rate loss (percent, PSNR) in the paper's Table 2, from its study."""
     values = yaml.safe_load((EXPERIMENTS / "table2" / "study.yaml").read_text(encoding="utf-8"))["values"]
     return {value["test"]: (value["name"], value["paper"]) for value in values if isinstance(value["paper"], float)}
 
 
 def find_curves(places: Sequence[Path], anchors: bool | None = None) -> list[CurveFile]:
-    """Read the curves that ``places`` (files or folders, searched to any depth) hold, sorted by path.
+    """Read the curves in ``places`` (files, or folders searched to any depth), sorted by path.
 
-    What runs and sweeps have left is joined to curves. Files and folders whose name begins with a dot are passed over,
-    and so are runs that were moved aside, and JSON without ``bpp``; what is no JSON is named on stderr. In folders,
-    ``anchors`` true keeps only what lies below a folder named ``anchors``, false only what does not.
+    The RD points of runs are joined to curves. In folders these are skipped: names that begin with a dot, runs that
+    were moved aside, and JSON files without ``bpp``. Damaged JSON files are named on stderr.
+
+    Args:
+        anchors: in folders, True keeps only files below a folder named ``anchors``, False only the others; None: all.
 
     Raises:
         DataError: a place that does not exist, or an RD file that cannot be a curve.
@@ -169,7 +181,7 @@ def find_curves(places: Sequence[Path], anchors: bool | None = None) -> list[Cur
 
 
 def _joined(points: Sequence[CurveFile]) -> list[CurveFile]:
-    """One entry for each curve of runs: the full model, then the others in the order of their first points."""
+    """Return one entry for each curve of runs: the full model, then the others in the order of their first points."""
     first = {(point.curve.about[CURVE], image_set(point.curve)): point for point in reversed(points)}
     curves = join_points(point.curve for point in points)
     files = [replace(first[curve.about[CURVE], image_set(curve)], curve=curve) for curve in curves]
@@ -177,13 +189,13 @@ def _joined(points: Sequence[CurveFile]) -> list[CurveFile]:
 
 
 def given_curves(places: Sequence[Path]) -> list[RDCurve]:
-    """Read the curves that files and folders are, in the order given: RD files, runs, sweeps, folders of those.
+    """Read the curves of RD files, runs, sweeps and folders of these, in the order given.
 
-    A folder without any may hold the per-image files of CompressAI (:func:`jointiq.evaluation.rd.read_per_image`). Of a
-    place with several curves the full model comes first.
+    A folder without runs may hold the per-image files of CompressAI (:func:`jointiq.evaluation.rd.read_per_image`). Of
+    several curves in a place the full model comes first.
 
     Raises:
-        DataError: a place that is or holds no curve.
+        DataError: a place without a curve.
     """
     curves: list[CurveFile] = []
     for place in places:
@@ -193,17 +205,17 @@ def given_curves(places: Sequence[Path]) -> list[RDCurve]:
 
 
 def _nearest_to_full_model(file: CurveFile) -> tuple[bool, int]:
-    """Largest for the full model with the least typed beside it."""
+    """Return a sort key that is largest for the full model with the fewest overrides."""
     return file.experiment == FULL_MODEL, -len(file.curve.about.get(TYPED) or ())
 
 
 def find_compared(results: Sequence[Path], anchors: Sequence[Path]) -> tuple[list[CurveFile], list[CurveFile]]:
-    """Read what is to be compared: models, and the anchors that they are judged against.
+    """Return the curves to compare: models and anchors.
 
     Args:
-        results: folders or RD files of models; below folders named ``anchors`` they hold anchors.
-        anchors: folders or RD files of anchors; empty: those in ``results``. A file that ``results`` names as a model
-            is judged, even if it lies among the anchors.
+        results: folders or RD files of models; folders named ``anchors`` in them hold anchors.
+        anchors: folders or RD files of anchors; empty: those in ``results``. A file named in ``results`` counts as a
+            model, even if it is among the anchors.
 
     Raises:
         DataError: no RD file of a model, a place that does not exist, or an RD file that cannot be a curve.
@@ -232,12 +244,12 @@ def _is_rd(path: Path) -> bool:
     if not isinstance(document, dict):
         return False
     results = document.get("results")
-    # Without that key a lone number is no curve: the status of a run has a bpp, too.
+    # Without "results" a single number is no curve: status.json has a bpp, too.
     return "bpp" in results if isinstance(results, dict) else isinstance(document.get("bpp"), list)
 
 
 def _distinct(files: list[CurveFile]) -> list[CurveFile]:
-    """Name curves that share a name after their files as well."""
+    """Return the curves; the file is added to names that several share."""
     names = [file.curve.name for file in files]
     clashing = [file for file in files if names.count(file.curve.name) > 1]
     ends = dict(zip([file.path for file in clashing], short_names([str(f.path) for f in clashing]), strict=True))
@@ -250,7 +262,7 @@ def _distinct(files: list[CurveFile]) -> list[CurveFile]:
 
 
 def _same_images(one: RDCurve, other: RDCurve) -> bool:
-    """Tell whether two curves are of the same images; those that do not list theirs (published ones) are believed."""
+    """Return whether two curves may be of the same images: they are, or one (published) does not list its images."""
     sets = [image_set(curve) for curve in (one, other)]
     return not all(sets) or sets[0] == sets[1]
 
@@ -266,7 +278,7 @@ def _rate(anchor: RDCurve, test: RDCurve, metric: str, method: str, left_out: li
 
 
 def compare_all(models: Sequence[CurveFile], anchors: Sequence[CurveFile], method: str = "pchip") -> Comparison:
-    """Compute as :func:`compare_pairs`, for those who need a number.
+    """Return :func:`compare_pairs`, with at least one BD-rate.
 
     Raises:
         DataError: nothing could be computed; the message is the first reason.
@@ -285,9 +297,9 @@ def compare_all(models: Sequence[CurveFile], anchors: Sequence[CurveFile], metho
 
 
 def compare_pairs(models: Sequence[CurveFile], anchors: Sequence[CurveFile], method: str = "pchip") -> Comparison:
-    """Compute every model's BD-rate against every anchor, and the ablations' against their full model.
+    """Compute the BD-rates of all models against all anchors, and of ablations against their full model.
 
-    Other curves of runs are compared with one of them that has the same images: the full model's, else the first.
+    Other curves of runs with the same images are compared with one of them: the full model's, else the first.
 
     Raises:
         ConfigError: unknown method.
@@ -321,7 +333,7 @@ def compare_pairs(models: Sequence[CurveFile], anchors: Sequence[CurveFile], met
 def _between(
     models: Sequence[CurveFile], laid_out: Sequence[CurveFile], method: str, left_out: list[LeftOut]
 ) -> list[BDRate]:
-    """BD-rates of curves of runs against one of them, by the images that they share, but for those in ``laid_out``."""
+    """Return the BD-rates of curves of runs against one of them with the same images, without those in ``laid_out``."""
     pairs = []
     for images in dict.fromkeys(image_set(file.curve) for file in models):
         alike = [file for file in models if image_set(file.curve) == images]
@@ -338,7 +350,7 @@ def _between(
 
 
 def tables(comparison: Comparison) -> list[Table]:
-    """Lay a comparison out: a table per metric, of the anchors and of the models, then Table 2 for each study."""
+    """Return the tables of a comparison: for each metric against anchors and between models, then each Table 2."""
     laid_out = []
     for rates, of, other in ((comparison.rates, "", "anchor"), (comparison.between, " between models", "first model")):
         for metric in METRICS:
@@ -360,7 +372,7 @@ def _rates_table(title: str, other: str, rates: Sequence[BDRate]) -> Table:
 
 
 def print_comparison(comparison: Comparison) -> None:
-    """Print the tables, and on stderr what was left out."""
+    """Print the tables, and the left-out pairs to stderr."""
     for table in tables(comparison):
         table.print()
     for line in comparison.left_out_by_kind():

@@ -1,9 +1,8 @@
-"""What a model costs: parameters, multiplications, coding time and memory, for the whole and for each of its parts.
+"""Complexity of a model and of each of its parts: parameters, multiplications, coding time and memory.
 
-A part is a network that the model holds by name (``g_a``, ``h_s``, ``estimator``, ``enhancer``, ...), whatever the
-model is. A MAC is one multiplication with its addition; those of convolutions and matrix products are counted, by
-PyTorch's ``FlopCounterMode`` (which counts two operations for each), those of activations and other pointwise
-operations are not.
+A part is a named submodule of the model (``g_a``, ``h_s``, ``estimator``, ``enhancer``, ...). A MAC is one
+multiplication with its addition. Those of convolutions and matrix products are counted, with PyTorch's
+``FlopCounterMode`` (two operations each); those of activations and other pointwise operations are not.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ from jointiq.evaluation.stopwatch import Sections, forget_peak, peak_bytes
 from jointiq.layers.padding import Size
 from jointiq.models.base import LearnedCodec
 
-#: Section of what a model does outside of its networks while images become bytes, and bytes latents.
+#: Section of entropy coding and decoding, outside of the networks.
 CODING = "entropy coding"
-#: Section of all else: reading pixels, checksums, the file's header, 8-bit rounding.
+#: Section of everything else: reading pixels, checksums, the file's header, 8-bit rounding.
 OTHER = "other"
 WARM_UP_SIZE = (64, 64)
 
@@ -41,10 +40,10 @@ class Cost:
     """Cost of a part or of a whole model.
 
     Attributes:
-        parameters: trained values.
-        macs_per_pixel: multiplications of one forward pass over the pixels of the image.
-        encoding_time, decoding_time: wall-clock seconds for one image; None where they were not measured. A part's are
-            without those of other parts it calls, so the parts add up to the whole.
+        parameters: number of trained values.
+        macs_per_pixel: MACs of one forward pass, per pixel of the image.
+        encoding_time, decoding_time: wall-clock seconds for one image; None: not measured. The time of a part excludes
+            other parts that it calls, so that the parts add up to the whole.
     """
 
     parameters: int
@@ -60,10 +59,9 @@ class Complexity:
     Attributes:
         size: height and width of the image.
         total: the whole model.
-        parts: its networks by name in the model's order, :data:`CODING` and :data:`OTHER`, without those that cost
-            nothing.
-        encoding_memory, decoding_memory: most bytes held while coding: by the whole process on a CPU, by tensors on a
-            GPU; None where they were not measured.
+        parts: its networks by name in the model's order, :data:`CODING` and :data:`OTHER`, without those at no cost.
+        encoding_memory, decoding_memory: peak memory in bytes: of the whole process on a CPU, of tensors on a GPU;
+            None: not measured.
     """
 
     size: Size
@@ -73,11 +71,11 @@ class Complexity:
     decoding_memory: int | None = None
 
     def columns(self) -> dict[str, float | int | None]:
-        """The whole model's numbers under the names that tables and RD files use for them."""
+        """Return the whole model's numbers by their names in tables and RD files."""
         return {**asdict(self.total), "encoding_memory": self.encoding_memory, "decoding_memory": self.decoding_memory}
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, as JSON can hold it: ``height``, ``width``, the columns, and ``parts`` with theirs."""
+        """Return all values for JSON: ``height``, ``width``, the columns, and ``parts`` with theirs."""
         height, width = self.size
         parts = {name: asdict(cost) for name, cost in self.parts.items()}
         return {"height": height, "width": width, **self.columns(), "parts": parts}
@@ -86,13 +84,13 @@ class Complexity:
 def complexity(
     model: LearnedCodec, size: Size = (512, 768), repeats: int = 3, step: Callable[[str], object] = lambda note: None
 ) -> Complexity:
-    """Measure a model on its device, with the embedded photograph at ``size`` (height, width).
+    """Measure a model on its device with the embedded photograph.
 
     Args:
-        model: any model; it is put into evaluation mode.
-        size: of the image.
-        repeats: timed runs, of which the one with the median time counts; 0 counts parameters and MACs only.
-        step: hears what comes next (a progress bar's tick), :func:`steps` times.
+        model: any model; it is set to evaluation mode.
+        size: height and width of the image.
+        repeats: number of timed runs, of which the median counts; 0: count parameters and MACs only.
+        step: called :func:`steps` times with the name of the next step, for a progress bar.
     """
     model.eval()
     networks, image = parts_of(model), photograph(size)
@@ -117,7 +115,7 @@ def complexity(
 
 
 def complexity_table(result: Complexity, title: str) -> Table:
-    """One line a part, and the whole model."""
+    """Return a table with a row for each part and one for the whole model."""
     table = Table(title, ("part", "parameters", "MACs / pixel", "encode s", "decode s"))
 
     def add(name: str, cost: Cost) -> None:
@@ -132,14 +130,12 @@ def complexity_table(result: Complexity, title: str) -> Table:
 
 
 def steps(repeats: int) -> int:
-    """How often :func:`complexity` calls ``step``."""
+    """Return how often :func:`complexity` calls ``step``."""
     return 4 if repeats else 1
 
 
 def parts_of(model: nn.Module) -> dict[str, nn.Module]:
-    """The networks of a model by name. Lists of networks, the entropy model and whole models inside it (CompressAI's)
-    give theirs.
-    """
+    """Return the networks of a model by name; lists, entropy models and inner models (CompressAI's) give theirs."""
     parts: dict[str, nn.Module] = {}
     for name, child in model.named_children():
         if isinstance(child, CompressionModel | EntropyModel):
@@ -152,7 +148,7 @@ def parts_of(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def count_macs(module: nn.Module, *inputs: Tensor) -> int:
-    """Multiplications of ``module(*inputs)``, which may be on the ``meta`` device: then nothing is computed."""
+    """Return the MACs of ``module(*inputs)``; on the ``meta`` device nothing is computed."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         module(*inputs)
     return int(counter.get_total_flops()) // 2
@@ -164,7 +160,7 @@ def _sum(values: Mapping[str, float | None]) -> float | None:
 
 
 def _macs(model: nn.Module, networks: Mapping[str, nn.Module], x: Tensor) -> dict[str, float]:
-    """MACs per pixel of one forward pass by part, and what is outside of them as :data:`OTHER`."""
+    """Return the MACs per pixel of one forward pass by part; those outside of all parts are :data:`OTHER`."""
     pixels = x.shape[-2] * x.shape[-1]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         sections = Sections(counter.get_total_flops)
@@ -175,7 +171,7 @@ def _macs(model: nn.Module, networks: Mapping[str, nn.Module], x: Tensor) -> dic
 
 
 def _parameters(model: nn.Module, networks: Mapping[str, nn.Module]) -> dict[str, int]:
-    """Trained values by part, each counted once, and what the model holds outside of them as :data:`OTHER`."""
+    """Return the parameters by part, each counted once; those outside of all parts are :data:`OTHER`."""
     seen: set[nn.Parameter] = set()
     counts = {CODING: 0}
     for name, module in {**networks, OTHER: model}.items():
@@ -187,8 +183,8 @@ def _parameters(model: nn.Module, networks: Mapping[str, nn.Module]) -> dict[str
 
 @contextlib.contextmanager
 def _measured(networks: Mapping[str, nn.Module], sections: Sections) -> Iterator[None]:
-    """Count the forward passes of all modules of the networks while the context is open."""
-    # Every module, because a model may call what is inside a part without calling the part itself.
+    """Measure the forward passes of all modules of the networks while this context lasts."""
+    # Every module, because a model may call a submodule of a part without calling the part itself.
     modules = [(name, module) for name, network in networks.items() for module in network.modules()]
     try:
         for name, module in modules:
@@ -202,7 +198,7 @@ def _measured(networks: Mapping[str, nn.Module], sections: Sections) -> Iterator
 def _timed(
     model: LearnedCodec, networks: Mapping[str, nn.Module], repeats: int, action: Callable[[], object]
 ) -> tuple[Mapping[str, float | None], int]:
-    """Seconds by section of the run with the median time, and the most bytes that any run held."""
+    """Return the seconds by section of the run with the median time, and the peak memory of all runs in bytes."""
     cuda = model.device.type == "cuda"
     clock = _cuda_clock(model.device) if cuda else perf_counter
     if cuda:

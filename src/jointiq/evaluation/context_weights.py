@@ -1,4 +1,4 @@
-"""What the trained weights psi of the global context say: how they spread over the known positions."""
+"""The trained weights psi of the global context as maps, and how many positions they spread over."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from jointiq.layers.global_context import GlobalContext
 
 
 def weight_maps(module: GlobalContext) -> NDArray[np.floating]:
-    """softmax(psi) over the known offsets of each channel, (M, K + 1, 2K + 1); NaN where nothing is ever known.
+    """Return softmax(psi) over the known offsets of each channel, (M, K + 1, 2K + 1); NaN where nothing is ever known.
 
-    Rows from K and more above (first) to the current row (last).
+    Rows are from K and more above (first) to the current row (last).
     """
     known = tap_is_known(module.scan, module.K)
     psi = module.psi.detach().cpu().double().masked_fill(~known, -torch.inf)
@@ -23,7 +23,7 @@ def weight_maps(module: GlobalContext) -> NDArray[np.floating]:
 
 
 def effective_positions(maps: NDArray[np.floating]) -> NDArray[np.floating]:
-    """exp(entropy) of the weights of each channel: 1 where one position has all, their number where all are equal."""
+    """Return exp(entropy) of each channel's weights: 1 if one position has all, their number if all are equal."""
     weights = np.nan_to_num(maps).reshape(len(maps), -1)
     entropy = -(weights * np.log(np.where(weights > 0, weights, 1))).sum(1)
     spread: NDArray[np.floating] = np.exp(entropy)

@@ -1,4 +1,4 @@
-"""Rate-distortion curves out of the points that runs leave: a point for each lambda, the mean over its seeds."""
+"""Join the RD points of runs to rate-distortion curves: a point for each lambda, the mean over its seeds."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from typing import Any
 from jointiq.evaluation.metrics import mean
 from jointiq.evaluation.rd import RESULT_KEYS, RDCurve, Row, curve_from_rows
 
-#: Keys in ``about`` of the RD files of runs: what all runs of a curve share, their experiment, and what was typed for
-#: them beside it.
+#: Keys in ``about`` of the RD files of runs: key of the curve, experiment, and the overrides that make another curve.
 CURVE, EXPERIMENT, TYPED = "curve", "experiment", "typed"
-#: The key for the spread over seeds: a list of ``lmbda``, ``seeds``, and standard deviations by result.
+#: Key in ``about`` of the spread over seeds: a list of ``lmbda``, ``seeds``, and standard deviations by result.
 SPREAD = "spread"
 
 
 def is_of_runs(curve: RDCurve) -> bool:
-    """Whether a curve is made of points that runs have left."""
+    """Return whether a curve is made of RD points of runs."""
     return (
         CURVE in curve.about
         and bool(curve.images)
@@ -28,14 +27,14 @@ def is_of_runs(curve: RDCurve) -> bool:
 
 
 def image_set(curve: RDCurve) -> frozenset[tuple[Any, ...]]:
-    """The images a curve lists, by name and size; empty for those that list none (published ones)."""
+    """Return the images that a curve lists, by name and size; empty for curves that list none (published ones)."""
     return frozenset((row.get("image"), row.get("width"), row.get("height")) for row in curve.images)
 
 
 def join_points(points: Iterable[RDCurve]) -> list[RDCurve]:
-    """Join what runs have left to curves; what belongs together has the same key, and the same images.
+    """Join RD points of runs to curves; the points of a curve have the same key and the same images.
 
-    A lambda and seed that occur twice are counted once. Curves of one name are told apart by what was typed.
+    Of two runs with the same lambda and seed one counts. Curves with the same name are told apart by their overrides.
     """
     groups: dict[tuple[str, frozenset[tuple[Any, ...]]], list[RDCurve]] = defaultdict(list)
     for point in points:
@@ -72,7 +71,7 @@ def _spread(lmbda: float, seeds: Sequence[Sequence[Row]]) -> dict[str, Any]:
 
 
 def _told_apart(curves: Sequence[RDCurve]) -> list[RDCurve]:
-    """The same curves; those that share a name get what was typed for them and not for all of these."""
+    """Return the curves; names that several share get the overrides in which these curves differ."""
     named = []
     for curve in curves:
         alike = [set(other.about.get(TYPED) or ()) for other in curves if other.name == curve.name]

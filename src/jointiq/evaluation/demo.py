@@ -1,6 +1,6 @@
-"""What the demo shows: images to real files and back, beside JPEG and JPEG 2000 at the nearest rate.
+"""Steps of the demo: code images to real files and back, and compare with JPEG and JPEG 2000 at the nearest rate.
 
-Each step is a function; :mod:`jointiq.commands.demo` strings them together.
+:mod:`jointiq.commands.demo` calls them in order.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from jointiq.models.base import LearnedCodec
 
 NAME = "JointIQ-Net"
 ANCHORS = (CODECS["jpeg_420"], CODECS["jpeg2000"])
-#: Called after each picture: a progress bar's tick.
+#: Called after each picture, for a progress bar.
 Advance = Callable[[], object]
-#: Two float runs of the same network may round differently; more than one level apart is a defect.
+#: Largest difference of two decoders' pictures in 8-bit levels: float networks may round differently by one.
 MAX_LEVELS = 1
 
 
 @dataclass(frozen=True)
 class CodedImage:
-    """An original (uint8, (H, W, 3)), the file it became and what the encoder reported."""
+    """An original (uint8, (H, W, 3)), its coded file and the encoder's result."""
 
     name: str
     original: Image
@@ -49,7 +49,7 @@ class CodedImage:
 
 @dataclass(frozen=True)
 class Measured:
-    """A coded image back from its file: measurements, the picture, I's own output (both uint8), where the bits went."""
+    """A decoded image: its row, the picture and I's own output (both uint8, (H, W, 3)), and its bit map (h, w)."""
 
     coded: CodedImage
     row: ImageRow
@@ -60,7 +60,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class DemoRow:
-    """A line of the demo's table: one image (or the mean) through one codec; None where a codec has no such number."""
+    """A row of the demo's table: one image (or the mean) and one codec; None where a codec has no such number."""
 
     image: str
     codec: str
@@ -75,7 +75,7 @@ class DemoRow:
 
     @classmethod
     def of(cls, codec: str, row: Row) -> DemoRow:
-        """Return the line of what was measured of an image."""
+        """Return the table row of an image's measured ``row``."""
         values: dict[str, Any] = {key: row.get(key) for key in cls.__dataclass_fields__}
         return cls(**{**values, "codec": codec})
 
@@ -96,7 +96,7 @@ def encode_files(model: LearnedCodec, images: Sequence[Path], folder: Path, adva
 
 
 def decode_in_another_process(files: Path, pictures: Path, checkpoint: Path) -> None:
-    """Run ``jointiq decode FILES PICTURES --checkpoint CKPT``: nothing is shared but files.
+    """Run ``jointiq decode FILES PICTURES --checkpoint CKPT``, so that encoder and decoder share nothing but files.
 
     Pictures of an earlier demo are removed first.
 
@@ -112,7 +112,7 @@ def decode_in_another_process(files: Path, pictures: Path, checkpoint: Path) -> 
 
 
 def bit_map(model: LearnedCodec, image: Image) -> NDArray[np.floating]:
-    """Return the bits the model spends on each position of the latent y, summed over channels: (h, w)."""
+    """Return the bits of each position of the latent y, summed over channels, (h, w)."""
     with torch.inference_mode():
         nats = -model(to_tensor(image, model.device))["log_likelihoods"]["y"][0].double().sum(dim=0)
     return (nats / np.log(2.0)).cpu().numpy()
@@ -123,7 +123,7 @@ def measure_files(
 ) -> list[Measured]:
     """Measure the pictures that the separate process decoded.
 
-    The files are decoded here once more, for I's own output, the latents and the decoder's seconds.
+    The files are decoded here once more, for I's own output, the latents and the decoding time.
 
     Raises:
         UserError: the two processes' pictures differ by more than ``MAX_LEVELS``, or the latents are not the encoder's.
@@ -146,7 +146,7 @@ def measure_files(
 
 
 def table_rows(measured: Sequence[Measured], advance: Advance) -> list[DemoRow]:
-    """Return each image's line, the anchors at the nearest rate below it, and every codec's mean at the end."""
+    """Return the row of each image, below it those of the anchors at the nearest rate, and at the end all means."""
     rows = []
     for item in measured:
         rows.append(DemoRow.of(NAME, asdict(item.row)))
@@ -165,7 +165,7 @@ def _mean_row(codec: str, rows: Sequence[DemoRow]) -> DemoRow:
 
 
 def demo_table(rows: Sequence[DemoRow]) -> Table:
-    """Lay the rows out for people; anchors stand at the rate nearest to ours."""
+    """Return the rows as a table."""
     table = Table(
         "Held-out photographs: real files, anchors at the nearest rate",
         ("image", "codec", "bytes", "bpp est.", "payload", "file", "PSNR dB", "MS-SSIM", "enc s", "dec s"),
@@ -215,7 +215,7 @@ def write_report(
 
 
 def grid_row(item: Measured) -> GridRow:
-    """Give a line of the picture grid."""
+    """Return the row of the picture grid for an image."""
     return GridRow(
         name=item.coded.name,
         original=item.coded.original,

@@ -1,8 +1,8 @@
-"""Measure images with models and real codecs: in parallel, resumable, one bad image does not end it.
+"""Measure images with models and real codecs, in parallel and resumable; an image that fails does not stop the others.
 
-The row of an image is kept as ``CACHE/HASH.json``, where HASH is of the pixels and of all that makes the row: a model's
-weights and device; a codec's version, options and setting. A repeated measurement takes it from there, under whatever
-names; other weights, another setting or image is another file.
+The row of an image is cached as ``CACHE/HASH.json``. The hash is of the pixels and of all that decides the row: a
+model's weights and device, or a codec's version, options and setting. A repeated measurement reuses the row, whatever
+the names of model and image.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from jointiq.evaluation.rd import Row
 from jointiq.files import write_text
 from jointiq.runtime import usable_cores, visible_gpus
 
-#: Raised when the rows themselves change, so that old ones are not taken for new.
+#: Version of the rows, to be increased when they change, so that old ones are not reused.
 ROWS_VERSION = 2
 
 #: Numbers of maker and image, and the row or the problem.
@@ -36,7 +36,7 @@ _FAILURES = (UserError, OSError, ValueError, RuntimeError, MemoryError)
 
 
 class Maker(Protocol):
-    """What makes rows: a model, or a real codec at a setting. It is sent to worker processes."""
+    """A model, or a real codec at a setting, that makes rows; it is sent to worker processes."""
 
     @property
     def name(self) -> str:
@@ -44,18 +44,18 @@ class Maker(Protocol):
 
     @property
     def labels(self) -> Mapping[str, Any]:
-        """Columns that tell in every row who made it."""
+        """Columns of every row that name the maker."""
 
     def identity(self) -> Mapping[str, Any]:
-        """All that decides its rows, as JSON can hold it."""
+        """Return all that decides the rows, as values for JSON."""
 
     def measure(self, name: str, image: Image) -> tuple[Row, Image | None]:
-        """Send an image (uint8, (H, W, 3)) through a file: its row, and the decoded picture if there is one."""
+        """Code an image (uint8, (H, W, 3)); return its row, and the decoded picture if there is one."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """An image's row by a maker (``reused``: of an earlier measurement), or the problem that there was."""
+    """An image's row by a maker (``reused``: from the cache), or the problem that occurred."""
 
     maker: Any
     image: str
@@ -66,7 +66,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class _Job:
-    """An image to be measured by a maker; ``place``: their numbers."""
+    """An image to be measured by a maker; ``place`` are the numbers of maker and image."""
 
     place: tuple[int, int]
     maker: Maker
@@ -82,7 +82,7 @@ class _Job:
 
     @property
     def picture(self) -> str:
-        """The picture's name, which stands for the pixels as well: a row goes with the picture that it measured."""
+        """The picture's name, with the beginning of the hash, so that a row is reused only with its own picture."""
         return f"{self.name.removesuffix('.png')}-{self.key[:8]}"
 
 
@@ -97,15 +97,15 @@ def measure(
     """Measure every image with every maker.
 
     Args:
-        makers: models, or codecs at settings. Those whose ``device`` is ``cuda`` use all GPUs, one a process in turn.
+        makers: models, or codecs at settings. If their ``device`` is ``cuda``, all GPUs are used, one by each process.
         images: name and file of each.
-        cache: folder that keeps the rows for a repeated measurement; None keeps nothing.
-        workers: processes. With several, seconds are those of a shared machine.
-        advance: called with every row and every failure as they come (a progress bar's tick).
-        pictures: keeps the decoded pictures, and then rows count only together with them; None keeps none.
+        cache: folder of the rows for a repeated measurement; None: no cache.
+        workers: number of processes. With several, times are those of a shared machine.
+        advance: called with every row and every failure as they come, for a progress bar.
+        pictures: folder for the decoded pictures; a cached row then counts only with its picture. None: not kept.
 
     Returns:
-        For each maker what came of each image, in the order given.
+        For each maker the result of each image, in the order given.
 
     Raises:
         UserError: a maker's files cannot be read.
@@ -139,7 +139,7 @@ def _pixels(path: Path) -> str:
 
 
 def _attempt(action: Callable[..., Any], *arguments: Any) -> tuple[Any, str | None]:
-    """What ``action`` gives, or in one line why it fails."""
+    """Return the result of ``action`` and None, or None and the error in one line."""
     try:
         return action(*arguments), None
     except _FAILURES as error:
@@ -147,7 +147,7 @@ def _attempt(action: Callable[..., Any], *arguments: Any) -> tuple[Any, str | No
 
 
 def _stored(job: _Job) -> Row | None:
-    """The row of an earlier measurement, under the job's names; None without it or a picture that is wanted."""
+    """Return the cached row with the job's names; None if it, or the picture that is wanted, is missing."""
     if job.file is None:
         return None
     try:
@@ -171,7 +171,7 @@ def _run(job: _Job) -> _Result:
 
 def _code(job: _Job) -> Row:
     row, picture = job.maker.measure(job.name, read_image(job.path))
-    # What a decoder that went astray has made is to be measured again.
+    # A row with wrongly decoded latents is not cached, so that it is measured again.
     if job.file is not None and row.get("latents_equal") is not False:
         write_text(job.file, json.dumps(row, allow_nan=False) + "\n")
     if job.pictures is None or picture is None:
@@ -180,7 +180,7 @@ def _code(job: _Job) -> Row:
 
 
 def _in_processes(jobs: Sequence[_Job], workers: int) -> Iterator[_Result]:
-    """Run the jobs, each process on one CPU thread, and yield as they come; one worker stays in this process."""
+    """Yield the results of jobs as they come, from processes with one thread each; one worker is this process."""
     workers = min(workers, len(jobs))
     if workers < 2:
         yield from map(_run, jobs)
@@ -199,7 +199,7 @@ def _in_processes(jobs: Sequence[_Job], workers: int) -> Iterator[_Result]:
 
 
 def _begin(dealt: SimpleQueue[str] | None = None) -> None:
-    """Prepare a process: one thread, and one of the GPUs that are ``dealt`` out."""
+    """Prepare a worker process: one thread, and one of the GPUs in the queue ``dealt``."""
     if dealt is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = dealt.get()
     import torch
@@ -208,10 +208,10 @@ def _begin(dealt: SimpleQueue[str] | None = None) -> None:
 
 
 def worker_count(value: Any) -> int:
-    """The value of a key ``workers``: a whole number from 1 up, or null for one worker per CPU core.
+    """Return the number of workers for a config's ``workers``: a whole number from 1 up, or null for one per CPU core.
 
     Raises:
-        ConfigError: neither.
+        ConfigError: another value.
     """
     if value is None:
         return usable_cores()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:  # what only compares numbers does not wait for PyTorch
+if TYPE_CHECKING:  # imported late, because comparing numbers does not need PyTorch
     from torch import Tensor
 
 Image = NDArray[np.uint8]
@@ -22,14 +22,14 @@ _Number = TypeVar("_Number", "float", "Tensor")
 PEAK = 255.0
 #: Five scales with an 11-tap window need a smaller side above (11 - 1) * 2**4 pixels.
 MS_SSIM_SIDE = 160
-#: Identical pictures would have infinitely many dB; this cap keeps every mean and file finite.
+#: Largest quality in dB, because that of identical pictures is infinite, and means and files must be finite.
 DB_CAP = 100.0
 
 
 def decibels(error: _Number) -> _Number:
-    """Quality in dB, ``-10 log10(error)``, at most ``DB_CAP``, of an error as a share of the largest there can be.
+    """Return the quality in dB, -10 log10(error), at most ``DB_CAP``.
 
-    The share is MSE / 255^2 for PSNR and 1 - MS-SSIM for MS-SSIM.
+    The error is MSE / 255^2 for PSNR and 1 - MS-SSIM for MS-SSIM.
     """
     least = 10 ** (-DB_CAP / 10)
     if isinstance(error, float | int):
@@ -38,19 +38,19 @@ def decibels(error: _Number) -> _Number:
 
 
 def psnr(original: Image, decoded: Image) -> float:
-    """Peak signal-to-noise ratio in dB over all RGB samples of two uint8 images (H, W, 3), at most ``DB_CAP``."""
+    """Return the PSNR in dB over all RGB samples of two uint8 images (H, W, 3), at most ``DB_CAP``."""
     _check(original, decoded)
     error = original.astype(np.float64) - decoded
     return decibels(float(np.mean(error * error)) / PEAK**2)
 
 
 def batch_psnr(x: Tensor, x_hat: Tensor) -> Tensor:
-    """:func:`psnr` of every image, (B,), of two batches (B, 3, H, W) in [0, 1], of which the 8-bit pictures count."""
+    """Return :func:`psnr` of the 8-bit pictures of two batches (B, 3, H, W) in [0, 1], (B,)."""
     return decibels((to_8bit(x) - to_8bit(x_hat)).pow(2).mean(dim=(1, 2, 3)) / PEAK**2)
 
 
 def ms_ssim(original: Image, decoded: Image) -> float | None:
-    """MS-SSIM (linear, at most 1) of two uint8 images (H, W, 3), or None where the smaller side is <= 160 pixels."""
+    """Return the linear MS-SSIM of two uint8 images (H, W, 3); None where the smaller side is <= 160 pixels."""
     _check(original, decoded)
     if min(original.shape[:2]) <= MS_SSIM_SIDE:
         return None
@@ -62,7 +62,7 @@ def ms_ssim(original: Image, decoded: Image) -> float | None:
 
 
 def batch_ms_ssim(x: Tensor, x_hat: Tensor) -> Tensor:
-    """:func:`ms_ssim` of every image of two batches as for :func:`batch_psnr`: (B,), or (0,) for images too small."""
+    """Return :func:`ms_ssim` of two batches as for :func:`batch_psnr`: (B,), or (0,) for images too small."""
     if min(x.shape[-2:]) <= MS_SSIM_SIDE:
         return x.new_empty(0)
     return _ms_ssim(to_8bit(x), to_8bit(x_hat))
@@ -77,17 +77,17 @@ def _ms_ssim(x: Tensor, x_hat: Tensor) -> Tensor:
 
 
 def ms_ssim_db(value: float) -> float:
-    """MS-SSIM in dB, ``-10 log10(1 - value)``, at most ``DB_CAP``. For a set of images pass their *mean* MS-SSIM."""
+    """Return MS-SSIM in dB, -10 log10(1 - value), at most ``DB_CAP``; for a set of images, pass the mean MS-SSIM."""
     return decibels(1.0 - value)
 
 
 def to_8bit(image: Tensor) -> Tensor:
-    """What a picture file would hold: [0, 1] clamped and rounded, as floats on the 0..255 scale."""
+    """Return an image in [0, 1] clamped and rounded to 8 bits, as floats on the 0..255 scale."""
     return (image.clamp(0, 1) * PEAK).round()
 
 
 def mean(values: Iterable[float | None]) -> float | None:
-    """Mean over images of the values that exist; None where none does (every image too small for MS-SSIM)."""
+    """Return the mean of the values that are not None; None if all are (every image is too small for MS-SSIM)."""
     known = [value for value in values if value is not None]
     return math.fsum(known) / len(known) if known else None
 

@@ -1,4 +1,4 @@
-"""Evaluate trained models by way of real files: encode to bytes, decode those bytes, compare pictures; one RD curve."""
+"""Evaluate trained models with real files: encode to bytes, decode the bytes, compare the pictures."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from jointiq.evaluation.pictures import PictureFolder
 from jointiq.evaluation.rd import ImageRow, RDCurve, Row, curve_from_rows
 from jointiq.models.base import LearnedCodec
 
-#: What a model of all rates is evaluated at where nothing else is asked for.
+#: Default qualities at which a model of all rates is evaluated.
 QUALITIES = (1, 15, 29, 43, 57, 72, 86, 100)
 
 
 def image_row(
     checkpoint: str, name: str, image: Image, encoded: Encoded, decoded: Decoded, picture: Image | None = None
 ) -> ImageRow:
-    """Compare an original (uint8, (H, W, 3)) with what came back from its file.
+    """Return the row of an image: an original (uint8, (H, W, 3)) compared with its decoded file.
 
-    ``picture`` is the decoded picture to judge; default: the one in ``decoded``.
+    ``picture`` is the decoded picture to compare; default: the one in ``decoded``.
     """
     if encoded.estimated_bits is None:
         raise ValueError("the image was encoded without the likelihood estimate")
@@ -60,7 +60,7 @@ def image_row(
 
 
 def evaluate_image(model: LearnedCodec, checkpoint: str, name: str, image: Image) -> tuple[ImageRow, Decoded]:
-    """Send one image (uint8, (H, W, 3)) through ``model`` and a real file; ``checkpoint``, ``name`` label the row."""
+    """Encode and decode an image (uint8, (H, W, 3)); ``checkpoint`` and ``name`` label its row."""
     encoded = encode_image(model, image)
     decoded = decode_image(model, encoded.data)
     return image_row(checkpoint, name, image, encoded, decoded), decoded
@@ -72,9 +72,9 @@ class ModelMaker:
 
     Attributes:
         checkpoint: its file.
-        device: where its networks run.
-        name: what its rows call it.
-        quality: of a model of all rates.
+        device: device of its networks.
+        name: its name in rows.
+        quality: of a model of all rates; None: a model of one rate.
     """
 
     checkpoint: str
@@ -84,12 +84,12 @@ class ModelMaker:
 
     @property
     def labels(self) -> Mapping[str, Any]:
-        """The column of every row that names it."""
+        """Columns of every row with name and quality."""
         return {"checkpoint": self.name, **({} if self.quality is None else {"quality": self.quality})}
 
     @property
     def model(self) -> LearnedCodec:
-        """The network, which stays loaded while its images are coded one after the other.
+        """The network, kept in memory while its images are coded one after the other.
 
         Raises:
             UserError: it cannot be opened.
@@ -98,7 +98,7 @@ class ModelMaker:
         return model if self.quality is None else model.at(self.quality)
 
     def identity(self) -> dict[str, Any]:
-        """The contents of its file, and the device.
+        """Return a hash of its file, the device and the quality.
 
         Raises:
             UserError: the file cannot be read.
@@ -107,7 +107,7 @@ class ModelMaker:
         return made_by if self.quality is None else {**made_by, "quality": self.quality}
 
     def measure(self, name: str, image: Image) -> tuple[Row, Image | None]:
-        """An :class:`ImageRow` as a dictionary, and the decoded picture."""
+        """Return an :class:`ImageRow` as a dictionary, and the decoded picture."""
         row, decoded = evaluate_image(self.model, self.name, name, image)
         return {**asdict(row), **self.labels}, decoded.image
 
@@ -132,19 +132,19 @@ def _digest(checkpoint: str, _written: int) -> str:
 
 
 def makers_of(checkpoints: Sequence[str], device: str, qualities: Sequence[float] | None = None) -> list[ModelMaker]:
-    """Return what makes the points of checkpoints: one each, of a model of all rates one for each quality.
+    """Return a maker for each point of ``checkpoints``: one for a model of one rate, else one for each quality.
 
     Args:
-        qualities: None: :data:`QUALITIES`.
+        qualities: of models of all rates; None: :data:`QUALITIES`.
 
     Raises:
         UserError: a checkpoint that cannot be opened.
-        ConfigError: qualities for a model of one rate, or one that there is not.
+        ConfigError: qualities for a model of one rate, or a quality out of range.
     """
     makers: list[ModelMaker] = []
     for checkpoint in checkpoints:
         alone = ModelMaker(checkpoint, device, checkpoint)
-        model = alone.model  # one that cannot be opened stops everything before anything is measured
+        model = alone.model  # fails before anything is measured if it cannot be opened
         if model.quality is None and qualities is None:
             makers.append(alone)
             continue
@@ -165,19 +165,19 @@ def evaluate_checkpoints(
     pictures: PictureFolder | None = None,
     qualities: Sequence[float] | None = None,
 ) -> RDCurve:
-    """Evaluate each checkpoint on every image; one RD point per checkpoint, of models of all rates several.
+    """Evaluate each checkpoint on every image; return a curve with a point (of models of all rates, several) for each.
 
-    An image that fails with any checkpoint is left out of every point, so that all are means over the same images; the
-    curve's ``about["failed"]`` then says what failed (``checkpoint``, ``image``) and why (``problem``).
+    An image that fails with any checkpoint is left out of every point, so that all are means over the same images. The
+    curve's ``about["failed"]`` then lists ``checkpoint``, ``image`` and ``problem``.
 
     Args:
         checkpoints: training checkpoints or exported models.
         images: image files.
         name: the curve's name.
-        description: kept in the RD file.
-        device: where the networks run.
+        description: for the RD file.
+        device: device of the networks.
         qualities: of models of all rates; see :func:`makers_of`.
-        advance, workers, pictures: of :func:`jointiq.evaluation.measuring.measure`, and so is ``rows``, its ``cache``.
+        advance, workers, pictures: see :func:`jointiq.evaluation.measuring.measure`; ``rows`` is its ``cache``.
 
     Raises:
         DataError: nothing to evaluate on, or every image failed.
@@ -203,15 +203,15 @@ def evaluate_checkpoints(
 def with_complexity(
     curve: RDCurve, makers: Sequence[ModelMaker], repeats: int, step: Callable[[str], object]
 ) -> RDCurve:
-    """The same curve with what each point's model costs for an image of 768x512 (:mod:`jointiq.evaluation.complexity`).
+    """Return the curve with the complexity of each point's model (:mod:`jointiq.evaluation.complexity`) at 768x512.
 
     The whole model's numbers become columns of the results; those of its parts go to ``about["complexity"]``.
 
     Args:
         curve: of :func:`evaluate_checkpoints`.
         makers: the model of each point.
-        repeats: timed runs of encoder and decoder; 0 counts parameters and multiplications only.
-        step: called with the name of what comes next (a progress bar's tick).
+        repeats: timed runs of encoder and decoder; 0: count parameters and multiplications only.
+        step: called with the name of each model, for a progress bar.
     """
     costs = []
     for maker in makers:
@@ -221,7 +221,7 @@ def with_complexity(
     for cost in costs:
         for key, value in cost.columns().items():
             columns.setdefault(key, []).append(value)
-    # Seconds an image are there already, as means over the images that were coded.
+    # Coding times are in the curve already, as means over the coded images.
     new = {key: tuple(values) for key, values in columns.items() if key not in curve.results and None not in values}
     details = {str(at): cost.as_dict() for at, cost in zip(curve.parameter, costs, strict=True)}
     return replace(curve, results={**curve.results, **new}, about={**curve.about, "complexity": details})

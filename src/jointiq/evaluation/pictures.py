@@ -1,8 +1,7 @@
-"""Decoded pictures kept beside the measurements, for the report's viewer.
+"""Keep decoded pictures beside the measurements, for the report's viewer.
 
-Whoever measures a picture may keep it: :meth:`PictureFolder.keep` writes it as PNG (lossless) and gives the text for
-the key ``picture`` of its per-image row, a path relative to the folder of the RD file. Results and pictures can so be
-moved together.
+:meth:`PictureFolder.keep` writes a picture as PNG (lossless), and returns its path for the column ``picture`` of the
+image's row. The path is relative to the folder of the RD file, so that results and pictures can be moved together.
 """
 
 from __future__ import annotations
@@ -25,21 +24,21 @@ _LONGEST = 80
 
 @dataclass(frozen=True)
 class PictureFolder:
-    """``folder``, where decoded pictures go; ``rd_folder``, the folder of the RD file that will name them."""
+    """The folder of decoded pictures, ``folder``, and that of the RD file that will name them, ``rd_folder``."""
 
     folder: Path
     rd_folder: Path
 
     def path(self, maker: str, image: str) -> Path:
-        """Give the file for ``image`` (its name) as decoded by ``maker``: a checkpoint, or a codec and its setting."""
+        """Return the file for the image of that name as decoded by ``maker`` (a checkpoint, or codec and setting)."""
         return self.folder / _safe(maker) / f"{_safe(image)}.png"
 
     def recorded(self, path: Path) -> str:
-        """Give ``path`` as a per-image row names it: relative to the RD file, with forward slashes."""
+        """Return ``path`` as rows have it: relative to the RD file, with forward slashes."""
         return Path(os.path.relpath(path.resolve(), self.rd_folder.resolve())).as_posix()
 
     def keep(self, picture: Image, maker: str, image: str) -> str:
-        """Write ``picture`` (uint8, (H, W, 3)) and give the row's entry.
+        """Write ``picture`` (uint8, (H, W, 3)) and return its path as rows have it.
 
         Raises:
             UserError: the file cannot be written.
@@ -50,7 +49,7 @@ class PictureFolder:
 
 
 def picture_path(rd_file: Path, row: Mapping[str, Any]) -> Path | None:
-    """Give the file of a row's decoded picture; None where none was kept."""
+    """Return the file of a row's decoded picture; None where none was kept."""
     recorded = row.get(PICTURE)
     if not isinstance(recorded, str) or not recorded:
         return None
@@ -58,10 +57,10 @@ def picture_path(rd_file: Path, row: Mapping[str, Any]) -> Path | None:
 
 
 def _safe(name: str) -> str:
-    """Turn any name into one for a file, different names into different ones."""
+    """Return a file name for ``name``; different names have different ones."""
     safe = re.sub(r"[^A-Za-z0-9._+-]+", "_", name.removesuffix(".png")).strip("._")[-_LONGEST:]
     if safe == name.removesuffix(".png"):
         return safe
-    # A name may hold bytes that are no text.
+    # File names may have bytes that are no text.
     digest = hashlib.sha256(name.encode(errors="backslashreplace")).hexdigest()[:8]
     return f"{safe}-{digest}"

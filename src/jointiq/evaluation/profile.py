@@ -1,7 +1,7 @@
-"""Where the time of our encoder and decoder goes.
+"""Profile our encoder and decoder: the processor time of each section.
 
-Functions are wrapped for the time of the run; each section gets the processor time of this process spent in its
-functions less that spent in wrapped functions they call, so the sections add up.
+Functions are wrapped while a profile runs. The time of a section is that of its functions without other wrapped
+functions that they call, so that the sections add up.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ OTHER = "everything else"
 
 
 def wrapped_functions() -> list[tuple[str, Any, str]]:
-    """(section, owner, attribute) of all that is timed."""
+    """Return (section, owner, attribute) of all functions that are timed."""
     return [
         ("g_a", transforms.AnalysisTransform, "forward"),
         ("g_s", transforms.SynthesisTransform, "forward"),
@@ -57,7 +57,7 @@ def wrapped_functions() -> list[tuple[str, Any, str]]:
 
 @contextlib.contextmanager
 def profiled() -> Iterator[Sections]:
-    """Time all sections while the context is open."""
+    """Time all sections while this context lasts."""
     sections = Sections()
     began = time.process_time()
     functions = wrapped_functions()

@@ -1,10 +1,10 @@
-"""Rate-distortion curves: from per-image rows to points, and the JSON file the field exchanges.
+"""Rate-distortion curves: from per-image rows to points, and the JSON file in which they are exchanged (RD file).
 
-The file is CompressAI's: ``{"name", "description", "results": {"bpp": [], "psnr-rgb": [], "ms-ssim-rgb": [],
+The format is CompressAI's: ``{"name", "description", "results": {"bpp": [], "psnr-rgb": [], "ms-ssim-rgb": [],
 "encoding_time": [], "decoding_time": []}}``, one entry per point, sorted by bpp, MS-SSIM linear, seconds per image.
-Beside that, ignored by CompressAI's tools, ours has further lists in ``results`` (``bpp-payload``, ``bpp-estimate``,
-``psnr-rgb-mid``), ``parameter`` (what made each point), ``about`` (version, settings, ... of an anchor) and ``images``
-(one row per image and point).
+Ours adds keys that CompressAI's tools ignore: further lists in ``results`` (``bpp-payload``, ``bpp-estimate``,
+``psnr-rgb-mid``), ``parameter`` (checkpoint or setting of each point), ``about`` (version, settings, ... of an anchor)
+and ``images`` (one row per image and point).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ RESULT_KEYS = {
     "psnr_mid": "psnr-rgb-mid",
 }
 
-#: What rows say beside their numbers, and what the files of runs say of their curve, where they say it.
+#: Types of the rows' labels and of keys in ``about``, where they are present.
 _LABELS = {"image": str, "width": int | None, "height": int | None, "lmbda": int | float, "seed": int}
 _ABOUT = {"curve": str, "experiment": str | None, "typed": list | None}
 
@@ -46,13 +46,17 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class ImageRow:
-    """One image through one checkpoint, by way of a real file.
+    """One image coded to a real file with one checkpoint.
 
-    ``bytes`` and ``bpp`` count the whole file, ``bpp_payload`` its entropy-coded part only; ``bpp_exact`` is what an
-    ideal coder would take with the integer probabilities, ``bpp_estimate`` the model's own float likelihood estimate,
-    the sum of ``bpp_y`` and ``bpp_z``. ``psnr`` is of the final output, ``psnr_mid`` of the compression network's own
-    output, before quality enhancement (both dB); ``ms_ssim`` is linear, None for images too small for it. Times are
-    seconds. ``latents_equal``: the decoder arrived at the encoder's latents.
+    Attributes:
+        bytes, bpp: size of the whole file.
+        bpp_payload: of its entropy-coded part.
+        bpp_exact: of an ideal coder with the integer probabilities; None where the model has none.
+        bpp_estimate: the model's float likelihood estimate, the sum of ``bpp_y`` and ``bpp_z``.
+        psnr, psnr_mid: dB, of the final output and of the compression network's output before enhancement.
+        ms_ssim: linear; None for images too small for it.
+        encoding_time, decoding_time: seconds.
+        latents_equal: the decoder got the encoder's latents.
     """
 
     checkpoint: str
@@ -76,7 +80,7 @@ class ImageRow:
 
 @dataclass(frozen=True)
 class RDCurve:
-    """A rate-distortion curve: ``results`` maps a key of the JSON file to one number per point, sorted by bpp."""
+    """A rate-distortion curve; ``results`` has one number per point for each key of the RD file, sorted by bpp."""
 
     name: str
     results: Mapping[str, tuple[float, ...]]
@@ -86,7 +90,7 @@ class RDCurve:
     about: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
-        """Give the number of points."""
+        """Return the number of points."""
         return len(self.bpp)
 
     @property
@@ -95,13 +99,13 @@ class RDCurve:
         return self.results["bpp"]
 
     def between(self, lowest: float, highest: float) -> RDCurve:
-        """Give the points whose rate is from ``lowest`` to ``highest`` bpp, without the rows of images."""
+        """Return the curve of the points with rates from ``lowest`` to ``highest`` bpp, without the rows of images."""
         inside = [lowest <= bpp <= highest for bpp in self.bpp]
         results = {key: tuple(compress(values, inside)) for key, values in self.results.items()}
         return replace(self, results=results, parameter=tuple(compress(self.parameter, inside)), images=())
 
     def with_about(self, about: Mapping[str, Any]) -> RDCurve:
-        """Give the same curve with ``about``: what made it, for the file."""
+        """Return the curve with another ``about``."""
         return replace(self, about=about)
 
 
@@ -113,10 +117,10 @@ def curve_from_rows(
     Args:
         name: what a legend shows.
         points: for each point its parameter (checkpoint, quality setting, ...) and its rows.
-        description: free text, kept in the file.
+        description: free text for the file.
 
     Every number is the mean over the point's images. A key that not every point has (MS-SSIM where all images are
-    small) is left out, for CompressAI's tools cannot read gaps.
+    small) is left out, because CompressAI's tools cannot read gaps.
     """
     tables = [
         (parameter, [asdict(r) if isinstance(r, ImageRow) else dict(r) for r in rows]) for parameter, rows in points
@@ -141,7 +145,7 @@ def curve_from_rows(
 
 
 def write_rd(path: str | Path, curve: RDCurve) -> list[Path]:
-    """Write ``curve`` as JSON to ``path`` and, when it has per-image rows, those as CSV beside it; return the paths."""
+    """Write ``curve`` as JSON to ``path``, and its per-image rows, if any, as CSV beside it; return the paths."""
     path = Path(path)
     document: dict[str, Any] = {
         "name": curve.name,
@@ -163,7 +167,7 @@ def write_rd(path: str | Path, curve: RDCurve) -> list[Path]:
 
 
 def rows_as_csv(rows: Sequence[Row]) -> str:
-    """Give rows with the same keys as CSV text with a header line; None becomes an empty field."""
+    """Return rows with the same keys as CSV text with a header; None becomes an empty field."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -218,10 +222,10 @@ def read_rd(path: str | Path) -> RDCurve:
 
 
 def read_per_image(folder: str | Path) -> RDCurve:
-    """The curve that the per-image files in ``folder``, written by CompressAI's ``eval_model --per-image``, make.
+    """Read the curve of the per-image files in ``folder``, written by CompressAI's ``eval_model --per-image``.
 
     Such a file is called IMAGE-CHECKPOINT.json and names its image as ``source``. Every checkpoint is a point, the mean
-    over its images; other files are passed over.
+    over its images. Other files are ignored.
 
     Raises:
         DataError: no such files, files of several models, or one that cannot be read.
@@ -248,7 +252,7 @@ def read_per_image(folder: str | Path) -> RDCurve:
 
 
 def _rows(path: Path, images: Sequence[object]) -> tuple[Row, ...]:
-    """The per-image rows of an RD file: finite numbers where points have them, as in :func:`read_rd`."""
+    """Return the per-image rows of an RD file, after checking that their numbers are finite."""
     for row in images:
         if not isinstance(row, dict):
             raise DataError(f'{path}: "images" holds {row!r}; expected one row of columns for each image and point')
@@ -268,7 +272,7 @@ def _check_kinds(path: Path, key: str, values: Mapping[str, Any], kinds: Mapping
 
 
 def _is_column(values: object) -> bool:
-    """Tell a column of numbers (or a lone number) from names, texts and nested extras."""
+    """Return whether ``values`` is a number or a list of them, and not text or anything nested."""
     values = values if isinstance(values, list) else [values]
     return bool(values) and not any(isinstance(value, str | dict | list) for value in values)
 

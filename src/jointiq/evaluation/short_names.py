@@ -7,10 +7,10 @@ from pathlib import PurePath
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
-    """Give what tells paths apart: the fewest last parts that do, without those that all of them end with.
+    """Return the shortest ends of paths that tell them apart, without the last parts that all share.
 
     Args:
-        paths: file names or anything else; equal ones keep one name.
+        paths: file names or any other texts; equal ones have one name.
 
     Returns:
         One name for each, in the same order: ``weights/q1.safetensors`` and ``weights/q2.safetensors`` become

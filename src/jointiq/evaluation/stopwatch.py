@@ -1,4 +1,4 @@
-"""Time and memory of this process, and how they divide over the functions it calls."""
+"""Measure time and memory of this process, and the share of the functions that it calls."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Moment:
     """A reading of both clocks, or the difference of two, in seconds.
 
     Attributes:
-        wall: time gone by.
+        wall: wall-clock time.
         cpu: processor time of this process; on one thread of an idle machine the same as ``wall``.
     """
 
@@ -39,10 +39,12 @@ class Moment:
 
 
 class Sections:
-    """How much each section adds to a growing counter, less what sections inside it add, so that sections add up.
+    """Measure how much of a growing counter each section takes, without sections called inside it.
+
+    The sections therefore add up.
 
     Args:
-        counter: reads the counter: a clock, or a count of operations. Default: processor seconds of this process.
+        counter: returns the counter: a clock, or a count of operations. Default: processor seconds of this process.
 
     Attributes:
         spent: units of the counter by section.
@@ -56,7 +58,7 @@ class Sections:
         self._inner = [0.0]
 
     def measure(self, section: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """``function``, counted as a part of ``section``."""
+        """Return ``function`` wrapped so that its calls count for ``section``."""
 
         def measured(*args: Any, **kwargs: Any) -> Any:
             began = self._counter()
@@ -73,19 +75,19 @@ class Sections:
 
 
 def resident_bytes() -> int:
-    """Memory this process holds now."""
+    """Return the memory of this process in bytes."""
     return _status("VmRSS") or peak_bytes()
 
 
 def peak_bytes() -> int:
-    """The most memory this process has held since its start or :func:`forget_peak`."""
-    # ru_maxrss of a child starts at its parent's peak, hence only where there is nothing better.
+    """Return the peak memory of this process in bytes since its start or :func:`forget_peak`."""
+    # A fallback only: ru_maxrss of a child process starts at its parent's peak.
     unit = 1 if sys.platform == "darwin" else 1024
     return _status("VmHWM") or unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def forget_peak() -> None:
-    """Count the peak from now on, where the system can (otherwise it stays an upper bound)."""
+    """Reset the peak memory, where the system can; otherwise the peak stays an upper bound."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
@@ -99,7 +101,7 @@ def _status(key: str) -> int | None:
 
 
 def processor_name() -> str:
-    """Model name of the processor."""
+    """Return the model name of the processor."""
     path = Path("/proc/cpuinfo")
     if path.is_file():
         for line in path.read_text().splitlines():
@@ -109,8 +111,8 @@ def processor_name() -> str:
 
 
 def device_text(device: str) -> str:
-    """Where networks ran: the kind, its name, threads of a process."""
-    import torch  # late: command lines time nothing
+    """Return a device's kind and name, and for a CPU the threads of a process."""
+    import torch  # late: command lines do not need it
 
     if device.startswith("cuda"):
         return f"GPU, {torch.cuda.get_device_name(device)}"

@@ -12,7 +12,6 @@ from jointiq.evaluation.short_names import short_names
 
 MS_SSIM_DB = f"{MS_SSIM}-db"
 
-
 #: Key in an RD file's ``results`` -> heading and digits, in the order of the tables.
 COLUMNS = {
     "bpp": ("bpp", 4),
@@ -25,19 +24,19 @@ COLUMNS = {
     "encoding_time": ("enc s", 2),
     "decoding_time": ("dec s", 2),
 }
-#: The same for what a model costs, shown where files hold it: count, count, bytes, bytes.
+#: The same for a model's complexity, where files have it: count, count, bytes, bytes.
 COSTS = {
     "parameters": "parameters",
     "macs_per_pixel": "MACs/pixel",
     "encoding_memory": "enc bytes",
     "decoding_memory": "dec bytes",
 }
-#: What a narrow terminal leaves out of them, the first first.
+#: Columns that a narrow terminal leaves out, in this order.
 OPTIONAL = (*reversed(COSTS.values()), "before Q", "estimate", "payload", "MS-SSIM", "dec s", "enc s")
 
 
 def with_db(curve: RDCurve) -> dict[str, tuple[float, ...]]:
-    """Give the columns of a curve, MS-SSIM in dB (key ``ms-ssim-rgb-db``) added where there is MS-SSIM."""
+    """Return the results of a curve, with MS-SSIM in dB (key ``ms-ssim-rgb-db``) where there is MS-SSIM."""
     results = dict(curve.results)
     if MS_SSIM in results:
         results[MS_SSIM_DB] = tuple(ms_ssim_db(value) for value in results[MS_SSIM])
@@ -45,7 +44,7 @@ def with_db(curve: RDCurve) -> dict[str, tuple[float, ...]]:
 
 
 def rd_table(curve: RDCurve) -> Table:
-    """Give one line per RD point: rates, quality, seconds per image, and what the model costs where that is known."""
+    """Return a table with a row for each RD point: rates, quality, seconds per image, and complexity where known."""
     costs = [key for key in COSTS if key in curve.results]
     table = Table(
         f"{curve.name}: mean over {len({row.get('image') for row in curve.images})} images",
@@ -60,7 +59,7 @@ def rd_table(curve: RDCurve) -> Table:
 
 
 def points_table(title: str, curves: Sequence[RDCurve]) -> Table:
-    """Give the RD points of several curves, with the columns that any of them has."""
+    """Return a table of the RD points of several curves, with all columns that any of them has."""
     every = [with_db(curve) for curve in curves]
     keys = [key for key in (*COLUMNS, *COSTS) if any(key in results for results in every)]
     table = Table(title, ("curve", *(COSTS.get(key) or COLUMNS[key][0] for key in keys)), optional=OPTIONAL)
@@ -80,7 +79,7 @@ def _cells(results: Mapping[str, Sequence[float]], i: int, keys: Sequence[str]) 
 
 
 def points_csv(curves: Sequence[tuple[str, RDCurve]]) -> str:
-    """Give the RD points of curves, each with its kind (model, anchor), as one CSV with a header, a line per point."""
+    """Return the RD points of curves, given with their kinds (model, anchor), as CSV text with a header."""
     rows: list[dict[str, object]] = []
     for kind, curve in curves:
         results = with_db(curve)
@@ -93,7 +92,7 @@ def points_csv(curves: Sequence[tuple[str, RDCurve]]) -> str:
 
 
 def bd_table(rates: Sequence[BDRate]) -> Table:
-    """Give one line per BD-rate, with everything needed to quote it."""
+    """Return a table with a row for each BD-rate, with everything needed to quote it."""
     table = Table(
         "BD-rate (negative: fewer bits than the anchor at equal quality)",
         ("anchor", "test", "metric", "method", "BD-rate %", "overlap dB", "of range", "points"),

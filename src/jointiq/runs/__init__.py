@@ -1,1 +1,1 @@
-"""What keeps a run: folder, lock, resume, status."""
+"""A run on disk: its name and folder, lock, status, RD point, and how it is resumed."""

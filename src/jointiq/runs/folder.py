@@ -1,4 +1,4 @@
-"""A run's folder: its configuration and provenance, its checkpoints, whether it is finished, and whose run it holds."""
+"""A run's folder: config and provenance, checkpoints, whether the run is finished and which configuration it has."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from jointiq.runs.job_notes import JOBS, job_notes
 from jointiq.runs.name import run_key
 
 CONFIG = "config.yaml"
-#: Exists once the run has trained all it was to train.
+#: Exists once the training is complete.
 DONE = "done.json"
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
 #: The run's point on rate-distortion curves (:mod:`jointiq.runs.rd_point`).
@@ -32,10 +32,10 @@ RD_FILE = "rd.json"
 
 _STAGE = re.compile(r"\d+_[^.]+")
 _MOVED_ASIDE = re.compile(r"\.old\d+$")
-#: A number, or what Python writes for one that is not finite.
+#: A number as Python writes it, finite or not.
 _NUMBER = re.compile(r"-?(\d+(\.\d*)?(e[+-]?\d+)?|inf|nan)")
 _RUN_DIR = "${paths.run_dir}"
-#: What is read of every saved configuration, and its type.
+#: Keys that every saved config must have, and their types.
 _READ = {
     "paths.run_dir": str, "experiment_name": str, "stage.name": str, "distortion.name": str, "lmbda": int | float,
     "seed": int, "ckpt_path": str | None, "init_from": str | None, "model.name": str,
@@ -47,14 +47,14 @@ _PACKAGES = ("torch", "lightning", "compressai", "hydra-core", "omegaconf", "num
 def prepare(folder: Path, cfg: DictConfig, checkpoint: str | None) -> Path | None:
     """Create ``folder`` with ``config.yaml`` and ``provenance.json``.
 
-    A folder that already holds checkpoints is moved aside first, so that nothing trained is ever lost, unless this run
-    continues that one.
+    If the folder holds checkpoints of a run that this one does not continue, it is moved aside first, so that no
+    training is lost.
 
     Args:
-        checkpoint: the checkpoint this run continues; None: it starts anew.
+        checkpoint: the checkpoint that this run continues; None: it starts anew.
 
     Returns:
-        Where an earlier run was moved to; None if there was none.
+        The new place of an earlier run; None if there was none.
 
     Raises:
         UserError: the files cannot be written.
@@ -69,7 +69,7 @@ def prepare(folder: Path, cfg: DictConfig, checkpoint: str | None) -> Path | Non
 
 
 def move_aside(folder: Path) -> Path | None:
-    """Rename ``folder`` to ``FOLDER.old1``, or the next number that is free; None where it holds no checkpoints."""
+    """Rename ``folder`` to ``FOLDER.old1``, or the next free number, and return that; None: it holds no checkpoints."""
     if not (folder / "checkpoints").exists():
         return None
     number = 1
@@ -81,8 +81,8 @@ def move_aside(folder: Path) -> Path | None:
 def describe(folder: Path, cfg: DictConfig) -> None:
     """Write ``config.yaml`` and ``provenance.json`` into ``folder``.
 
-    The first holds every value, resolved; only paths inside the folder are written as ``${paths.run_dir}/...``, so that
-    they follow when the run is repeated elsewhere.
+    The config is resolved, except that paths inside the folder are written as ``${paths.run_dir}/...``, so that they
+    follow when the run is repeated elsewhere.
     """
     here = copy.deepcopy(cfg)
     here.paths.run_dir = literal(str(folder))
@@ -93,7 +93,7 @@ def describe(folder: Path, cfg: DictConfig) -> None:
 
 
 def _resolved(written: Any, resolved: Any) -> Any:
-    """Take every value from ``resolved``, but for those ``written`` as paths in the run's folder."""
+    """Return the values of ``resolved``, but those that are ``written`` as paths in the run's folder from there."""
     if isinstance(written, dict):
         return {key: _resolved(item, resolved[key]) for key, item in written.items()}
     if isinstance(written, list):
@@ -104,7 +104,7 @@ def _resolved(written: Any, resolved: Any) -> Any:
 
 
 def provenance() -> dict[str, Any]:
-    """Return command line, git revision and package versions of this process."""
+    """Return the command line, git revision and package versions of this process."""
     return {
         "command": ["python", "-m", "src.train", *sys.argv[1:]],
         "git": _git_revision(),
@@ -136,29 +136,29 @@ def _git_revision() -> dict[str, Any]:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints of the run in ``folder`` that a training can go on from, the newest first."""
+    """Return the checkpoints in ``folder`` from which training can continue, the newest first."""
     last = folder / CHECKPOINT
     earlier = [path for path in last.parent.glob(f"{last.stem}-*{last.suffix}") if _age(path) > 0]
     return [path for path in (last, *sorted(earlier, key=_age)) if path.is_file()]
 
 
 def _age(path: Path) -> int:
-    """1 for ``last-1.ckpt``, the one before the last; 0 for other names."""
+    """Return 1 for ``last-1.ckpt``, the checkpoint before the last, and so on; 0 for other names."""
     number = path.stem.rpartition("-")[2]
     return int(number) if number.isdecimal() else 0
 
 
 def stage_folders(folder: Path) -> list[Path]:
-    """Folders of the stages of the chain in ``folder``, by their numbers, without those moved aside (``.old1``)."""
+    """Return the folders of a chain's stages in ``folder``, by number, without those moved aside (``.old1``)."""
     inside = folder.iterdir() if folder.is_dir() else ()
     stages = [path for path in inside if _STAGE.fullmatch(path.name) and path.is_dir()]
     return sorted(stages, key=lambda path: int(path.name.partition("_")[0]))
 
 
 def find_runs(place: Path) -> list[Path]:
-    """Folders of the runs that ``place`` is or holds, in order; of a sweep, those of its jobs.
+    """Return the folders of the runs that ``place`` is or holds, in order; of a sweep, those of its jobs.
 
-    Stages of a run are a part of it, and what was moved aside is passed over.
+    The stages of a chain are one run. Runs that were moved aside are left out.
 
     Raises:
         DataError: a damaged note of a sweep's job.
@@ -173,15 +173,15 @@ def find_runs(place: Path) -> list[Path]:
 
 
 def mark_done(folder: Path, step: int) -> None:
-    """Note that the run in ``folder`` is complete after ``step`` optimizer steps."""
+    """Mark the run in ``folder`` as complete after ``step`` optimizer steps."""
     write_text(folder / DONE, json.dumps({"step": step}) + "\n")
 
 
 def done_step(folder: Path) -> int:
-    """Optimizer steps of the complete run in ``folder``.
+    """Return the optimizer steps of the complete run in ``folder``.
 
     Raises:
-        DataError: the file that says so is damaged.
+        DataError: ``done.json`` is damaged.
     """
     done = read_json(folder / DONE)
     step = done.get("step") if isinstance(done, dict) else None
@@ -193,12 +193,12 @@ def done_step(folder: Path) -> int:
 def last_validation(folder: Path) -> dict[str, float]:
     """Return the means of the last validation of the run in ``folder``, such as ``val/loss``; empty before the first.
 
-    They are read from ``metrics.csv``; of a chain of stages, from that of the last stage.
+    They are read from ``metrics.csv``; in a chain of stages, from the last stage's.
     """
     folder = [folder, *stage_folders(folder)][-1]
     try:
         with (folder / "metrics.csv").open(newline="", errors="replace") as stream:
-            # Cells beyond the header are put under None.
+            # Cells beyond the header go under "".
             rows = list(csv.DictReader(stream, restkey=""))
     except (OSError, csv.Error):
         return {}
@@ -210,12 +210,12 @@ def last_validation(folder: Path) -> dict[str, float]:
 
 
 def is_finished(folder: Path, cfg: DictConfig) -> bool:
-    """Whether ``folder`` holds a complete run of exactly the configuration ``cfg``."""
+    """Return whether ``folder`` holds a complete run of exactly the configuration ``cfg``."""
     return (folder / DONE).is_file() and has_same_key(folder, cfg)
 
 
 def has_same_key(folder: Path, cfg: DictConfig) -> bool:
-    """Whether ``folder`` holds a run of the configuration ``cfg``, complete or not."""
+    """Return whether ``folder`` holds a run of the configuration ``cfg``, complete or not."""
     try:
         return run_key(read_config(folder)) == run_key(cfg)
     except (UserError, OmegaConfBaseException, KeyError, AttributeError, TypeError, ValueError):
@@ -223,7 +223,7 @@ def has_same_key(folder: Path, cfg: DictConfig) -> bool:
 
 
 def holds(folder: Path, cfg: DictConfig) -> bool:
-    """Whether ``folder`` holds a run of the configuration ``cfg``, whatever weights the two start from."""
+    """Return whether ``folder`` holds a run of the configuration ``cfg``, whatever its initial weights."""
     try:
         saved = read_config(folder)
         return run_key(_without_start(saved)) == run_key(_without_start(cfg))
@@ -238,7 +238,7 @@ def _without_start(cfg: DictConfig) -> DictConfig:
 
 
 def read_config(folder: str | Path) -> DictConfig:
-    """The configuration of the run in ``folder``.
+    """Return the configuration of the run in ``folder``.
 
     Raises:
         UserError: there is none, or it cannot be read.
@@ -259,5 +259,5 @@ def read_config(folder: str | Path) -> DictConfig:
 
 
 def is_inside(folder: Path, checkpoint: str | None) -> bool:
-    """Whether the file ``checkpoint`` is somewhere in ``folder``."""
+    """Return whether the file ``checkpoint`` is somewhere in ``folder``."""
     return checkpoint is not None and folder.resolve() in Path(checkpoint).resolve().parents

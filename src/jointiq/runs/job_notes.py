@@ -1,4 +1,4 @@
-"""What a sweep notes of its jobs: ``SWEEP/jobs/NUMBER.json``, which tells how they stand and where their runs are."""
+"""Notes of a sweep's jobs, ``SWEEP/jobs/NUMBER.json``: overrides, run folder, exit code and error of each."""
 
 from __future__ import annotations
 
@@ -10,15 +10,19 @@ from pathlib import Path
 from jointiq.errors import DataError
 from jointiq.files import read_json, write_text
 
-#: Folder of the notes, in that of the sweep.
+#: Folder of the notes in the sweep's folder.
 JOBS = "jobs"
 
 
 @dataclass(frozen=True)
 class JobNote:
-    """What is typed for a job, its run's folder, and its exit code; None for what is not known yet.
+    """The note of one job.
 
-    ``message`` is why it failed, where that is known.
+    Attributes:
+        overrides: as typed for ``src.train``.
+        folder: the run's folder; None: not known yet.
+        code: exit code; None: not known yet.
+        message: why the job failed, where that is known.
     """
 
     overrides: list[str]
@@ -42,10 +46,10 @@ def note_job(
 
 
 def job_notes(sweep: Path) -> list[JobNote]:
-    """Return the notes of a sweep's jobs, by their numbers.
+    """Return the notes of a sweep's jobs in the order of their numbers.
 
     Raises:
-        DataError: a damaged one.
+        DataError: a note is damaged.
     """
     paths = [path for path in (sweep / JOBS).glob("*.json") if path.stem.isdecimal()]
     return [read_note(path) for path in sorted(paths, key=lambda path: int(path.stem))]
@@ -73,7 +77,7 @@ def read_note(path: Path) -> JobNote:
 
 
 def find_note(path: Path) -> JobNote | None:
-    """Read one note; None: there is none, or it is damaged."""
+    """Return one note; None: there is none, or it is damaged."""
     try:
         return read_note(path)
     except DataError:

@@ -1,6 +1,6 @@
-"""One process at a time trains in a run's folder.
+"""Lock of a run's folder, so that only one process at a time trains in it.
 
-The lock lies beside the folder (``.NAME.lock``), so that it stays where it is when the folder is moved aside.
+The lock file lies beside the folder (``.NAME.lock``), so that it stays in place when the folder is moved aside.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from jointiq.errors import UserError
 
 @contextlib.contextmanager
 def locked(folder: Path, wait_seconds: float = 60.0) -> Iterator[None]:
-    """Hold the right to train in ``folder``, which need not exist; the system takes it back from a killed process.
+    """Hold the lock of ``folder``, which need not exist; the system releases the lock of a killed process.
 
     Args:
-        wait_seconds: how long to wait for a process that is still saving what it trained.
+        wait_seconds: how long to wait for another process, which may be saving its last state.
 
     Raises:
-        UserError: another process holds it, and goes on; or the lock cannot be written.
+        UserError: another process keeps the lock, or the lock file cannot be written.
     """
     path = _path(folder)
     made = [parent for parent in path.parents if not parent.exists()]
@@ -43,10 +43,10 @@ def locked(folder: Path, wait_seconds: float = 60.0) -> Iterator[None]:
     try:
         yield
     finally:
-        # While it is held: whoever waits for it sees that the file is gone, and makes a new one.
+        # Before the release: a process that waits for the lock finds the file gone and makes a new one.
         path.unlink(missing_ok=True)
         lock.release()
-        with contextlib.suppress(OSError):  # a command that could not run leaves no folders
+        with contextlib.suppress(OSError):  # a command that could not run leaves no empty folders
             for parent in made:
                 parent.rmdir()
 

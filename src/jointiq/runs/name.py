@@ -1,6 +1,6 @@
-"""What a run is called: a key of its configuration, the folder named by it, and the curve that it is a point of.
+"""Names of runs: a key made of the configuration, the folder named by it, and the RD curve that the run is a point of.
 
-A curve is all that runs have in common which differ in lambda (and seed) only.
+Runs that differ only in lambda (and seed) are points of one curve.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from jointiq.configs import UnknownRatePoint, choices, rate_point
 
-# What decides where and how conveniently a run runs, not what it learns.
+# Keys that decide where and how a run runs, not what it learns.
 _NOT_HASHED = (
     "paths", "logger", "callbacks", "ckpt_path", "rerun", "resume", "threads", "sweep", "rates", "scale",
     "optimized_metric", "tags", "test", "typed", "tf32",
@@ -25,7 +25,7 @@ _NOT_HASHED = (
 _NOT_HASHED_TRAINER = ("accelerator", "devices", "strategy", "num_nodes", "benchmark")
 _NOT_HASHED_OPTIM = ("compile",)
 _NOT_HASHED_DATA = ("num_workers", "preload_mb", "at_paper_scale")
-# The entropy model that a model had before there was a choice: runs of today find the folders of earlier versions.
+# The entropy model that each model had before there was a choice: these runs keep their keys.
 _FIRST_ENTROPY_MODELS = {
     "balle2017": "factorized",
     "coarse_to_fine": "coarse_to_fine",
@@ -33,26 +33,25 @@ _FIRST_ENTROPY_MODELS = {
     "lee2019_hybrid": "hybrid",
 }
 
-
-#: Groups whose options make another system: folders and curves are named by those that were typed.
+#: Groups whose options make another system: the options that were typed are part of the names of folders and curves.
 PARTS = ("model", "entropy_model", "enhancer", "stage", "distortion", "optim", "rates")
-# What is typed and does not tell curves apart.
+# Overrides of these keys do not make another curve.
 _NOT_TOLD = {*_NOT_HASHED, "experiment", "lmbda", "seed", "init_from", "hydra"} - {"rates", "scale"}
 _NOT_TOLD |= {"trainer", *(f"trainer.{key}" for key in _NOT_HASHED_TRAINER)}
-# Values that lambda brings with it, unless they are typed: a row of ``rates``, and by group where they arrive.
+# Values that come with lambda from a row of ``rates``, unless they are typed; by the group that they fill.
 _BY_LAMBDA = {"model": ("N", "M", "M1", "M2"), "trainer": ("max_steps",), "optim": ("lr",)}
 
 
 def run_key(cfg: DictConfig) -> str:
-    """``lmbdaL_seedS_HASH``: the same for the same resolved configuration, whatever machine it runs on."""
+    """Return ``lmbdaL_seedS_HASH``, the same for the same resolved configuration on every machine."""
     return f"lmbda{cfg.lmbda:g}_seed{cfg.seed}_{_digest(_identity(cfg))}"
 
 
 def curve_key(cfg: DictConfig, start: object = None) -> str:
-    """Return what runs have in common that differ in lambda (and what it brings) and in the seed only.
+    """Return a key that is the same for runs that differ only in lambda, the values that come with it, and the seed.
 
     Args:
-        start: what stands for ``init_from``.
+        start: takes the place of ``init_from``.
     """
     parts = _identity(cfg)
     del parts["lmbda"], parts["seed"]
@@ -77,7 +76,7 @@ def _digest(parts: dict[str, Any]) -> str:
 
 
 def _identity(cfg: DictConfig) -> dict[str, Any]:
-    """All that decides what a run learns, resolved."""
+    """Return the resolved values that decide what a run learns."""
     parts: dict[str, Any] = {
         str(key): OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
         for key, node in cfg.items()
@@ -86,14 +85,14 @@ def _identity(cfg: DictConfig) -> dict[str, Any]:
     skipped = {"trainer": _NOT_HASHED_TRAINER, "optim": _NOT_HASHED_OPTIM, "data": _NOT_HASHED_DATA}
     for group, keys in skipped.items():
         parts[group] = {key: value for key, value in parts[group].items() if key not in keys}
-    # The folder of the test images is for measuring; before it was, runs had none.
+    # The test images do not influence the training; null is what runs of earlier versions had.
     if parts["data"].get("test_dir") is not None:
         parts["data"]["test_dir"] = None
-    # Adam was the only optimizer once, and its runs keep their names.
+    # Earlier versions had no optimizer but Adam; its runs keep their keys.
     if parts["optim"].get("_target_") == "torch.optim.Adam":
         del parts["optim"]["_target_"]
     model = parts["model"]
-    # Nothing reads these of a model of one rate, and older runs lack them.
+    # A model of one rate does not read these, and earlier versions lack them.
     if model.get("rates", "one") == "one":
         for group, keys in {"model": ("rates", "levels"), "distortion": ("lmbda_range", "balance")}.items():
             parts[group] = {key: value for key, value in parts[group].items() if key not in keys}
@@ -104,9 +103,9 @@ def _identity(cfg: DictConfig) -> dict[str, Any]:
 
 
 def run_folder(cfg: DictConfig) -> Path:
-    """``paths.run_dir`` where it is given, else ``RESULTS/runs/EXPERIMENT[-GROUP=OPTION...]/KEY``.
+    """Return ``paths.run_dir`` where it is given, else ``RESULTS/runs/EXPERIMENT[-GROUP=OPTION...]/KEY``.
 
-    The options are those typed for :data:`PARTS`. A folder of an earlier version, which lacks them, is found.
+    The options are those typed for :data:`PARTS`. A folder of an earlier version, without them in its name, is found.
     """
     if cfg.paths.run_dir is not None:
         return Path(cfg.paths.run_dir)
@@ -117,9 +116,10 @@ def run_folder(cfg: DictConfig) -> Path:
 
 
 def what_is_typed(overrides: Iterable[str]) -> list[str]:
-    """Return the ``key=value`` of ``overrides`` that make another curve, sorted.
+    """Return those of ``overrides`` that make another curve, sorted.
 
-    The experiment, lambda and seed do not count, nor how a run runs, nor an option that the experiment has anyway.
+    Left out are the experiment, lambda, the seed, keys that only decide how a run runs, and options that the
+    experiment has anyway.
     """
     texts = list(overrides)
     told = sorted(text.lstrip("+") for text in texts if _is_told(text.lstrip("+~").partition("=")[0]))
@@ -130,8 +130,7 @@ def what_is_typed(overrides: Iterable[str]) -> list[str]:
 
 
 def curve_name(experiment: str, stage: str, distortion: str, typed: Sequence[str] = ()) -> str:
-    """Name of the curve that the rate points of an experiment make: with other parts, of a later stage, with another
-    loss it is another one."""
+    """Return the name of a curve: the experiment and, where they differ from its own, parts, stage and distortion."""
     chosen = [text for text in _parts(typed) if not text.startswith(("stage=", "distortion="))]
     parts = [experiment, *chosen, "" if stage == "joint" else stage, "" if distortion == "mse" else distortion]
     return " ".join(part for part in parts if part)

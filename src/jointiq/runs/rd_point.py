@@ -1,7 +1,7 @@
-"""The rate-distortion point of a finished run: its test images through real files, in ``RUN/rd.json``.
+"""Measure the rate-distortion point of a finished run on its test images, with real files: ``RUN/rd.json``.
 
-It is an RD file as ``src.evaluate`` writes them, of one point, or of several where the model is one for all rates. What
-tells its curve from others is in ``about`` (see :mod:`jointiq.evaluation.curves`), lambda and seed are in every row.
+It is an RD file as ``src.evaluate`` writes them, with one point, or several for a model of all rates. ``about`` tells
+which curve it belongs to (see :mod:`jointiq.evaluation.curves`); lambda and seed are in every row.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from jointiq.runs.folder import CHECKPOINT, RD_FILE, read_config
 from jointiq.runs.name import curve_key, curve_name
 from jointiq.runtime import pick_device
 
-#: Key in an RD file's ``results`` -> what a log calls it.
+#: Key in an RD file's ``results`` -> name in the log.
 LOGGED = {"bpp": "test/bpp", PSNR: "test/psnr", MS_SSIM: "test/ms_ssim"}
 
 _ROWS = ".rows"
@@ -35,7 +35,7 @@ _IMAGES = "test_images"
 
 
 def images_of(cfg: DictConfig) -> list[Path]:
-    """The images that a run is measured on: none with ``test=false``, nor where the data set's config names none.
+    """Return the images that a run is measured on: none with ``test=false``, or where the data config names none.
 
     Raises:
         UserError: a folder that is missing or empty.
@@ -46,7 +46,7 @@ def images_of(cfg: DictConfig) -> list[Path]:
 
 
 def is_missing(folder: Path, cfg: DictConfig) -> bool:
-    """Whether the run in ``folder`` is still to be measured, or on other images than it has been.
+    """Return whether the run in ``folder`` is not measured yet, or was measured on other images.
 
     Raises:
         UserError: see :func:`images_of`.
@@ -61,9 +61,9 @@ def is_missing(folder: Path, cfg: DictConfig) -> bool:
 
 
 def measure(folder: Path, cfg: DictConfig) -> RDCurve:
-    """Code the test images with the checkpoint of the run in ``folder``, and write and return its point.
+    """Code the test images with the checkpoint of the run in ``folder``; write and return its RD point.
 
-    What a stop leaves is taken up by the next call.
+    If it is stopped, the next call continues from the images that are done.
 
     Raises:
         UserError: the checkpoint cannot be opened, or every image failed.
@@ -100,7 +100,7 @@ def measure(folder: Path, cfg: DictConfig) -> RDCurve:
 
 
 def lambda_of(cfg: DictConfig, quality: float | None) -> float:
-    """The lambda of a run, or of a quality of its model for all rates."""
+    """Return the lambda of a run, or of a quality of its model of all rates."""
     # Imported late, with PyTorch.
     from jointiq.layers.gains import log_spaced
 
@@ -108,9 +108,9 @@ def lambda_of(cfg: DictConfig, quality: float | None) -> float:
 
 
 def key_of_curve(cfg: DictConfig) -> str:
-    """The key of the curve that a run is a point of.
+    """Return the key of the curve that a run is a point of.
 
-    Where it starts from the weights of other runs, those of one curve are one and the same start.
+    For runs that start from the weights of other runs, the curve of those counts, not the single checkpoint.
     """
     start = cfg.init_from
     if isinstance(start, str) and Path(start).parent.name == CHECKPOINT.parent.name:
@@ -120,6 +120,6 @@ def key_of_curve(cfg: DictConfig) -> str:
 
 
 def identity_of(images: Sequence[Path]) -> str:
-    """Stands for the images, wherever they are: their names and the sizes of their files."""
+    """Return a hash of the names and file sizes of images, the same wherever the images are."""
     listed = sorted((name, path.stat().st_size) for name, path in named_images(images))
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""What a command does with an earlier run: go on after its last checkpoint (``resume=``), or repeat it (``rerun=``)."""
+"""Continue an earlier run from its last checkpoint (``resume=``), or repeat it from its saved config (``rerun=``)."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from jointiq.runs.name import what_is_typed
 
 CHOICES = ("auto", "never")
 
-# Keys that the configurations of earlier versions lack.
+# Keys that saved configs of earlier versions lack, with their defaults.
 _LATER_KEYS = {"resume": "auto", "optimized_metric": "val/loss", "tags": [], "test": True, "typed": [], "tf32": True}
-# Stands for a key that a configuration lacks: values may be None.
+# Stands for a key that a config lacks, because a value may be None.
 _ABSENT = object()
 _OPEN_ERRORS = (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile)
 
@@ -36,10 +36,10 @@ class Start:
     """Where a run begins.
 
     Attributes:
-        checkpoint: the checkpoint it continues; None: at step 0.
+        checkpoint: the checkpoint to continue from; None: begin at step 0.
         finished: nothing is left to do.
-        warnings: what could not be used, one line each.
-        state: what the checkpoint holds, where it has been read to see that it is whole.
+        warnings: a line for each checkpoint that cannot be used.
+        state: contents of the checkpoint, where it has been read already to check it.
     """
 
     checkpoint: str | None = None
@@ -48,7 +48,7 @@ class Start:
     state: dict[str, Any] | None = field(default=None, compare=False, repr=False)
 
     def read(self) -> dict[str, Any] | None:
-        """Return what the checkpoint holds; None at step 0.
+        """Return the contents of the checkpoint; None at step 0.
 
         Raises:
             UserError: see :func:`read_checkpoint`.
@@ -61,15 +61,15 @@ class Start:
 def find_start(folder: Path, cfg: DictConfig) -> Start:
     """Return where the run of ``cfg`` in ``folder`` begins.
 
-    A finished run of the same configuration is finished, one that was cut goes on from the newest of its checkpoints
-    that is whole, and everything else starts anew: at ``ckpt_path``, or at step 0. Every process of a distributed run
-    comes to the same answer, whatever the first one has written by then.
+    A finished run of the same configuration stays finished. An unfinished one continues from its newest undamaged
+    checkpoint. Everything else begins at ``ckpt_path``, or at step 0. All processes of a distributed run get the same
+    result, whatever the first one has written by then.
 
     Raises:
         ConfigError: unknown value of ``resume``.
     """
     held = not begins_anew(cfg) and _is_held(folder, cfg)
-    # A run that has gone on from its own last checkpoint to the end.
+    # A run that was continued from its own last checkpoint to the end.
     own = cfg.ckpt_path is not None and Path(cfg.ckpt_path).resolve() == (folder / run_folder.CHECKPOINT).resolve()
     if (held or (own and run_folder.has_same_key(folder, cfg))) and (folder / run_folder.DONE).is_file():
         return Start(finished=True)
@@ -80,7 +80,7 @@ def find_start(folder: Path, cfg: DictConfig) -> Start:
 
 
 def begins_anew(cfg: DictConfig) -> bool:
-    """Return whether the run of ``cfg`` leaves aside what its folder holds.
+    """Return whether the run of ``cfg`` ignores what its folder holds.
 
     Raises:
         ConfigError: unknown value of ``resume``.
@@ -88,14 +88,14 @@ def begins_anew(cfg: DictConfig) -> bool:
     choice = OmegaConf.select(cfg, "resume", default="auto")
     if choice not in CHOICES:
         raise ConfigError("resume", choice, CHOICES)
-    # A cluster's job that is queued again is the same one: it has begun anew already.
+    # A requeued job of a cluster has begun anew already, and is to continue.
     return choice == "never" and os.environ.get("SLURM_RESTART_COUNT", "0") == "0"
 
 
 def _is_held(folder: Path, cfg: DictConfig) -> bool:
-    """Whether ``folder`` holds the run of ``cfg``, which, where ``ckpt_path`` is given, has begun there.
+    """Return whether ``folder`` holds the run of ``cfg``, begun at the same ``ckpt_path`` where there is one.
 
-    A checkpoint of the folder itself is always gone back to: it may be an earlier one on purpose.
+    If ``ckpt_path`` is in the folder itself, the answer is no: it may name an earlier checkpoint on purpose.
     """
     if not run_folder.has_same_key(folder, cfg):
         return False
@@ -105,7 +105,7 @@ def _is_held(folder: Path, cfg: DictConfig) -> bool:
 
 
 def newest(folder: Path) -> Start:
-    """Return the newest whole checkpoint of the run in ``folder``, with a warning for each newer, damaged one."""
+    """Return the newest undamaged checkpoint of the run in ``folder``, with a warning for each newer, damaged one."""
     warnings: list[str] = []
     for path in run_folder.checkpoints(folder):
         try:
@@ -116,10 +116,10 @@ def newest(folder: Path) -> Start:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read all of a checkpoint that a training wrote, onto the CPU, without running anything that is in it.
+    """Read a training checkpoint to the CPU, without running any code in it.
 
     Raises:
-        UserError: no such file, a damaged one (cut short, or a byte of it changed), or one without training state.
+        UserError: no such file, a damaged one (cut short, or a byte changed), or one without training state.
     """
     import torch  # late: commands that refuse a mistake do not wait for it
 
@@ -145,9 +145,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def config_to_train(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """Return what a command trains: ``cfg`` as composed from ``overrides`` or, with ``rerun=``, the earlier run's.
-
-    ``typed`` is filled in.
+    """Return the config to train: ``cfg`` as composed from ``overrides``, with ``typed`` set, or that of ``rerun=``.
 
     Raises:
         UserError: see :func:`config_for_rerun`.
@@ -159,13 +157,13 @@ def config_to_train(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
 
 
 def config_for_rerun(folder: str | Path, overrides: Sequence[str]) -> DictConfig:
-    """Return the configuration that repeats the run in ``folder``, in a folder beside it, ``FOLDER.rerun``.
+    """Return the config that repeats the run in ``folder``, in a folder beside it, ``FOLDER.rerun``.
 
     Args:
-        overrides: ``key=value`` as typed, for single values of the saved configuration; they win.
+        overrides: ``key=value`` as typed, which replace single values of the saved config.
 
     Raises:
-        UserError: no configuration there, or an override that is not of that kind.
+        UserError: no config there, or an override that does not replace a single value.
     """
     cfg = run_folder.read_config(folder)
     continued = run_folder.is_inside(Path(cfg.paths.run_dir), cfg.ckpt_path)
@@ -183,9 +181,9 @@ def config_for_rerun(folder: str | Path, overrides: Sequence[str]) -> DictConfig
 
 
 def _renew_classes(cfg: DictConfig) -> None:
-    """Take today's callbacks and loggers where ``cfg`` names those of a version before the package ``jointiq``.
+    """Replace callbacks and loggers of versions before the package ``jointiq`` by today's.
 
-    They decide nothing of what is learned.
+    They have no influence on what is learned.
     """
     with open_dict(cfg):
         for group in ("callbacks", "logger"):

@@ -1,4 +1,4 @@
-"""How runs and sweeps stand: what a training process notes in its folder, and the table made of it."""
+"""Status of runs and sweeps: the ``status.json`` that a training process writes, and the table made of it."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from jointiq.console import NOTHING, Table, number
 from jointiq.errors import EXIT_HUNG_UP, EXIT_INTERRUPTED, EXIT_TERMINATED, DataError, UserError
 from jointiq.evaluation.rd import PSNR, read_rd
 from jointiq.files import finite, read_json, write_text
-from jointiq.runs.folder import CONFIG, DONE, RD_FILE, stage_folders
+from jointiq.runs.folder import DONE, RD_FILE, find_runs, stage_folders
 from jointiq.runs.job_notes import JOBS, job_notes
 from jointiq.runs.lock import is_locked
 
-#: What a training process keeps up to date in its folder.
+#: File that a training process keeps up to date in its folder.
 FILE = "status.json"
 STATES = ("done", "running", "failed", "cut", "waiting")
 
 _NUMBERS = ("step", "steps", "bpp", "psnr", "seconds_left", "process", "written")
-#: No number of a status is as large.
+#: Larger numbers are taken for damage.
 _HUGE = 1e12
 _STOPPED = (None, 0, EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_HUNG_UP)
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """One run.
+    """Status of one run.
 
     Attributes:
-        name: its folder, or what was typed to start it.
+        name: its folder, or the overrides that started it.
         state: ``done``; ``running``, a process trains in its folder; ``failed``; ``cut``, it was stopped or killed, and
             the same command goes on; ``waiting``, it has not begun.
         step, steps: optimizer steps that are done, and of the whole training (of the stage, in a chain).
-        bpp, psnr: bits per pixel and dB; of the test images' files where ``measured``, else of the last validation
-            (estimated).
-        seconds_left: estimate of the process that trains.
-        note: a failure's message, or the stage of a chain.
-        measured: the run has left an RD point.
+        bpp, psnr: bits per pixel and dB: of the test images' files where ``measured``, else of the last validation,
+            with the rate estimated.
+        seconds_left: estimate by the process that trains.
+        note: the error of a failure, or the stage of a chain.
+        measured: whether the run has an RD point.
     """
 
     name: str
@@ -58,9 +58,9 @@ class RunStatus:
 
 
 def write_status(folder: Path, values: Mapping[str, Any]) -> None:
-    """Note ``values`` (step, steps, bpp, psnr, seconds_left, failure) in a run's folder, with process and time.
+    """Write ``values`` (step, steps, bpp, psnr, seconds_left, failure) to a run's folder, with process and time.
 
-    A run does not end because this cannot be written.
+    If the file cannot be written, the training goes on without it.
     """
     process = {"process": os.getpid(), "host": socket.gethostname(), "written": time.time()}
     try:
@@ -70,7 +70,7 @@ def write_status(folder: Path, values: Mapping[str, Any]) -> None:
 
 
 def read_status(folder: Path) -> dict[str, Any]:
-    """What :func:`write_status` wrote; without what is damaged, and empty where there is nothing."""
+    """Return the values of :func:`write_status`, without damaged ones; empty where there are none."""
     try:
         values = read_json(folder / FILE)
     except DataError:
@@ -85,19 +85,19 @@ def read_status(folder: Path) -> dict[str, Any]:
 
 
 def note_failure(folder: Path, message: str) -> None:
-    """Add to the status in ``folder`` that the run failed, and why (one line); nothing where there is no run yet."""
+    """Add to the status in ``folder`` why the run failed (one line), unless there is no status yet."""
     values = read_status(folder)
     if values:
         write_status(folder, {**values, "failure": message})
 
 
 def read_run(folder: Path, name: str | None = None, code: int | None = None, message: str = "") -> RunStatus:
-    """How the run in ``folder`` stands; of a chain of stages, the stage that it is at.
+    """Return the status of the run in ``folder``; in a chain of stages, of its current stage.
 
     Args:
-        name: what to call it; None: the folder.
+        name: name to show; None: the folder.
         code: exit code of the process that last ran it; None: not known.
-        message: what that process said when it failed, where that is known.
+        message: error of that process, where it is known.
     """
     stages = [path for path in stage_folders(folder) if (path / FILE).is_file()]
     at = stages[-1] if stages and not (folder / FILE).is_file() else folder
@@ -122,7 +122,7 @@ def read_run(folder: Path, name: str | None = None, code: int | None = None, mes
 
 
 def _measured(folder: Path) -> dict[str, float]:
-    """Bits per pixel and dB of the run's RD point, of several the middle one; empty without one."""
+    """Return bits per pixel and PSNR (dB) of the run's RD point, of the middle one if several; empty without one."""
     try:
         results = read_rd(folder / RD_FILE).results
         middle = len(results["bpp"]) // 2
@@ -132,7 +132,7 @@ def _measured(folder: Path) -> dict[str, float]:
 
 
 def read_sweep(folder: Path) -> list[RunStatus]:
-    """How the jobs of a sweep stand, from its folder, ``results/sweeps/NAME``.
+    """Return the status of the jobs of a sweep, from its folder, ``results/sweeps/NAME``.
 
     Raises:
         DataError: a damaged note of a job.
@@ -154,21 +154,20 @@ def _ended(code: int | None, message: str) -> str:
 
 
 def read_folders(folders: Sequence[Path]) -> list[RunStatus]:
-    """How everything in ``folders`` stands: sweeps, runs, or folders that hold runs somewhere.
+    """Return the status of all runs in ``folders``: sweeps, runs, or folders that hold runs at any depth.
 
     Raises:
-        UserError: a folder that is not there, or holds neither.
+        UserError: a folder that does not exist or holds no runs.
     """
     runs: list[RunStatus] = []
     for folder in folders:
         if (folder / JOBS).is_dir():
             found = read_sweep(folder)
-        elif (folder / CONFIG).is_file():
-            found = [read_run(folder)]
         else:
-            inside = sorted(path.parent for path in folder.rglob(CONFIG))
-            tops = [path for path in inside if not any(other in path.parents for other in inside)]
-            found = [replace(read_run(path), name=str(path.relative_to(folder))) for path in tops]
+            found = [
+                read_run(path) if path == folder else replace(read_run(path), name=str(path.relative_to(folder)))
+                for path in find_runs(folder)
+            ]
         if not found:
             raise UserError(f"{folder}: no runs; allowed: the folder of a run, of a sweep, or of several")
         runs += found
@@ -176,9 +175,9 @@ def read_folders(folders: Sequence[Path]) -> list[RunStatus]:
 
 
 def status_table(runs: Sequence[RunStatus]) -> Table:
-    """A row for each of ``runs``, without what their names have in common; the title counts the states.
+    """Return a table with a row for each run; the title counts the states.
 
-    The note says where the numbers are those of the test images.
+    Words that all names have in common are left out. The note says where the numbers are of the test images.
     """
     counts = [f"{sum(run.state == state for run in runs)} {state}" for state in STATES]
     counts = [text for text in counts if not text.startswith("0 ")]

@@ -1,1 +1,1 @@
-"""Studies: each table and figure of the papers as a declared chain of training, measuring and analysis."""
+"""Studies: tables and figures of the papers, reproduced by training, measuring and analysis as declared in a file."""

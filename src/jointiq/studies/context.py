@@ -1,4 +1,4 @@
-"""What an analysis is given, and what it gives back."""
+"""Input and output of an analysis: :class:`Context` and :class:`Findings`."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from jointiq.evaluation.rd import RDCurve, Row, curve_from_rows
 from jointiq.studies.plan import Scale, Study
 from jointiq.studies.training import Training
 
-#: What was measured of each training, by its folder, the quality of a model of all rates, and the hash of the pixels.
+#: Measured rows by folder of the training, quality (None: a model of one rate), and hash of the image's pixels.
 MeasuredRows = Mapping[Path, Mapping[float | None, Mapping[str, Row]]]
 
 
 @dataclass(frozen=True)
 class Ours:
-    """Our number beside a value of the paper.
+    """Our result for a value of the paper.
 
     Attributes:
         value: name of the paper's value.
-        text: the number as a table shows it.
+        text: our number as a table shows it.
         numbers: the same for ``results.json``.
         measured_on: the images, as text.
-        steps: of the training, as text.
-        verdict: how it compares with the paper.
+        steps: optimizer steps of the training, as text.
+        verdict: how our number compares with the paper's.
     """
 
     value: str
@@ -41,10 +41,10 @@ class Ours:
 
 @dataclass
 class Findings:
-    """What analyses found.
+    """Results of analyses.
 
     Attributes:
-        ours: our numbers beside the paper's.
+        ours: our results for values of the paper.
         tables: further tables.
         figures: files in the folder of the results, the PNG of each figure, with a caption.
         notes: sentences for the report.
@@ -58,7 +58,7 @@ class Findings:
     numbers: dict[str, Any] = field(default_factory=dict)
 
     def add(self, other: Findings) -> None:
-        """Append another analysis's findings."""
+        """Add the findings of another analysis."""
         self.ours += other.ours
         self.tables += other.tables
         self.figures += other.figures
@@ -68,16 +68,16 @@ class Findings:
 
 @dataclass(frozen=True)
 class Context:
-    """What an analysis may look at.
+    """Input of an analysis.
 
     Attributes:
         trained: all finished trainings of the study at this scale.
         sets: the images that were coded.
-        output: folder for figures: small files that are kept.
+        output: folder for figures and other small files that are kept.
         work: folder for files that can be made again.
-        device: where networks run.
+        device: device of the networks.
         measured: rows of the images of all sets.
-        anchors: gives the RD curves of real codecs on a set, by family; they are measured where they are missing.
+        anchors: returns the RD curves of families of real codecs on a set, and measures them if they are missing.
         published: RD curves of others by set and name.
     """
 
@@ -93,19 +93,19 @@ class Context:
     published: Mapping[str, Mapping[str, RDCurve]] = field(default_factory=dict)
 
     def of(self, name: str, seed: int | None = None) -> list[Training]:
-        """The finished trainings of a run, of one seed or of all, by falling lambda (rising rate)."""
+        """Return the finished trainings of a run, of one seed or of all, by falling lambda (rising rate)."""
         found = [one for one in self.trained if one.run.name == name and seed in (None, one.seed)]
         return sorted(found, key=lambda one: (-one.lmbda, one.seed))
 
     def qualities(self, trained: Training) -> list[float | None]:
-        """The qualities that a model of all rates was measured at, rising; None alone for one of one rate."""
+        """Return the qualities at which a model of all rates was measured, rising; [None] for a model of one rate."""
         return sorted(self.measured.get(trained.folder, {None: {}}), key=lambda quality: quality or 0)
 
     def rows(self, trained: Training, images: ImageSet, quality: float | None = None) -> list[Row]:
-        """One row for every image of a set, in the set's order and under its file names.
+        """Return the row of every image of a set, in the set's order and with its file names.
 
         Args:
-            quality: of a model of all rates; None: the one in the middle of those measured.
+            quality: of a model of all rates; None: the middle one of those measured.
 
         Raises:
             DataError: an image was not measured.
@@ -120,7 +120,7 @@ class Context:
         return [{**known[digest], "image": path.name} for path, digest in zip(images.paths, images.hashes, strict=True)]
 
     def curve(self, names: Sequence[str], images: ImageSet, label: str | None = None) -> RDCurve | None:
-        """RD curve of the first seed of one run or of several together on a set; None where there is no point."""
+        """Return the RD curve on a set of the first seed of one run, or of several together; None without points."""
         runs = [run for run in self.scale.runs if run.name in names]
         points = [one for run in runs for one in self.of(run.name, run.seeds[0])]
         if not points:
@@ -133,11 +133,11 @@ class Context:
         return curve_from_rows(label or runs[0].label, rows)
 
     def label(self, name: str) -> str:
-        """How tables speak of a run."""
+        """Return the name of a run in tables."""
         return next((run.label for run in self.scale.runs if run.name == name), name)
 
     def any_of(self, name: str, lmbda: float | None = None) -> Training:
-        """One finished training of a run, at ``lmbda`` where it is given.
+        """Return a finished training of a run, at ``lmbda`` if that is given.
 
         Raises:
             DataError: there is none.
@@ -149,11 +149,11 @@ class Context:
 
 
 def point_name(lmbda: float, quality: float | None = None) -> str:
-    """What made a point of a curve, as its ``parameter`` says it."""
+    """Return the ``parameter`` of a curve's point."""
     return f"lmbda {lmbda:g}" if quality is None else f"quality {quality:g}"
 
 
 def steps_text(trained: Sequence[Training]) -> str:
-    """Steps of trainings as a table shows them: ``20000 + 5000``, several variants separated by a comma."""
+    """Return the steps of trainings as text: ``20000 + 5000``, different ones separated by a comma."""
     texts = [" + ".join(map(str, one.steps)) for one in trained]
     return ", ".join(dict.fromkeys(texts)) or "none"

@@ -1,6 +1,6 @@
-"""What the project itself has measured, as tables: the models of ``weights/`` and the pilot of Table 2.
+"""Tables of the project's own measurements: the models of ``weights/`` and the pilot of Table 2.
 
-The numbers are those that ``tools.ship`` and ``src.study`` have left in the repository; nothing is computed again.
+The numbers are read from the files that ``tools.ship`` and ``src.study`` wrote into the repository.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _NOT_RUN = "not run"
 
 
 def kept_tables() -> list[Table]:
-    """The tables of what is there; empty where the repository's own results are not."""
+    """Return the tables; empty where the repository's result files are missing."""
     made = (_shipped_points(), _shipped_against_anchors(), _table_2())
     return [table for table in made if table is not None]
 
@@ -53,7 +53,7 @@ def _shipped_against_anchors() -> Table | None:
         ("anchor", "paper %", "BD-rate %", *RANGE_HEADER),
     )
     for one in ours:
-        # The study counts the bits that the models save.
+        # The study counts saved bits as positive.
         paper = values[one["value"]].paper
         rate = number(-one["percent"], 2, sign=True)
         paper_rate = number(-paper, 2, sign=True) if isinstance(paper, float | int) else NOTHING
@@ -82,7 +82,7 @@ def _table_2() -> Table | None:
 
 
 def _read(study: str) -> tuple[dict[str, Value], list[dict[str, Any]]] | None:
-    """The values that a study looks for, by name, and what it found; None where it has not been run here."""
+    """Return the values of a study by name, and our results; None where it has not been run."""
     file = EXPERIMENTS / study / "results" / _SCALE / RESULTS
     if not file.is_file():
         return None
@@ -91,7 +91,7 @@ def _read(study: str) -> tuple[dict[str, Value], list[dict[str, Any]]] | None:
 
 
 def _set(one: Mapping[str, Any]) -> str:
-    """The images that a number was measured on, without their hash."""
+    """Return the images that a number was measured on, without their hash."""
     return f"{one['measured_on'].rpartition(',')[0]})"
 
 

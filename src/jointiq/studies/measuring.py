@@ -1,4 +1,4 @@
-"""Code the images of a study with its trained models, by way of real files; what is measured is not measured again."""
+"""Code the images of a study with its trained models to real files; cached rows are not measured again."""
 
 from __future__ import annotations
 
@@ -21,21 +21,20 @@ from jointiq.studies.training import Training
 
 @dataclass(frozen=True)
 class SizesMaker(ModelMaker):
-    """Sizes of a model's real files, without the pictures that would come of them.
+    """A maker of the sizes of a model's real files, without decoded pictures.
 
     Attributes:
-        checked: names of images whose files are read again, which raises where that does not give the encoder's latents
-            (by their checksum).
+        checked: names of images whose files are decoded to latents, which fails if these are not the encoder's.
     """
 
     checked: tuple[str, ...] = ()
 
     def identity(self) -> dict[str, Any]:
-        """That of the model, and that there are no pictures."""
+        """Return the identity of the model, and that there are no pictures."""
         return {**super().identity(), "pictures": False}
 
     def measure(self, name: str, image: Image) -> tuple[Row, None]:
-        """Size, bits per pixel and encoding time."""
+        """Return a row with size, bits per pixel and encoding time."""
         encoded = encode_image(self.model, image, estimate=False)
         if name in self.checked:
             decode_latents(self.model, encoded.data)
@@ -56,12 +55,12 @@ def measure_trained(
     """Measure the images of all sets with trained models, ``at_once`` processes at a time.
 
     Args:
-        trained: models whose files are all decoded again.
-        sizes: models of whose files only one a set is.
-        cache: where the rows are kept.
+        trained: models whose files are all decoded.
+        sizes: models of whose files only one in each set is decoded.
+        cache: folder of the rows.
 
     Raises:
-        DataError: a decoder missed its encoder's latents, or an image cannot be coded.
+        DataError: a decoder got other latents than its encoder, or an image cannot be coded.
         UserError: a checkpoint that cannot be read.
     """
     images = [(path.name, path) for one in sets for path in one.paths]

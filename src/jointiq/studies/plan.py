@@ -1,4 +1,4 @@
-"""What a study is, read from ``experiments/NAME/study.yaml`` and checked. docs/studies.md explains every key."""
+"""Read and check a study, ``experiments/NAME/study.yaml``; docs/studies.md explains every key."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ import yaml
 from jointiq.configs import EXPERIMENTS
 from jointiq.errors import ConfigError, UserError
 
-#: What a study leaves in ``results/SCALE`` of its folder, for programs.
+#: Machine-readable results of a study, in ``results/SCALE`` of its folder.
 RESULTS = "results.json"
 FILE = "study.yaml"
 SCALES = ("paper", "gpu", "pilot", "demo")
-#: What a scale is measured on: the validation images, or the test sets.
+#: Images that a scale is measured on: the validation images, or the test sets.
 SETS = ("val", "test")
-#: Which files are decoded again: all of them, or one of each model and set (where the bits alone are of interest).
+#: Files that are decoded: all of them, or one of each model and set (where only the bits matter).
 DECODE = ("all", "one")
 
 _STUDY_KEYS = {"title", "source", "shows", "scales"}
-#: Keys of a scale; those of the study's own level are the default for all of its scales.
+#: Keys of a scale; given at the top level they are the default for all scales.
 _SCALE_KEYS = {"note", "settings", "lmbda", "seeds", "runs", "measure", "decode", "values", "analyses"}
 _RUN_KEYS = {"label", "overrides", "lmbda", "seeds", "init_from", "measure"}
 
 
 @dataclass(frozen=True)
 class Value:
-    """A number or statement of the paper, beside which ours is put.
+    """A number or statement of the paper, with which ours is compared.
 
     Attributes:
-        name: the line's name.
+        name: name of its row.
         paper: the paper's number, or its statement in words.
         unit: of the number.
-        details: what the analysis needs to find ours, such as ``test`` and ``anchor``.
+        details: keys that tell the analysis how to find our number, such as ``test`` and ``anchor``.
     """
 
     name: str
@@ -49,12 +49,12 @@ class Run:
     """Trainings of one system: one for each lambda and seed.
 
     Attributes:
-        name: how the study speaks of it.
-        label: how tables and plots do.
-        overrides: what is typed after ``python -m src.train``, without lambda, seed and data.
-        lmbda, seeds: the trainings.
-        init_from: the run whose model of the same lambda (and of its first seed) this one starts from; or None.
-        measure: code the study's images with it.
+        name: its name in the study.
+        label: its name in tables and plots.
+        overrides: arguments of ``python -m src.train``, without lambda, seed and data.
+        lmbda, seeds: of the trainings.
+        init_from: the run from whose model of the same lambda (and of its first seed) this one starts; None: none.
+        measure: whether the study's images are coded with it.
     """
 
     name: str
@@ -71,11 +71,11 @@ class Scale:
     """A study at one size.
 
     Attributes:
-        note: what a reader of its numbers has to know.
-        runs: in an order in which each comes after the one it starts from.
-        measure: which images are coded (:data:`SETS`); empty: none.
+        note: what a reader of its numbers must know.
+        runs: each after the one that it starts from.
+        measure: the images that are coded (:data:`SETS`); empty: none.
         decode: see :data:`DECODE`.
-        values: of the paper, beside which ours are put.
+        values: of the paper, with which ours are compared.
         analyses: name and options of each.
     """
 
@@ -100,10 +100,10 @@ class Study:
     scales: Mapping[str, Scale]
 
     def at(self, scale: str) -> Scale:
-        """The study at ``scale``.
+        """Return the study at ``scale``.
 
         Raises:
-            ConfigError: it is not declared there.
+            ConfigError: the study has no such scale.
         """
         if scale not in self.scales:
             raise ConfigError("--scale", scale, self.scales)
@@ -111,12 +111,12 @@ class Study:
 
 
 def study_names(experiments: Path = EXPERIMENTS) -> list[str]:
-    """Names of all studies."""
+    """Return the names of all studies."""
     return sorted(path.parent.name for path in experiments.glob(f"*/{FILE}"))
 
 
 def read_study(name: str, experiments: Path = EXPERIMENTS) -> Study:
-    """The study ``experiments/NAME``.
+    """Return the study ``experiments/NAME``.
 
     Raises:
         ConfigError: there is none of this name, or a key or value in its file is not allowed.

@@ -1,4 +1,4 @@
-"""What a study leaves behind: ``results.json``, its tables as Markdown and CSV, ``report.md``, the README's table."""
+"""Write the results of a study: ``results.json``, its table as Markdown and CSV, ``report.md``, the README's table."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def write_results(
     output: Path,
     problems: list[str],
 ) -> list[Path]:
-    """Write everything that is kept of a study at a scale into ``output``; return the files.
+    """Write all results of a study at a scale into ``output``; return the files.
 
     Args:
-        train: what was trained on; None where nothing was trained.
-        device: where it ran, as text.
+        train: the training images; None: nothing was trained.
+        device: the device, as text.
         problems: trainings that are not finished, one line each.
     """
     rows = main_rows(scale, findings, str(train) if train else "nothing", device)
@@ -69,13 +69,13 @@ def write_results(
 
 
 def main_rows(scale: Scale, findings: Findings, trained_on: str, device: str) -> list[list[str]]:
-    """The lines that every study's table has: each value of the paper with each of ours, or as not run."""
+    """Return the rows of a study's table: each value of the paper with each of our results, or as not run."""
     rows = []
     for value in scale.values:
         paper = f"{value.paper:g} {value.unit}".strip() if isinstance(value.paper, int | float) else value.paper
         found = [one for one in findings.ours if one.value == value.name]
         for one in found:
-            # A demo shows that a study runs, and nothing about the method.
+            # A demo only shows that a study runs.
             verdict = NOTHING if scale.name == DEMO else one.verdict
             rows.append(
                 [value.name, paper, one.text, verdict, scale.name, trained_on, one.measured_on, one.steps, device]
@@ -86,12 +86,12 @@ def main_rows(scale: Scale, findings: Findings, trained_on: str, device: str) ->
 
 
 def main_table(study: Study, scale: str, rows: Sequence[Sequence[str]]) -> Table:
-    """:func:`main_rows` as a table."""
+    """Return :func:`main_rows` as a table."""
     return Table(f"{study.title}: scale {scale}", HEADER, left=len(HEADER), rows=list(rows))
 
 
 def as_csv(table: Table) -> str:
-    """A table as CSV text."""
+    """Return a table as CSV text."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerows([table.header, *table.rows])
@@ -99,7 +99,7 @@ def as_csv(table: Table) -> str:
 
 
 def write_readme(study: Study) -> Path | None:
-    """Put the tables of all scales between the markers of the study's README; None where it has no markers."""
+    """Write the tables of all scales between the markers of the study's README; return None if it has no markers."""
     path = study.folder / "README.md"
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     filled = fill_in(text, BEGIN, END, _all_scales(study))

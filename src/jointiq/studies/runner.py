@@ -1,4 +1,4 @@
-"""Run a study: train, code the images, analyse, report. Whatever is there already is not made again."""
+"""Run a study: train, code the images, analyse, report. Existing results are not made again."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from jointiq.studies.training import Training, train, trainings
 
 @dataclass(frozen=True)
 class Options:
-    """What the user says beside the study and its scale.
+    """Options of a command beside the study and its scale.
 
     Attributes:
-        train, val, test: folders, ``DIR`` or ``NAME=DIR``; those of train and of val make one set each, each of test is
-            a set of its own. Without train: the embedded photographs.
-        patches: folder of patches cut in advance, in place of train; its manifest tells the training images.
+        train, val, test: folders, ``DIR`` or ``NAME=DIR``. All of train are one set, all of val another; each of test
+            is a set of its own. Without train: the embedded photographs.
+        patches: folder of patches cut in advance, in place of train; its manifest lists the training images.
         published: ``SET=DIR``, folders of RD files of others on a test set.
-        manifests: lists of images that may not be measured on.
+        manifests: lists of images that must not be measured on.
         overrides: added to every training.
         results: folder for trained models and everything else that can be made again.
-        output: folder for what is kept; None: ``experiments/NAME/results/SCALE``, or one in ``results`` where there are
-            overrides, because it is another study then.
+        output: folder for the results that are kept; None: ``experiments/NAME/results/SCALE``, or a folder in
+            ``results`` if there are overrides, because these make another study.
         jobs: processes at a time.
-        device: where images are coded: auto, cpu, cuda or cuda:N.
+        device: device for coding images: auto, cpu, cuda or cuda:N.
     """
 
     train: tuple[str, ...] = ()
@@ -59,7 +59,7 @@ class Options:
 
     @property
     def own_images(self) -> bool:
-        """Whether there are training images of the user's."""
+        """Whether the user has given training images."""
         return bool(self.train or self.patches)
 
     @property
@@ -69,7 +69,7 @@ class Options:
 
     @property
     def images(self) -> Path:
-        """Folder of what is known of the images, and of links to them."""
+        """Folder of the image sets' hashes and of links to images."""
         return self.work / "images"
 
     @property
@@ -80,7 +80,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Data:
-    """The images of a study: those trained on, those that are coded, and what makes its trainings take the first."""
+    """The images of a study: the training set, the sets that are coded, and the overrides that name the former."""
 
     train: ImageSet | None
     measured: tuple[ImageSet, ...]
@@ -109,7 +109,7 @@ def validation_set(options: Options) -> ImageSet:
     """Return the images to validate on.
 
     Raises:
-        ConfigError: there are training images of the user's, and none of these.
+        ConfigError: the user has given training images, but none of these.
     """
     if options.own_images and not options.val:
         raise ConfigError("--val", None, "a folder of validation images, with --train or --patches")
@@ -120,7 +120,7 @@ def test_sets(options: Options) -> list[ImageSet]:
     """Return the sets of test images.
 
     Raises:
-        ConfigError: there are training images of the user's, and none of these.
+        ConfigError: the user has given training images, but none of these.
     """
     if options.own_images and not options.test:
         raise ConfigError("--test", None, "folders of test images, with --train or --patches")
@@ -131,7 +131,7 @@ def study_data(scale: Scale, options: Options) -> Data:
     """Read and check the images of a study.
 
     Raises:
-        ConfigError: folders that are missing on the command line.
+        ConfigError: folders are missing on the command line.
         DataError: a folder without images, or a test image that was trained on.
     """
     train = training_set(options) if scale.runs else None
@@ -151,7 +151,7 @@ def study_data(scale: Scale, options: Options) -> Data:
 
 
 def _link(patches: Path, folder: Path) -> Path:
-    """Link to a folder of patches by its contents, so that the names of trainings do not depend on its place."""
+    """Return a link named by the contents of a folder of patches, so that run names do not depend on its place."""
     digest = hashlib.sha256((patches / LIST).read_bytes()).hexdigest()[:8]
     link = folder / f"patches_{digest}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -162,16 +162,16 @@ def _link(patches: Path, folder: Path) -> Path:
 
 
 def study_trainings(scale: Scale, data: Data, options: Options) -> list[Training]:
-    """The trainings of a study; see :func:`jointiq.studies.training.trainings`."""
+    """Return the trainings of a study; see :func:`jointiq.studies.training.trainings`."""
     common = [override("paths.results", options.work), "test=false", *data.overrides, *options.overrides]
     return trainings(scale, common)
 
 
 def run_study(study: Study, scale_name: str, options: Options) -> int:
-    """Run a study at a scale and write its results; 1 if a training failed (its numbers are then missing).
+    """Run a study at a scale and write its results; return 1 if a training failed (its numbers are missing), else 0.
 
     Raises:
-        UserError: a value, image or checkpoint that cannot be used, or not one training could be finished.
+        UserError: a value, image or checkpoint that cannot be used, or no training could be finished.
         KeyboardInterrupt: stopped; the same command goes on.
     """
     scale = study.at(scale_name)
@@ -186,7 +186,7 @@ def run_study(study: Study, scale_name: str, options: Options) -> int:
         raise UserError(f"{study.name}: none of its {len(jobs)} trainings could be finished; their messages are above")
 
     coded = [one for one in finished if one.run.measure]
-    # The pictures may be those of the model that a run started from.
+    # With decode: one, runs that start from another have its pictures; their files are not decoded.
     sizes = [one for one in coded if scale.decode == "one" and one.run.init_from]
     decoded = [one for one in coded if one not in sizes]
     measured = measure_trained(decoded, sizes, data.measured, device, options.measured, options.jobs)
@@ -224,7 +224,7 @@ def run_study(study: Study, scale_name: str, options: Options) -> int:
 
 
 def anchor_curves(images: ImageSet, families: Sequence[str], options: Options) -> list[RDCurve]:
-    """RD curves of real codecs on a set; measured once. Codecs that this machine has not are left out."""
+    """Return the RD curves of real codecs on a set, measured once; codecs that are not installed are left out."""
     found = find_codecs(families, dict.fromkeys(PROGRAMS))
     for family, reason in found.absent.items():
         print(f"absent: {family}: {reason}")
@@ -247,7 +247,7 @@ def anchor_curves(images: ImageSet, families: Sequence[str], options: Options) -
 
 
 def published_curves(given: Sequence[str]) -> Mapping[str, Mapping[str, RDCurve]]:
-    """RD curves of others by set and file name, from ``SET=DIR``.
+    """Return RD curves of others by set and file name, from ``SET=DIR``.
 
     Raises:
         ConfigError: not of that form.

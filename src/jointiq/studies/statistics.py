@@ -1,4 +1,4 @@
-"""How far apart two systems are, and how sure that is: a 95 % interval over seeds and images."""
+"""Mean difference of two systems with its 95 % confidence interval over seeds and images."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Samples = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Effect:
-    """A mean difference with its interval.
+    """A mean difference with its confidence interval.
 
     Attributes:
-        mean, low, high: the difference and its 95 % interval, in the unit of the measurements.
-            Infinite with a single image.
+        mean, low, high: the difference and its 95 % interval, in the unit of the measurements. The interval is infinite
+            with a single image.
         seed_error, image_error: the two parts of its standard error; None for a single seed, or image.
         degrees: of freedom of the interval (Welch and Satterthwaite).
     """
@@ -42,16 +42,16 @@ class Effect:
 
 
 def paired_effect(test: Sequence[Samples], anchor: Sequence[Samples], fixed_anchor: bool = False) -> Effect:
-    """Mean of test - anchor over lambdas, seeds and images.
+    """Return the mean of test - anchor over lambdas, seeds and images.
 
-    Lambdas count alike and are fixed, seeds and images are samples. What chance seeds bring is estimated within each
-    lambda, from trainings that differ in nothing else, and pooled over lambdas; what the choice of images brings, from
-    the images' differences averaged over lambdas and seeds, so that an image's own difficulty drops out. The two
-    variances add up; the interval is Student's t with the degrees of freedom of Welch and Satterthwaite.
+    Lambdas are fixed and count alike; seeds and images are samples. The variance of seeds is estimated within each
+    lambda, from trainings that differ in nothing else, and pooled over lambdas. The variance of images is estimated
+    from the images' differences averaged over lambdas and seeds, so that an image's own difficulty cancels. The two
+    variances add up. The interval is Student's t with the degrees of freedom of Welch and Satterthwaite.
 
     Args:
         test, anchor: measurements of each lambda, in the same order and of the same images.
-        fixed_anchor: the anchor was not trained for this comparison (the common trunk): it has no chance of its own.
+        fixed_anchor: the anchor was not trained for this comparison (the common trunk), so it has no seed variance.
     """
     lambdas = len(test)
     differences = np.mean([t.mean(0) - a.mean(0) for t, a in zip(test, anchor, strict=True)], axis=0)
@@ -66,7 +66,7 @@ def paired_effect(test: Sequence[Samples], anchor: Sequence[Samples], fixed_anch
     parts += known
     total = sum(variance for variance, _ in parts)
     if image_error is None or total == 0:
-        # One image is no sample; equal measurements throughout know no chance at all.
+        # The spread of a single image is unknown; equal measurements have none.
         half, degrees = (0.0 if image_error is not None else float("inf")), float("inf")
     else:
         degrees = total**2 / sum(variance**2 / freedom for variance, freedom in parts)
@@ -75,7 +75,7 @@ def paired_effect(test: Sequence[Samples], anchor: Sequence[Samples], fixed_anch
 
 
 def _seed_variance(samples: Sequence[Samples], lambdas: int) -> tuple[float, int] | None:
-    """Variance that the seeds bring into the mean over lambdas, and its degrees of freedom; None for single seeds."""
+    """Return the seeds' variance in the mean over lambdas, and its degrees of freedom; None for single seeds."""
     if any(len(one) < 2 for one in samples):
         return None
     means = [one.mean(1) for one in samples]

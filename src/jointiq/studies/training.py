@@ -1,4 +1,4 @@
-"""The trainings of a study: one job for each lambda and seed of its runs, each after the one it starts from."""
+"""Trainings of a study: a job for each lambda and seed of its runs, each after the one that it starts from."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Training:
     """One training of a study: a run at one lambda with one seed.
 
     Attributes:
-        job: what is typed for it.
-        source: the training it starts from, or None.
+        job: the run of ``src.train``.
+        source: the training that it starts from; None: none.
     """
 
     run: Run
@@ -37,7 +37,7 @@ class Training:
     source: Training | None = None
 
     def __str__(self) -> str:
-        """How a report speaks of it."""
+        """Return its name in a report."""
         return f"{self.run.name}, lambda {self.lmbda:g}, seed {self.seed}"
 
     @property
@@ -45,7 +45,7 @@ class Training:
         """The run's folder.
 
         Raises:
-            UserError: the configuration is wrong; the run itself says how.
+            UserError: the config is wrong, which the run itself will report.
         """
         if self.job.folder is None:
             raise UserError(f"{self.run.name}: wrong configuration; python -m src.train {' '.join(self.job.overrides)}")
@@ -53,25 +53,25 @@ class Training:
 
     @property
     def checkpoint(self) -> Path:
-        """Its weights, once it is finished."""
+        """Its checkpoint, once it is finished."""
         return self.folder / CHECKPOINT
 
     @property
     def steps(self) -> tuple[int, ...]:
-        """Optimizer steps: of the training it started from, then its own, one by one where it has several stages."""
+        """Optimizer steps: those of the training that it started from, then its own, by stage."""
         stages = [path for path in stage_folders(self.folder) if (path / DONE).is_file()]
         own = [done_step(folder) for folder in stages or [self.folder]]
         return (*(self.source.steps if self.source else ()), *own)
 
 
 def trainings(scale: Scale, common: Sequence[str]) -> list[Training]:
-    """All trainings of a study at a scale, in an order in which each comes after the one it starts from.
+    """Return all trainings of a study at a scale, each after the one that it starts from.
 
     Args:
-        common: overrides of every job (data, places, what the user typed); they come last.
+        common: overrides of every job (data, folders, those of the user), which come last.
 
     Raises:
-        UserError: an override that the configs do not know.
+        UserError: an override that does not go with the configs.
     """
     made: dict[Key, Training] = {}
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
@@ -97,17 +97,17 @@ def _training(run: Run, lmbda: float, seed: int, common: Sequence[str], made: Ma
 
 
 def train(jobs: Sequence[Training], at_once: int, record: Path) -> list[Training]:
-    """Train what is not finished, ``at_once`` at a time, on the GPUs in turn; not one whose source failed.
+    """Run unfinished trainings, ``at_once`` at a time, on the GPUs in turn; skip those whose source failed.
 
     Args:
-        record: folder for what the jobs print and how they ended.
+        record: folder for the jobs' logs and notes.
 
     Returns:
         The finished ones of ``jobs``.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C; started jobs have saved.
-        SystemExit: the same by SIGTERM.
+        KeyboardInterrupt: Ctrl-C, after started jobs have saved.
+        SystemExit: SIGTERM, likewise.
     """
     finished: set[Training] = set()
     for number, wave in enumerate(_waves(jobs)):
@@ -125,7 +125,7 @@ def train(jobs: Sequence[Training], at_once: int, record: Path) -> list[Training
 
 
 def _waves(jobs: Sequence[Training]) -> Iterator[list[Training]]:
-    """Trainings that start from nothing, those that start from them, and so on."""
+    """Yield the trainings that start from no other, then those that start from them, and so on."""
 
     def depth(one: Training) -> int:
         return 0 if one.source is None else 1 + depth(one.source)

@@ -1,1 +1,1 @@
-"""Many runs: the jobs of a sweep, stages of a chain, curves."""
+"""Several runs: the jobs of a sweep, on this machine or a cluster, the stages of a chain, and their RD curves."""

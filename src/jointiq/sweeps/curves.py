@@ -1,7 +1,7 @@
-"""What a sweep comes down to: rate-distortion curves of its runs, a plot of them, BD-rates.
+"""Results of a sweep: rate-distortion curves of its runs, a plot of them, and BD-rates.
 
-The points are those that the runs have left (:mod:`jointiq.runs.rd_point`). Where they were not measured, a sweep that
-closes in W&B has curves of their last validations: estimated rates, on the images of the validation.
+The points are the RD points of the runs (:mod:`jointiq.runs.rd_point`). Where no run was measured, a sweep that is
+logged in W&B has curves of the last validations instead: estimated rates on the validation images.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _COLUMNS = {"bpp": "val/bpp", PSNR: "val/psnr", MS_SSIM: "val/ms_ssim"}
 
 
 def close_sweep(record: Path, results: Path = Path("results")) -> None:
-    """Write the curves of a sweep, a plot and BD-rates, print these, and hand all to what closes it in a logger.
+    """Write the curves, plot and BD-rates of a sweep, print the BD-rates, and log all where a logger takes them.
 
-    The BD-rates are those of its curves against each other, and against anchors of the same images. A logger may have
-    a function for the end of a sweep (``logger.NAME.closing``). Nothing happens where no run was measured and there is
-    no such logger. A problem is told on stderr; the sweep itself stands.
+    The BD-rates are of the curves against each other, and against anchors of the same images. A logger may name a
+    function for the end of a sweep (``logger.NAME.closing``). Without such a logger and without measured runs nothing
+    is written. An error is printed to stderr and does not fail the sweep.
 
     Args:
         record: the sweep's folder. ``record/curves/NAME.json`` are the curves, ``record/curves.png`` and ``.svg`` the
@@ -74,7 +74,7 @@ def _plot(record: Path, models: Sequence[RDCurve], anchors: Sequence[RDCurve]) -
 
 
 def finished_runs(record: Path) -> list[Path]:
-    """Folders of a sweep's finished runs, in the order of its jobs; of a chain of stages, the last stage's."""
+    """Return the folders of a sweep's finished runs in the order of its jobs; of a chain, that of the last stage."""
     folders = []
     for folder in find_runs(record):
         if (folder / DONE).is_file():
@@ -84,7 +84,7 @@ def finished_runs(record: Path) -> list[Path]:
 
 
 def too_few_rates(configs: Sequence[DictConfig]) -> str | None:
-    """Say in a line how many rates the curves of a sweep will have, where one will have too few for a BD-rate."""
+    """Return a warning if a curve of a sweep will have too few rates for a BD-rate; otherwise None."""
     rates: dict[str, set[float]] = defaultdict(set)
     for cfg in configs:
         rates[key_of_curve(cfg)].add(float(cfg.lmbda))
@@ -96,10 +96,10 @@ def too_few_rates(configs: Sequence[DictConfig]) -> str | None:
 
 
 def write_curves(record: Path, folders: Sequence[Path]) -> Path:
-    """Write an RD file for each curve that the runs in ``folders`` are points of; their folder, ``record/curves``.
+    """Write an RD file for each curve of the runs in ``folders`` to ``record/curves``, and return that folder.
 
-    A point is a lambda, the mean over the runs that share it (seeds). Its numbers are means over the test images, or
-    over those of the validation where not one of the runs was measured.
+    A point is the mean over the runs of one lambda (its seeds). Its numbers are means over the test images, or over the
+    validation images if none of the runs was measured.
 
     Raises:
         DataError: no run was measured or has validated.

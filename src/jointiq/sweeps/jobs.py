@@ -1,4 +1,4 @@
-"""Many runs, each in a process of its own, some at a time: what is finished is skipped, what was cut goes on."""
+"""Run jobs on this machine, each in a process of its own, several at a time; skip the finished, continue the others."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class Job:
     """One run of ``src.train``.
 
     Attributes:
-        overrides: what is typed after ``python -m src.train``.
-        cfg: the configuration that gives.
-        folder: the run's folder; None where the configuration is wrong: the run itself says how.
+        overrides: the arguments of ``python -m src.train``.
+        cfg: the config composed from them.
+        folder: the run's folder; None where the config is wrong, which the run itself will report.
     """
 
     overrides: tuple[str, ...]
@@ -47,7 +47,7 @@ class Job:
 
     @classmethod
     def of(cls, overrides: Sequence[str], cfg: DictConfig | None = None) -> Job:
-        """Return the job of these ``overrides``; ``cfg`` is their composed configuration, where it is at hand.
+        """Return the job of ``overrides``; ``cfg`` is their composed config, if it is at hand.
 
         Raises:
             UserError: ``rerun=`` names no run.
@@ -61,14 +61,14 @@ class Job:
         return cls(tuple(overrides), cfg, folder)
 
     def is_finished(self) -> bool:
-        """Whether the run's folder holds a finished and measured run of this configuration, not to be trained anew."""
+        """Return whether the run of this config is finished and measured, and is not to be trained anew."""
         anew = OmegaConf.select(self.cfg, "resume") == "never" or self.cfg.ckpt_path is not None
         if self.folder is None or anew or not is_finished(self.folder, self.cfg):
             return False
         try:
             return not rd_point.is_missing(self.folder, self.cfg)
         except UserError:
-            return False  # wrong test images: the run itself says how
+            return False  # wrong test images, which the run itself will report
 
     def metric(self) -> float:
         """Return the finished run's ``optimized_metric``, at its last validation.
@@ -88,11 +88,11 @@ class JobResult:
     """How a job ended.
 
     Attributes:
-        job: what it was.
+        job: the job.
         code: exit code of its process: 0 done (or finished before), 130 stopped with Ctrl-C, 143 by SIGTERM; None: not
-            started, because the whole was stopped.
+            started, because the sweep was stopped.
         skipped: it had been finished before, and no process was started.
-        message: of a job that failed and printed to a file, what it said last; "" where that is not known.
+        message: error of a failed job that printed to a file; "" where it is not known.
     """
 
     job: Job
@@ -102,7 +102,7 @@ class JobResult:
 
     @property
     def failed(self) -> bool:
-        """Whether it ended otherwise than finished or stopped on demand."""
+        """Whether it ended with an error, and was not stopped on demand."""
         return self.code not in (0, None, EXIT_INTERRUPTED, EXIT_TERMINATED)
 
 
@@ -118,40 +118,39 @@ def run_jobs(
 ) -> list[JobResult]:
     """Run ``jobs``, each in a process of its own, ``at_once`` at a time, and wait for all of them.
 
-    A job whose run is finished is skipped. All others are started: a run that was cut goes on from its last checkpoint
-    (``resume=auto``), one that failed is tried again. A job that fails does not stop the others.
+    A job whose run is finished is skipped. An interrupted run continues from its last checkpoint (``resume=auto``), a
+    failed one is tried again. A job that fails does not stop the others.
 
     Args:
         at_once: processes at a time.
-        gpus: the GPUs of each place in the queue, as values of CUDA_VISIBLE_DEVICES; a job takes those of the place it
-            gets, and with more places than entries they are dealt out in turn. Empty: every job sees what this
-            process sees.
+        gpus: values of CUDA_VISIBLE_DEVICES for the ``at_once`` places; with more places than entries they are used in
+            turn. Empty: every job sees the GPUs of this process.
         folders: further config folders.
         environment: environment variables of the jobs, where this process has not set them.
-        record: folder for ``jobs/NUMBER.json`` (overrides, run folder, exit code, why it failed) and, where several
-            run at a time, for what they print, ``jobs/NUMBER.log``, which stays when the same job comes again. None:
-            nothing is written, and all print here.
+        record: folder of ``jobs/NUMBER.json`` (:mod:`jointiq.runs.job_notes`) and, if several run at a time, of what
+            they print, ``jobs/NUMBER.log``, to which a repeated job appends. None: nothing is written, and all print
+            to this process's output.
         first: NUMBER of the first job.
         command: what is started for each job, with its overrides as arguments.
 
     Returns:
-        One result a job, in the order of ``jobs``. After SIGTERM the started ones have saved and ended, and the others
-        have the code None.
+        One result for each job, in the order of ``jobs``. After SIGTERM the started jobs have saved and ended, and the
+        others have the code None.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C; it has reached the jobs too, and they have saved.
+        KeyboardInterrupt: Ctrl-C, after the jobs, which receive it as well, have saved.
     """
     if record is not None and first == 0:
         clear_notes(record, [job.overrides for job in jobs])
     variables = {**(environment or {}), **os.environ}
     if at_once > 1 and not gpus:
-        # Jobs share the cores; a number that the user has set stays.
+        # Jobs share the cores, unless the user has set a number.
         variables.setdefault("OMP_NUM_THREADS", str(max(usable_cores() // at_once, 1)))
     return _Queue(jobs, at_once, gpus, folders, variables, record, first, command).run()
 
 
 class _Running(NamedTuple):
-    """A job's number and process, the file that it prints to, and how long that was before."""
+    """A job's number and process, the file that it prints to, and the length of that file before."""
 
     number: int
     process: subprocess.Popen[bytes]
@@ -252,9 +251,9 @@ class _Queue:
 
 
 def last_words(text: str) -> str:
-    """Why a job failed, by what it printed: its last line that is an error message, or the last line of a traceback.
+    """Return why a job failed from what it printed: its last error message, or the last line of a traceback.
 
-    Nothing is known of one that was killed while it printed its progress.
+    "" for a job that printed neither, because it was killed.
     """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     messages = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
@@ -264,10 +263,10 @@ def last_words(text: str) -> str:
 
 
 def clear_notes(record: Path, jobs: Sequence[Sequence[str]]) -> None:
-    """Remove what an earlier sweep has left in ``record/jobs``, but for the logs of jobs that are the same now.
+    """Remove an earlier sweep's files from ``record/jobs``, except the logs of jobs that are the same now.
 
     Args:
-        jobs: what is typed for each, by its number.
+        jobs: the overrides of each job, by its number.
     """
     notes = [find_note(note_file(record, number)) for number in range(len(jobs))]
     same = {

@@ -1,8 +1,9 @@
-"""Jobs of a sweep on a Ray cluster: one that is made on this machine, or one that is there already."""
+"""Run jobs of a sweep on a Ray cluster: one started on this machine, or one that runs already."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shlex
 import socket
@@ -25,7 +26,7 @@ _POLL_SECONDS = 1.0
 _ANSWER_SECONDS = 10.0
 #: Exit code of a job whose machine or process was lost.
 _LOST = 1
-#: What each machine says itself.
+#: Environment variables that each machine sets itself.
 _OF_THE_MACHINE = ("CUDA_VISIBLE_DEVICES",)
 
 
@@ -41,23 +42,23 @@ def run_on_ray(
 ) -> list[JobResult]:
     """Run ``jobs`` on a cluster, each in a process of its own, and wait for all of them.
 
-    Ray starts as many at a time as the machines have cores and GPUs for: ``trainer.devices`` GPUs a job, if it uses
-    any. They run in this process's working directory with its environment variables and its Python, which all machines
-    have at the same place. What is finished is skipped; a job that fails stops no other one.
+    Ray runs as many at a time as the machines have cores and GPUs for; a job takes ``trainer.devices`` GPUs, if it uses
+    any. Jobs run in this process's working directory with its environment variables and its Python, which all machines
+    must have at the same path. Finished jobs are skipped. A job that fails does not stop the others.
 
     Args:
-        address: the cluster's, ``HOST:PORT``, or "auto" for one that runs on this machine; None makes one here.
+        address: ``HOST:PORT`` of the cluster, or "auto" for one that runs on this machine; None starts one here.
         cpus: cores of each job; None: those that it can use (:func:`jointiq.sweeps.resources.cores_of_a_process`).
         folders, environment, first, command: see :func:`jointiq.sweeps.jobs.run_jobs`.
-        record: the sweep's folder, for ``jobs/NUMBER.json`` and for what the jobs print, ``jobs/NUMBER.log``.
+        record: the sweep's folder, for ``jobs/NUMBER.json`` and what the jobs print, ``jobs/NUMBER.log``.
 
     Returns:
-        One result a job, in the order of ``jobs``. After SIGTERM the started ones have saved and ended, and the others
-        have the code None.
+        One result for each job, in the order of ``jobs``. After SIGTERM the started jobs have saved and ended, and the
+        others have the code None.
 
     Raises:
-        UserError: no cluster at ``address``, or a job that takes more than a machine of it has.
-        KeyboardInterrupt: Ctrl-C; started jobs have saved.
+        UserError: no cluster at ``address``, or a job that needs more than a machine of it has.
+        KeyboardInterrupt: Ctrl-C, after the started jobs have saved.
     """
     if first == 0:
         clear_notes(record, [job.overrides for job in jobs])
@@ -123,7 +124,7 @@ def _connected(address: str | None) -> Iterator[Any]:
     try:
         if address is not None:
             _reach(address)
-        ray.init(address or "local", log_to_driver=False, logging_level="ERROR")
+        ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, ValueError, ray.exceptions.AuthenticationError) as error:
         reason = " ".join(str(error).split())
         allowed = f"HOST:PORT of a cluster's head, or auto where `ray start` was typed on this machine ({reason})"
@@ -135,7 +136,7 @@ def _connected(address: str | None) -> Iterator[Any]:
 
 
 def _reach(address: str) -> None:
-    """Connect to a cluster's head and hang up, because Ray tries for a quarter of an hour where there is none.
+    """Check that a cluster's head answers; Ray itself tries for a quarter of an hour.
 
     Raises:
         OSError: it does not answer.
@@ -149,7 +150,7 @@ def _reach(address: str) -> None:
 
 
 def _remote(ray: Any) -> Any:
-    """The function that runs a job. It is sent to the workers as it stands here: they need not find this package."""
+    """Return the function that runs a job; Ray sends its code, so that workers need not find this package."""
     parent, of_the_machine = PARENT, _OF_THE_MACHINE
 
     @ray.remote(max_retries=0)
@@ -173,10 +174,10 @@ def _remote(ray: Any) -> Any:
 
 
 def _size(cfg: DictConfig, cpus: int | None, machines: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
-    """Cores and GPUs of a job, which one of ``machines`` has.
+    """Return the cores and GPUs of a job, limited to those of the largest of ``machines``.
 
     Raises:
-        ConfigError: none of them has so many.
+        ConfigError: no machine has as many as were asked for.
     """
     there = [machine["Resources"] for machine in machines if machine["Alive"]]
     most_gpus = int(max(one.get("GPU", 0) for one in there))
@@ -192,13 +193,13 @@ def _size(cfg: DictConfig, cpus: int | None, machines: Sequence[Mapping[str, Any
 
 
 def _stop(ray: Any, running: Mapping[Any, int]) -> None:
-    """Have all jobs save and end; those that have not begun do not begin."""
+    """Tell all jobs to save and end; those that have not begun are cancelled."""
     for job in running:
         ray.cancel(job)
 
 
 def _code(ray: Any, job: Any) -> int | None:
-    """Exit code of a job that has ended; None: it was not started."""
+    """Return the exit code of a job that has ended; None: it was not started."""
     try:
         return exit_code(ray.get(job))
     except ray.exceptions.TaskCancelledError:

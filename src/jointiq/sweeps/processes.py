@@ -1,4 +1,4 @@
-"""One run of ``src.train`` as a process of its own, which does not outlive the one that started it."""
+"""Start ``src.train`` as a child process that does not outlive its parent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import IO, Any
 from jointiq.command_line import TRAIN
 from jointiq.errors import EXIT_TERMINATED
 
-#: Environment variable that tells a process which one it is to end with.
+#: Environment variable with the id of the process that this one ends with.
 PARENT = "JOINTIQPARENT_PID"
 _PR_SET_PDEATHSIG = 1
 
@@ -31,8 +31,8 @@ def start_process(
     Args:
         folders: further config folders.
         environment: all environment variables of the process; None: those of this one.
-        output: where it prints to, errors included; None: where this process does.
-        command: what is started, with the folders and overrides as its arguments.
+        output: file for its output and errors; None: those of this process.
+        command: what is started, with the folders and overrides as arguments.
     """
     variables = {**(os.environ if environment is None else environment), PARENT: str(os.getpid())}
     errors = None if output is None else subprocess.STDOUT
@@ -49,7 +49,7 @@ def run_process(
 ) -> int:
     """Train with ``overrides`` and return the exit code; see :func:`start_process`.
 
-    Ctrl-C and SIGTERM reach the process as well; it is waited for while it saves.
+    Ctrl-C and SIGTERM reach the process as well, and this call waits while it saves.
 
     Raises:
         KeyboardInterrupt: Ctrl-C.
@@ -69,7 +69,7 @@ def exit_code(code: int) -> int:
 
 
 class PassOnSigterm:
-    """While this context lasts, SIGTERM is passed on to ``processes`` and noted in ``received``."""
+    """Pass SIGTERM on to ``processes`` while this context lasts, and note it in ``received``."""
 
     def __init__(self, processes: Sequence[subprocess.Popen[bytes]] = ()) -> None:
         self.processes = processes
@@ -87,7 +87,7 @@ class PassOnSigterm:
             signal.signal(signal.SIGTERM, self._previous)
 
     def watch(self, processes: Sequence[subprocess.Popen[bytes]]) -> None:
-        """Pass it on to these from now on; one that was being started when it came gets it now."""
+        """Pass SIGTERM on to these processes from now on; if it has come already, new ones get it now."""
         started = [process for process in processes if process not in self.processes]
         self.processes = processes
         if self.received:
@@ -101,10 +101,10 @@ class PassOnSigterm:
 
 
 def end_with_parent() -> None:
-    """Tie this process to the one that started it.
+    """End this process when the one that started it ends (Linux only; elsewhere nothing happens).
 
-    A job whose sweep is killed gets SIGTERM: it saves and ends. The further processes of a distributed run are killed
-    with the first one, without which they would wait for ever. Linux only; elsewhere nothing happens.
+    A job whose sweep is killed gets SIGTERM, so that it saves and ends. The further processes of a distributed run are
+    killed with the first one, for which they would wait for ever.
     """
     parent, number = os.environ.pop(PARENT, None), signal.SIGTERM
     if os.environ.get("LOCAL_RANK", "0") != "0":
@@ -112,5 +112,5 @@ def end_with_parent() -> None:
     if parent is None or not sys.platform.startswith("linux"):
         return
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
-    if str(os.getppid()) != parent:  # it went before this process could ask for the signal
+    if str(os.getppid()) != parent:  # the parent ended before this process could ask for the signal
         sys.exit(EXIT_TERMINATED)

@@ -1,4 +1,4 @@
-"""What the jobs of a sweep take: processes at a time, GPUs of each, cores of each process."""
+"""Resources of a sweep's jobs: how many run at a time, the GPUs of each, the cores of each process."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ from omegaconf import DictConfig
 from jointiq.errors import ConfigError
 from jointiq.runtime import usable_cores, visible_gpus
 
-#: Cores of a training on a GPU that starts as many loaders as there are (``data.num_workers`` is null).
+#: Cores of a training on a GPU with ``data.num_workers`` null, which starts as many loaders as there are cores.
 _CORES_BESIDE_A_GPU = 8
 
 
 def places(cfg: DictConfig, environment: Mapping[str, str] = os.environ) -> tuple[int, list[str]]:
     """Return how many jobs a sweep runs at a time, and on which GPUs.
 
-    ``sweep.jobs`` where it is given. Otherwise ``sweep.per_gpu`` on every ``trainer.devices`` GPUs; where no GPU is
-    used, as many as there are CPU cores for (``threads`` for each of ``trainer.devices``), or one if that is null.
+    The number is ``sweep.jobs`` where that is given. Otherwise, on GPUs, it is ``sweep.per_gpu`` for each set of
+    ``trainer.devices`` GPUs; on CPUs, as many as the cores suffice for at ``threads`` for each of ``trainer.devices``,
+    or one if ``threads`` is null.
 
     Args:
-        cfg: the configuration of the sweep's jobs.
+        cfg: the config of the sweep's jobs.
         environment: environment variables; CUDA_VISIBLE_DEVICES limits the GPUs.
 
     Returns:
-        The number of places, and for every place the value of CUDA_VISIBLE_DEVICES, in turn; empty: no assignment.
+        The number of places, and the values of CUDA_VISIBLE_DEVICES that the places use in turn (empty: unchanged).
 
     Raises:
-        ConfigError: a number below 1, or more devices a job than there are GPUs.
+        ConfigError: a number below 1, or more devices for a job than there are GPUs.
     """
     for key in ("jobs", "per_gpu"):
         value = cfg.sweep[key]
@@ -55,18 +56,18 @@ def _jobs_on_cpu(cfg: DictConfig, devices: int) -> int:
 
 
 def _threads(cfg: DictConfig) -> int | None:
-    """``threads``; None: all cores, or a value that every job refuses."""
+    """Return ``threads``; None: all cores, or a wrong value, which every job refuses."""
     threads = cfg.get("threads")
     return threads if isinstance(threads, int) and not isinstance(threads, bool) and threads > 0 else None
 
 
 def uses_gpus(cfg: DictConfig) -> bool:
-    """Whether a training takes GPUs where there are any."""
+    """Return whether a training uses GPUs where there are any."""
     return cfg.trainer.accelerator in ("auto", "gpu", "cuda")
 
 
 def cores_of_a_process(cfg: DictConfig, on_gpu: bool) -> int | None:
-    """Return how many cores each process of a training can use, loaders of data included; None: all there are."""
+    """Return how many cores each process of a training can use, data loaders included; None: all."""
     workers = cfg.data.num_workers
     workers = workers if isinstance(workers, int) else None
     if on_gpu:

@@ -1,7 +1,7 @@
-"""Jobs of a sweep in SLURM's queue, handed over by submitit and watched with ``squeue``, which needs no accounting.
+"""Submit jobs of a sweep to SLURM with submitit, and watch them with ``squeue``, which needs no accounting.
 
-A job's number in the cluster is noted in ``jobs/NUMBER.slurm`` of its sweep's folder, so that the same command, typed
-again in whatever folder, knows what is queued or running.
+The id of a job in SLURM is kept in ``jobs/NUMBER.slurm`` of its sweep's folder, so that the same command, typed again
+with whatever sweep folder, knows what is queued or running.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from jointiq.runs.job_notes import find_note, note_file
 from jointiq.sweeps.jobs import Job
 from jointiq.sweeps.resources import cores_of_a_process
 
-#: States of a job that has ended, but for those that follow a plain end.
+#: States of a job that has ended.
 _ENDED = (
     "BOOT_FAIL",
     "CANCELLED",
@@ -38,21 +38,21 @@ _ENDED = (
     "TIMEOUT",
 )
 _GONE = "no longer in the queue"
-# The queue is asked more and more seldom.
+# Seconds between two looks at the queue, which grow from the first to the last of these.
 _FIRST_PAUSE_SECONDS, _PAUSE_FACTOR, _LONGEST_PAUSE_SECONDS = 2.0, 1.5, 60.0
-#: SLURM may send the signal so much before it was asked to.
+#: SLURM may send the signal by so much earlier than asked.
 _EARLY_SECONDS = 60
-#: Suffix of the files that hold the numbers of jobs.
+#: Suffix of the files with the ids of jobs.
 _NUMBER = ".slurm"
 
 
 @dataclass(frozen=True)
 class QueuedJob:
-    """A job that was handed over to SLURM.
+    """A job in SLURM's queue.
 
     Attributes:
-        name: its number there, with the one in its array: ``17_2``.
-        note: the file that tells its run and how it ended (:func:`jointiq.runs.job_notes.note_job`).
+        name: its id there, with the index in its array: ``17_2``.
+        note: its note (:mod:`jointiq.runs.job_notes`).
     """
 
     name: str
@@ -60,16 +60,16 @@ class QueuedJob:
 
 
 def is_slurm(launcher: Launcher) -> bool:
-    """Whether ``launcher`` is submitit's for SLURM."""
+    """Return whether ``launcher`` is submitit's for SLURM."""
     return getattr(launcher, "_EXECUTOR", None) == "slurm"
 
 
 def check_settings(launcher: Any, cfg: DictConfig) -> None:
-    """Refuse settings with which no job would be trained, and settle the cores of a task where they are open.
+    """Refuse settings with which no job could train, and set the cores of a task where they are null.
 
     Args:
         launcher: submitit's; ``params`` are the keys of ``hydra.launcher``.
-        cfg: the configuration of the sweep's jobs.
+        cfg: the config of the sweep's jobs.
 
     Raises:
         ConfigError: a time limit that leaves no time to train in, or more cores than a machine has.
@@ -95,14 +95,14 @@ def check_settings(launcher: Any, cfg: DictConfig) -> None:
 
 
 def _cores_of_a_machine(partition: str | None) -> int | None:
-    """Cores of the partition's largest machine; None: the cluster does not say."""
+    """Return the cores of the partition's largest machine; None: unknown."""
     words = ["sinfo", "--noheader", "--Node", "--format=%c", *([f"--partition={partition}"] if partition else [])]
-    counts = [line.strip() for line in (_said(words) or "").splitlines()]
+    counts = [line.strip() for line in (_output_of(words) or "").splitlines()]
     return max((int(count) for count in counts if count.isdecimal()), default=None)
 
 
 def queued(sweeps: Path, record: Path) -> dict[str, QueuedJob]:
-    """Return the jobs of all sweeps that are queued or run, by the folders of their runs.
+    """Return the jobs of all sweeps that are queued or running, by the folders of their runs.
 
     Args:
         sweeps: the folder that holds the folders of sweeps.
@@ -119,15 +119,15 @@ def queued(sweeps: Path, record: Path) -> dict[str, QueuedJob]:
 
 
 def submit(launcher: Any, record: Path, jobs: Mapping[int, Job]) -> dict[int, QueuedJob]:
-    """Hand ``jobs`` over to SLURM, as an array where they are several, and note the number of each.
+    """Submit ``jobs`` to SLURM, several as an array, and note the id of each.
 
     Args:
-        launcher: submitit's; it is what the cluster calls with each job.
+        launcher: submitit's, which the cluster calls with each job.
         record: the sweep's folder.
         jobs: by their numbers in the sweep.
 
     Raises:
-        UserError: SLURM refuses them, or there is none.
+        UserError: SLURM refuses the jobs or is not there.
     """
     import submitit  # late, as Hydra's launcher does: it may not be installed
     from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
@@ -155,17 +155,17 @@ def submit(launcher: Any, record: Path, jobs: Mapping[int, Job]) -> dict[int, Qu
 
 
 def follow(record: Path, number: int, job: QueuedJob) -> QueuedJob:
-    """Note that job ``number`` of the sweep in ``record`` is ``job``; return it as that sweep knows it."""
+    """Note that job ``number`` of the sweep in ``record`` is ``job``; return it with the note that it will write."""
     note = note_file(record, number)
     write_text(note.with_suffix(_NUMBER), job.name + "\n")
-    # One that another sweep has handed over tells there how it ends.
+    # A job that another sweep submitted writes to that sweep's note.
     return QueuedJob(job.name, note if job.note.parent == note.parent else job.note)
 
 
 def wait_for(jobs: Mapping[int, QueuedJob]) -> dict[int, int | None]:
     """Wait until all of ``jobs`` have left the queue and return their exit codes.
 
-    One that has left it without a code (None) is told in one line on stderr.
+    A job that leaves the queue without an exit code (None) is reported in a line on stderr.
     """
     waiting, codes = dict(jobs), dict[int, int | None]()
     ended: set[int] = set()
@@ -199,16 +199,17 @@ def wait_for(jobs: Mapping[int, QueuedJob]) -> dict[int, int | None]:
 
 
 def _queue() -> dict[str, str] | None:
-    """State of each of this user's jobs that the cluster remembers; None: it does not answer."""
-    said = _said(["squeue", "--noheader", "--array", "--states=all", f"--user={getpass.getuser()}", "--format=%i|%T"])
-    if said is None:
+    """Return the state of each of this user's jobs that the cluster remembers; None: it does not answer."""
+    user = f"--user={getpass.getuser()}"
+    output = _output_of(["squeue", "--noheader", "--array", "--states=all", user, "--format=%i|%T"])
+    if output is None:
         return None
-    lines = (line.strip().partition("|") for line in said.splitlines())
+    lines = (line.strip().partition("|") for line in output.splitlines())
     return {name: state for name, _, state in lines if state}
 
 
-def _said(words: list[str]) -> str | None:
-    """What a program prints; None: it is missing or fails."""
+def _output_of(words: list[str]) -> str | None:
+    """Return what a program prints; None: it is missing or fails."""
     try:
         return subprocess.run(words, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):

@@ -1,7 +1,7 @@
-"""The staged recipe (``stage=all``): stages that train one after the other, chained through their checkpoints.
+"""Train a chain of stages (``stage=all``), each of which starts from the checkpoint of the one before it.
 
-Every stage is a run of its own, in a process of its own and a folder of its own inside the run's: ``1_joint``,
-``2_enhancer``, ``3_crop``.
+Every stage is a run in a process of its own, and in a folder of its own inside the run's: ``1_joint``, ``2_enhancer``,
+``3_crop``.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from jointiq.runs.name import run_folder as folder_of
 from jointiq.sweeps.processes import run_process
 from jointiq.training.validation import NO_FILE, refuse_long_trial, validate
 
-#: Takes overrides and config folders, and returns an exit code.
+#: Trains with the given overrides and config folders, and returns an exit code.
 TrainStage = Callable[[Sequence[str], Sequence[str]], int]
 
-# What the chain decides itself for each stage.
+# Keys that the chain sets itself for each stage.
 _OWN_KEYS = ("stage", "init_from", "ckpt_path", "rerun", "resume", "paths.run_dir")
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of a chain: where it goes, how its process is told what to train, and the configuration that gives."""
+    """One stage of a chain: the folder of its run, the overrides of its process, and the config composed from them."""
 
     folder: Path
     overrides: tuple[str, ...]
@@ -48,14 +48,14 @@ def run_chain(
 ) -> Path:
     """Train the stages of ``cfg.stage.chain``.
 
-    A stage that is finished is skipped and one that was cut is continued, unless the one before it was trained anew or
-    ``resume=never``. What the later stages have left of an earlier run is moved aside before a stage is trained.
+    A finished stage is skipped and an interrupted one is continued, unless the stage before it was trained anew or
+    ``resume=never``. Before a stage is trained, earlier runs of the later stages are moved aside.
 
     Args:
         cfg: the composed config, which :func:`jointiq.training.validation.validate` has checked.
         overrides: what was typed to compose it.
         config_dirs: config folders that were given on the command line.
-        train_stage: trains what its overrides say, and returns the exit code.
+        train_stage: trains one stage.
 
     Returns:
         The run's folder; its ``checkpoints/last.ckpt`` is the last stage's.
@@ -67,7 +67,7 @@ def run_chain(
     folder = folder_of(cfg)
     stages = plan(cfg, folder, overrides)
     for stage in stages:
-        # The long first stage is not to be trained for a mistake in the last one.
+        # A mistake in the last stage must show before the long first one is trained.
         validate(stage.cfg)
         refuse_long_trial(stage.cfg)
     if cfg.init_from not in NO_FILE and not Path(cfg.init_from).is_file():
@@ -96,16 +96,16 @@ def run_chain(
             sys.exit(EXIT_TERMINATED)
         if code:
             raise UserError(f"{label} failed with exit code {code}; its message is above")
-        anew = True  # the later stages start from what this one has come to
+        anew = True  # the later stages start from the new checkpoint
     _finish(folder, stages[-1].folder)
     return folder
 
 
 def plan(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> list[Stage]:
-    """Return the stages of a run in ``folder``, each with what is typed for it and what that comes to.
+    """Return the stages of a run in ``folder``.
 
-    Every stage starts from the one before it; where ``init_from`` names a checkpoint, that takes the first one's place.
-    With ``rerun=`` they are those of an earlier chain, from their saved configurations.
+    Every stage starts from the one before it. A checkpoint in ``init_from`` takes the place of the first stage. With
+    ``rerun=`` the stages are those of an earlier chain, from their saved configs.
     """
     kept = [text for text in overrides if _key(text) not in _OWN_KEYS]
     stages: list[Stage] = []
@@ -139,7 +139,7 @@ def _describe(folder: Path, cfg: DictConfig) -> None:
 
 @rank_zero_only
 def _move_aside(stages: Sequence[Stage]) -> None:
-    """Move earlier runs of ``stages`` aside: a cluster's job that is queued again is not to take them for its own."""
+    """Move earlier runs of ``stages`` aside, so that a requeued job of a cluster does not take them for its own."""
     for stage in stages:
         if not stage.folder.is_dir():
             continue
@@ -151,7 +151,7 @@ def _move_aside(stages: Sequence[Stage]) -> None:
 
 @rank_zero_only
 def _finish(folder: Path, last: Path) -> None:
-    """Give the run the last stage's checkpoint and RD point, as every run has them."""
+    """Copy the last stage's checkpoint and RD point into the run's folder, and mark the run as complete."""
     for name in (CHECKPOINT, RD_FILE):
         if (last / name).is_file():
             with atomic_path(folder / name) as temporary:

@@ -1,6 +1,6 @@
-"""A sweep (``-m``): its jobs, run here or by another launcher of Hydra's, and how they stand.
+"""Run a sweep (``-m``): its jobs on this machine, on Ray or by another launcher, and its exit code.
 
-:mod:`hydra_plugins.jointiq_sweeps` is what Hydra sees of it.
+:mod:`hydra_plugins.jointiq_sweeps` makes it known to Hydra.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _POLL_SECONDS = 5.0
 
 
 class JobFailed(CompactHydraException):
-    """A training that has not been finished; Hydra prints it without a traceback."""
+    """A job has failed or was stopped; Hydra prints the message without a traceback."""
 
 
 def launch_here(hydra: HydraConf, job_overrides: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
-    """Run jobs of a sweep in processes of their own on this machine; see :func:`_launch`."""
+    """Run jobs of a sweep on this machine (:func:`jointiq.sweeps.jobs.run_jobs`); see :func:`_launch`."""
 
     def run(jobs: list[Job], record: Path) -> list[JobResult]:
         at_once, gpus = places(jobs[0].cfg)
@@ -65,19 +65,19 @@ def _launch(
     first: int,
     run: Callable[[list[Job], Path], list[JobResult]],
 ) -> list[JobReturn]:
-    """Run jobs of a sweep and return what has become of each.
+    """Run jobs of a sweep and return how each ended.
 
-    A job's return value is its ``optimized_metric``, of an earlier run where that is finished; a failed one raises
-    :class:`JobFailed` for who asks for its value.
+    The return value of a job is its ``optimized_metric``. That of a failed job raises :class:`JobFailed` when it is
+    read.
 
     Args:
         hydra: the sweep's settings.
-        job_overrides: what is typed for each job.
-        first: number of the first one in the sweep; sweepers may launch several batches.
-        run: runs jobs, with the sweep's folder as its record.
+        job_overrides: the overrides of each job.
+        first: number of the first job in the sweep; sweepers may launch several batches.
+        run: runs the jobs, given the sweep's folder.
 
     Raises:
-        SystemExit: code 2, wrong numbers of jobs or devices, or a ``rerun=`` that names no run; 130, Ctrl-C; 143,
+        SystemExit: code 2: wrong numbers of jobs or devices, or a ``rerun=`` that names no run; 130: Ctrl-C; 143:
             SIGTERM. Started jobs have saved.
     """
     with one_line_errors():
@@ -94,7 +94,7 @@ def jobs_of(job_overrides: Sequence[Sequence[str]]) -> list[Job]:
     """Return the jobs of a sweep.
 
     Raises:
-        UserError: a key that nothing reads, in what is typed for all of them, or a ``rerun=`` that names no run.
+        UserError: a key that nothing reads, or a ``rerun=`` that names no run.
         HydraException: an override that does not go with the configs.
     """
     jobs = [Job.of(overrides) for overrides in job_overrides]
@@ -104,7 +104,7 @@ def jobs_of(job_overrides: Sequence[Sequence[str]]) -> list[Job]:
 
 
 def _tell_of_few_rates(jobs: Sequence[Job]) -> None:
-    # A job without a folder has a wrong configuration, and says so itself; one alone is no sweep.
+    # A job without a folder has a wrong config, which it reports itself. A single job makes no curve.
     if len(jobs) > 1 and (line := too_few_rates([job.cfg for job in jobs if job.folder is not None])):
         print(line, flush=True)
 
@@ -123,17 +123,17 @@ def _job_return(result: JobResult) -> JobReturn:
 
 
 def launch_elsewhere(launcher: Launcher, record: Path, job_overrides: Sequence[Sequence[str]], first: int) -> None:
-    """Run jobs of a sweep by another launcher (submitit), each in a process that it makes, and wait for them.
+    """Run jobs of a sweep by another launcher (submitit), and wait for them.
 
-    What is finished, queued or trained already is not handed over; the latter two are waited for as well. A job that is
-    lost (its node failed, it was cancelled) is told in one line, and the others go on.
+    Jobs that are finished, queued or running already are not submitted; the last two are waited for as well. A lost job
+    (cancelled, or its node failed) is reported in a line, and the others go on.
 
     Args:
         record: the sweep's folder.
 
     Raises:
-        SystemExit: code 2, a setting that cannot be used, or a cluster that refuses the jobs; 130, Ctrl-C: those that
-            were handed over go on.
+        SystemExit: code 2: a setting that cannot be used, or a cluster that refuses the jobs; 130: Ctrl-C, after which
+            submitted jobs go on.
     """
     with one_line_errors():
         jobs = dict(enumerate(jobs_of(job_overrides), start=first))
@@ -148,7 +148,7 @@ def launch_elsewhere(launcher: Launcher, record: Path, job_overrides: Sequence[S
         in_queue: dict[int, slurm.QueuedJob] = {}
         for number, job in jobs.items():
             finished, place = job.is_finished(), str(job.folder and job.folder.resolve())
-            # In a cluster's queue it may be long until it starts: it is noted as waiting.
+            # It may wait in the cluster's queue for long; until it starts its note says waiting.
             note_job(record, number, job.overrides, job.folder, 0 if finished else None)
             if finished:
                 _say(number, len(jobs), "finished before, skipped")
@@ -183,17 +183,17 @@ def _say(number: int, jobs: int, text: str) -> None:
 
 
 def run_elsewhere(hydra: HydraConf, cfg: DictConfig, run_here: Callable[[], object]) -> float:
-    """Run one job of a sweep in the process that another launcher has made for it, and return its ``optimized_metric``.
+    """Run one job of a sweep in the process that another launcher started for it; return its ``optimized_metric``.
 
-    A task of a SLURM job trains in its own process: SLURM has started one for every device. Everywhere else Lightning
-    starts the processes of a distributed run, by repeating a command line, so that the job gets one of its own.
+    A task of a SLURM job trains in this process, because SLURM has started one for every device. Elsewhere Lightning
+    starts the processes of a distributed run by repeating the command line, so the job gets a process with its own.
 
     Args:
-        cfg: the job's configuration.
+        cfg: the job's config.
         run_here: trains it in this process.
 
     Raises:
-        JobFailed: the training has failed or was stopped; the sweep's folder says with which exit code.
+        JobFailed: the training failed or was stopped; the exit code is in the job's note.
     """
     job = Job.of(tuple(task_overrides(hydra)), cfg)
     record = Path(hydra.sweep.dir)
@@ -202,7 +202,7 @@ def run_elsewhere(hydra: HydraConf, cfg: DictConfig, run_here: Callable[[], obje
 
     from jointiq.training.run import quiet
 
-    quiet()  # Lightning would say that there is a program `srun`
+    quiet()  # Lightning would remark that there is a program `srun`
 
     in_slurm = SLURMEnvironment.detect()
     is_first = not in_slurm or os.environ.get("SLURM_PROCID", "0") == "0"
@@ -225,7 +225,7 @@ def run_elsewhere(hydra: HydraConf, cfg: DictConfig, run_here: Callable[[], obje
 
 
 def _number(record: Path, job: Job, given: int) -> int:
-    """Number of ``job`` in the sweep's folder: the one it was ``given``, unless jobs were left out or typed again."""
+    """Return the number of ``job`` by its note, or ``given``: launchers do not count jobs that are not submitted."""
     numbers = [given, *sorted(int(path.stem) for path in (record / "jobs").glob("*.json"))]
     typed = list(job.overrides)
     notes = {one: find_note(note_file(record, one)) for one in numbers}
@@ -233,13 +233,13 @@ def _number(record: Path, job: Job, given: int) -> int:
 
 
 def print_table(record: Path) -> None:
-    """Print how the jobs of a sweep stand, if it has any."""
+    """Print the status of a sweep's jobs, if it has any."""
     if runs := read_sweep(record):
         status_table(runs).print()
 
 
 def close(record: Path, results: Path) -> int:
-    """Write what a finished sweep comes down to and return its exit code: 0 where all jobs are done, else 1."""
+    """Write the results of a sweep and return its exit code: 0 if all jobs are done, else 1."""
     close_sweep(record, results)
     return int(any(run.state != "done" for run in read_sweep(record)))
 

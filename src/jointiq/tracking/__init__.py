@@ -1,1 +1,1 @@
-"""All of Weights & Biases; configs name it by ``_target_``."""
+"""Weights & Biases: logger, pictures, RD points, the closing run of a sweep and the workspace."""

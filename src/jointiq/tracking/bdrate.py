@@ -1,4 +1,4 @@
-"""The W&B run that closes a sweep: BD-rate tables, RD points and plots, as ``job_type=bdrate`` of the sweep's group."""
+"""Log the results of a sweep in W&B as a last run of its group (``job_type=bdrate``): BD-rates, RD points and plots."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from jointiq.tracking.mode import PROJECT, is_offline
 from jointiq.tracking.tables import curve_rows, rd_chart
 
 JOB_TYPE = "bdrate"
-#: Chart of the curves that were compared; apart from that of the runs in training.
+#: Key of the chart of the compared curves; the runs in training have another one.
 CLOSING_CHART = f"{JOB_TYPE}/curve"
 #: Columns of the table of BD-rates: percent, dB, dB, share, counts.
 RATE_COLUMNS = tuple(field.name for field in fields(BDRate))
-#: Columns of the table laid out as the paper's Table 2: percent, by PSNR where no other metric is named.
+#: Columns of the table in the form of the paper's Table 2: percent, by PSNR where no other metric is named.
 ABLATION_COLUMNS = ("study", "model", "paper", "ours", "ours_ms_ssim")
 
 
@@ -31,12 +31,12 @@ def close_sweep(
     anchors: Sequence[RDCurve],
     settings: Mapping[str, Any],
 ) -> None:
-    """Record what a sweep has come to as the last run of its group.
+    """Log the results of a sweep as the last run of its group.
 
     Args:
         record: the sweep's folder, for W&B's own files.
-        comparison, models, anchors: of :func:`log_comparison`.
-        settings: of the runs' logger, ``logger.wandb``, resolved.
+        comparison, models, anchors: see :func:`log_comparison`.
+        settings: the resolved ``logger.wandb`` of the runs.
 
     Raises:
         UserError: W&B does not start.
@@ -55,15 +55,15 @@ def log_comparison(
     offline: bool | None = None,
     **options: Any,
 ) -> Path:
-    """Record a finished run with everything that a sweep comes down to.
+    """Log a comparison as a finished W&B run.
 
     Args:
         group: the sweep's group in W&B.
-        folder: where W&B's own files go.
-        comparison: the BD-rates; None where there are none to be had.
+        folder: folder of W&B's own files.
+        comparison: the BD-rates; None: there are none.
         models, anchors: the curves.
-        project: where the run appears.
-        offline: as :func:`jointiq.tracking.mode.is_offline` reads it.
+        project: the run's project.
+        offline: see :func:`jointiq.tracking.mode.is_offline`.
         options: further arguments of ``wandb.init``.
 
     Returns:
@@ -80,7 +80,7 @@ def log_comparison(
     else:
         options["resume"] = "allow"
     folder.mkdir(parents=True, exist_ok=True)
-    # The same group closes in the same run, however often the comparison is made.
+    # A repeated comparison of a group continues the same run.
     identity = hashlib.sha256(f"{project}/{group}/{JOB_TYPE}".encode()).hexdigest()[:16]
     values = {
         "method": comparison.method if comparison else None,
@@ -102,7 +102,7 @@ def log_comparison(
 
 
 def _contents(comparison: Comparison | None, models: Sequence[RDCurve], anchors: Sequence[RDCurve]) -> dict[str, Any]:
-    # W&B compares a figure with this module, and takes for granted that it has been imported.
+    # W&B looks for this module when it is given a figure, and assumes that it has been imported.
     import matplotlib.pyplot  # noqa: F401
     import wandb
 

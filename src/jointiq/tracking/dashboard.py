@@ -1,7 +1,7 @@
-"""The W&B workspace of a project: what it shows, and in which panels. Only :func:`save` uses the network.
+"""Build the W&B workspace of a project: its sections and panels. Only :func:`save` uses the network.
 
-The panels read the keys that a training and its callbacks log (:mod:`jointiq.training`) and those of the run that
-closes a sweep (:mod:`jointiq.tracking.bdrate`).
+The panels show the keys that a training and its callbacks log (:mod:`jointiq.training`), and those of the last run of a
+sweep (:mod:`jointiq.tracking.bdrate`).
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from jointiq.evaluation.plots.rd_plot import ANCHOR_GREYS, OUR_COLOURS
 from jointiq.tracking.bdrate import CLOSING_CHART, JOB_TYPE
 from jointiq.tracking.tables import CHART, table_of
 
-#: The chart that a workspace draws curves with, as W&B keeps it for an entity.
+#: Name of the custom chart for RD curves, which W&B stores for an entity.
 CHART_NAME = "jointiq-rd-curve"
 CHART_TITLE = "Rate-distortion curves with anchors"
 STEP = "trainer/global_step"
-#: Validation images that the pictures are shown of (``callbacks.panels.images``).
+#: Validation images whose pictures are shown (``callbacks.panels.images``).
 IMAGES = 4
-#: Section -> title and keys of its line plots over the steps.
+#: Section -> title of a line plot over the steps -> its keys.
 LINES: dict[str, dict[str, tuple[str, ...]]] = {
     "Training": {
         "Loss": ("train/loss", "val/loss"),
@@ -44,10 +44,10 @@ COLUMNS = ("run:group", "run:jobType", "config:lmbda", "summary:val/bpp", "summa
 
 
 def build_workspace(entity: str, project: str, group: str | None = None) -> Any:
-    """The workspace, a ``wandb_workspaces.workspaces.Workspace``, as it would be saved.
+    """Return the workspace, a ``wandb_workspaces.workspaces.Workspace``, without saving it.
 
     Args:
-        entity, project: where it belongs to.
+        entity, project: the owner and the project of the workspace.
         group: the sweep whose runs are shown; None: all runs of the project.
 
     Raises:
@@ -73,9 +73,9 @@ def build_workspace(entity: str, project: str, group: str | None = None) -> Any:
 
 
 def save(workspace: Any) -> str:
-    """Save a workspace, and the chart that it draws curves with, for the user who is logged in; the address.
+    """Save a workspace and its custom chart for the user who is logged in; return the address.
 
-    Where W&B does not take the chart, as it has that of an earlier call, this is told on stderr.
+    If W&B refuses the chart, because it has that of an earlier call, this is printed to stderr.
 
     Raises:
         UserError: W&B refuses; the message is its own.
@@ -100,10 +100,10 @@ def save(workspace: Any) -> str:
 
 
 def rd_chart_spec() -> dict[str, Any]:
-    """Return the chart of the tables of :mod:`jointiq.tracking.tables` in Vega-Lite: models in colour, anchors grey.
+    """Return a Vega-Lite chart of the tables of :mod:`jointiq.tracking.tables`: models in colour, anchors grey.
 
-    W&B puts in the rows of all runs that are shown (``data.name``), and the columns and texts that a panel names for
-    ``${field:...}`` and ``${string:...}``. The points of an anchor, which every run of a sweep holds, are drawn once.
+    W&B fills in the rows of all runs that are shown (``data.name``), and the columns and texts that a panel sets for
+    ``${field:...}`` and ``${string:...}``. The points of an anchor, which every run of a sweep has, are drawn once.
     """
     curve, kind, point, x, y = (f"${{field:{name}}}" for name in ("curve", "kind", "point", "x", "y"))
     axes = {
@@ -150,7 +150,7 @@ def _library() -> tuple[Any, Any, Any]:
 
 
 def _chart(reports: Any, entity: str, table: str, key: str, quality: str) -> Any:
-    """Curves of the column ``key`` over rate, from a table of all runs that are shown."""
+    """Return a panel with curves of the column ``key`` over rate, from the table ``table`` of all runs shown."""
     return reports.CustomChart(
         query={"summaryTable": {"tableKey": table}},
         chart_name=f"{entity}/{CHART_NAME}",
@@ -160,7 +160,7 @@ def _chart(reports: Any, entity: str, table: str, key: str, quality: str) -> Any
 
 
 def _rd_panels(reports: Any, entity: str) -> list[Any]:
-    """Curves over the tables of all runs that are shown, and their newest points alone."""
+    """Return panels with the RD curves of all runs shown, and with their last points."""
 
     def scatter(key: str, quality: str) -> Any:
         return reports.ScatterPlot(

@@ -1,4 +1,4 @@
-"""The W&B run of a training: online or offline, its name and identity, its configuration, its end."""
+"""W&B logger of a training; a continued run continues its W&B run."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from jointiq.tracking.mode import is_offline
 
 
 class WandbLog(WandbLogger):
-    """Lightning's W&B logger; a run that is continued continues its W&B run.
+    """Lightning's W&B logger, with the id of the W&B run made from the run's folder.
 
     Args:
-        project, group: where the run appears.
-        save_dir: the run's folder, which W&B's own files go into.
+        project, group: project and group of the W&B run.
+        save_dir: the run's folder, which holds W&B's own files.
         results: folder of all results; the run is named by its path in ``results/runs``.
-        offline: True, False, or None: offline unless the user is logged in; WANDB_MODE wins over None.
-        anchors: an RD file, or a folder that holds some, whose curves stand behind the run's own point; None: none.
-        closing: of the config, for :mod:`jointiq.sweeps`: what records the end of a sweep.
+        offline: True, False, or None: offline unless the user is logged in; WANDB_MODE takes precedence over None.
+        anchors: an RD file, or a folder of them, whose curves are shown beside the run's own point; None: none.
+        closing: not used here; :mod:`jointiq.sweeps` reads from the config what logs the end of a sweep.
         tags, entity, job_type, notes, log_model: as in ``wandb.init`` and in Lightning's logger.
 
     Raises:
@@ -48,7 +48,7 @@ class WandbLog(WandbLogger):
     ) -> None:
         offline = is_offline(project, offline)
         self.anchors = read_anchors(anchors)
-        # Lightning sets WANDB_MODE, which wandb reads but once a process: a second run in it has to be told.
+        # Lightning sets WANDB_MODE, which wandb reads only once in a process; a second run needs it as an argument.
         mode = {"mode": "offline"} if offline else {}
         options: dict[str, Any] = {"tags": list(tags), "entity": entity, "job_type": job_type, "notes": notes, **mode}
         identity = wandb_identity(Path(save_dir), Path(results))
@@ -57,7 +57,7 @@ class WandbLog(WandbLogger):
         )
 
     def finalize(self, status: str) -> None:
-        """Close the run of a training that failed; another one stays open for its validation and RD point."""
+        """Close the run if the training failed; otherwise it stays open for the validation and the RD point."""
         super().finalize(status)
         if status != "success":
             self.close(failed=True)
@@ -77,16 +77,16 @@ def read_anchors(place: str | Path | None) -> list[RDCurve]:
     """
     if place is None:
         return []
-    from jointiq.evaluation.comparison import find_curves  # late: it brings SciPy
+    from jointiq.evaluation.comparison import find_curves  # late: it imports SciPy
 
     return [file.curve for file in find_curves([Path(place)])]
 
 
 def wandb_identity(folder: Path, results: Path) -> dict[str, Any]:
-    """``id`` and ``name`` of the W&B run that belongs to a run's ``folder``.
+    """Return ``id`` and ``name`` of the W&B run for a run's ``folder``.
 
-    The id is the same whenever the run is continued, and another one where an earlier run of this configuration has
-    been moved aside. The name is the folder's, with its experiment's and stage's where it lies in ``results/runs``.
+    The id stays the same when the run is continued, and changes when an earlier run of this config was moved aside. The
+    name is the path of the folder in ``results/runs``, or the folder's name if it is elsewhere.
     """
     folder, runs = folder.resolve(), (results / "runs").resolve()
     moved = sum(1 for _ in folder.parent.glob(f"{glob.escape(folder.name)}.old*"))

@@ -1,4 +1,4 @@
-"""Whether W&B records online or offline, and where."""
+"""Decide whether W&B logs online or offline."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import os
 
 from jointiq.errors import ConfigError, UserError
 
-#: Project of all runs, where no other is named.
+#: Default project of all runs.
 PROJECT = "jointiq"
 #: Values of WANDB_MODE; "dryrun" is "offline", "run" is "online".
 MODES = ("online", "offline", "disabled", "shared", "dryrun", "run")
 
 
 def is_offline(project: str = PROJECT, offline: bool | None = None) -> bool:
-    """Whether runs of ``project`` are recorded offline, by ``logger.wandb.offline``, WANDB_MODE, or the user's login.
+    """Return whether runs of ``project`` are logged offline, by ``logger.wandb.offline``, WANDB_MODE, or the login.
 
     Raises:
         ConfigError: a mode or project that W&B does not know.
@@ -35,10 +35,10 @@ def is_offline(project: str = PROJECT, offline: bool | None = None) -> bool:
 
 
 def is_logged_in() -> bool:
-    """Whether W&B finds the user's key (``wandb login``, WANDB_API_KEY); nothing is asked.
+    """Return whether W&B finds the user's key (``wandb login``, WANDB_API_KEY), without asking for it.
 
     Raises:
-        UserError: W&B finds a key that cannot be one.
+        UserError: W&B finds a malformed key.
     """
     import wandb
 

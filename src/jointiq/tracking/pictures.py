@@ -1,4 +1,4 @@
-"""Pictures for W&B: of validation images and where their bits went, and of the global context's weights psi."""
+"""Log pictures in W&B: validation images with maps of their bits, and the weights psi of the global context."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ Pictures = dict[str, NDArray[np.uint8]]
 
 
 class ImagePanels(Callback):
-    """Gives loggers that take images (W&B's) pictures of the first validation images; others get nothing.
+    """Log pictures of the first validation images with loggers that take images (W&B's).
 
     Args:
-        images: how many validation images; 0 is none.
+        images: number of validation images.
         side: longest side of a picture in pixels; larger ones are scaled down.
-        every: at each so-many-th validation, from the first, and at the last of the training.
+        every: log at every ``every``-th validation from the first, and at the last of the training.
 
     Raises:
         ConfigError: a value that is not a whole number in its range.
@@ -56,11 +56,11 @@ class ImagePanels(Callback):
 
 
 class PsiMaps(Callback):
-    """Gives loggers that take images (W&B's) pictures of psi, where the model has a global context.
+    """Log pictures of psi with loggers that take images (W&B's), if the model has a global context.
 
     Args:
-        channels: how many channels, evenly spread over all and always the same ones; 0 is none.
-        every: at each so-many-th validation, from the first, and at the last of the training.
+        channels: number of channels, always the same ones, evenly spread over all.
+        every: log at every ``every``-th validation from the first, and at the last of the training.
 
     Raises:
         ConfigError: a value that is not a whole number in its range.
@@ -72,7 +72,7 @@ class PsiMaps(Callback):
         self.channels, self.every = channels, every
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the pictures of the present weights (with averaged weights: of their mean)."""
+        """Log the pictures of the current weights (with ``optim.ema_decay``: of their mean)."""
         net: Any = pl_module.net
         module = getattr(net.entropy_model, "global_context", None)
         if isinstance(module, GlobalContext) and self.channels and is_due(trainer, self.every):
@@ -80,9 +80,9 @@ class PsiMaps(Callback):
 
 
 def is_due(trainer: Trainer, every: int) -> bool:
-    """Whether this validation is one of each ``every``, from the first, or the training's last; never one that was cut.
+    """Return whether a validation is an ``every``-th from the first, or the training's last, and was not interrupted.
 
-    The last one runs at the last step, or, where a time cap has ended the training, then or after it.
+    The last one runs at the last step or, where a time cap has ended the training, then or after it.
     """
     if trainer.interrupted:
         return False
@@ -93,7 +93,7 @@ def is_due(trainer: Trainer, every: int) -> bool:
 
 
 def log_pictures(trainer: Trainer, key: str, make: Callable[[], Pictures]) -> None:
-    """Log the pictures that ``make`` gives, in the row of the validation's means, if a logger takes any."""
+    """Log the pictures that ``make`` returns, in the row of the validation's means, if a logger takes pictures."""
     takers: list[Any] = [logger for logger in trainer.loggers if hasattr(logger, "log_image")]
     if not takers or not trainer.is_global_zero:
         return
@@ -103,17 +103,18 @@ def log_pictures(trainer: Trainer, key: str, make: Callable[[], Pictures]) -> No
 
 
 def row(trainer: Trainer) -> int:
-    """The step of the row of the validation's means: Lightning numbers it by the last step's index."""
+    """Return the step of the row with the validation's means, which Lightning numbers by the index of the last step."""
     return max(trainer.global_step - 1, 0)
 
 
 def panels(x: Tensor, output: Mapping[str, Any], side: int, centred: bool = False) -> Pictures:
-    """Pictures by caption, of one image (1, 3, H, W) in [0, 1] and the model's output for it: four, and a bit map of
-    each latent.
+    """Return pictures by caption: original, output of I and of Q, error, and a bit map of each latent.
 
     Args:
+        x: one image, (1, 3, H, W) in [0, 1].
+        output: the model's output for it.
         side: longest side of a picture in pixels.
-        centred: the latents are of an image that was padded equally on both sides, not at its end.
+        centred: whether the image was padded equally on both sides, and not only at its end.
     """
     x_hat, x_mid = (output[key].float().clamp(0, 1) for key in ("x_hat", "x_mid"))
     pictures = {
@@ -132,9 +133,9 @@ def panels(x: Tensor, output: Mapping[str, Any], side: int, centred: bool = Fals
 
 
 def _like(values: Tensor, x: Tensor, centred: bool) -> Tensor:
-    """Values of a latent's grid, (h, w), as a grey picture of the size of ``x``."""
+    """Return values on a latent's grid, (h, w), as a grey picture of the size of ``x``, (1, 3, H, W)."""
     size = (x.shape[-2], x.shape[-1])
-    # Pixels of a side that one position stands for: latents are smaller by a power of two.
+    # Pixels of a side of one position: latents are smaller by a power of two.
     stride = 1
     while any(cells * stride < length for cells, length in zip(values.shape, size, strict=True)):
         stride *= 2
@@ -153,11 +154,11 @@ def _picture(x: Tensor, side: int) -> NDArray[np.uint8]:
 
 
 def psi_pictures(module: GlobalContext, channels: int) -> dict[str, NDArray[np.uint8]]:
-    """8-bit pictures (H, W, 3) by caption: softmax(psi) of up to ``channels`` channels, evenly spread over all.
+    """Return 8-bit pictures (H, W, 3) by caption: softmax(psi) of up to ``channels`` channels, evenly spread over all.
 
-    The current position is at the middle of the last row; the outermost cells stand for all positions beyond them.
-    Dark to bright is zero to the channel's largest weight, white is never known. The caption tells that weight and the
-    number of positions that the weights spread over (exp of their entropy).
+    The current position is at the middle of the last row; the outermost cells stand for all positions beyond them. Dark
+    to bright is zero to the channel's largest weight; white is never known. The caption has that weight and the
+    effective number of positions (the exponential of the weights' entropy).
     """
     import matplotlib
 

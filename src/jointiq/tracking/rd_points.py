@@ -1,4 +1,4 @@
-"""A run's rate-distortion point for W&B, live: the runs of a sweep make the curve together, anchors stand behind it."""
+"""Log a run's rate-distortion point in W&B while it trains, so that the runs of a sweep make a curve beside anchors."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from jointiq.tracking.tables import CHART, curve_rows, rd_chart, rd_row
 
 
 class RDPoints(Callback):
-    """Gives W&B the newest point of this run: bpp (estimated), PSNR and MS-SSIM of the validation images.
+    """Log the newest point of this run in W&B: bpp (estimated), PSNR and MS-SSIM of the validation images.
 
-    It is one row of a table and one point of a chart over all runs that are shown. The points of the anchors
+    It is a row of a table, and a point of a chart over all runs that are shown. The points of the anchors
     (``logger.wandb.anchors``) follow in the same table.
 
     Args:
         curve: name of the curve that the run is a point of, such as the experiment's; see
             :func:`jointiq.runs.name.curve_name`.
         stage: name of the training's stage.
-        typed: what is typed for the run that makes another curve.
-        every: at each so-many-th validation, from the first, and at the last of the training.
+        typed: overrides of the run that make another curve.
+        every: log at every ``every``-th validation from the first, and at the last of the training.
 
     Raises:
         ConfigError: a value that is not a whole number in its range.
@@ -44,7 +44,7 @@ class RDPoints(Callback):
         criterion: Any = pl_module.criterion
         name = curve_name(self.curve, self.stage, criterion.distortion, self.typed)
         points = []
-        # A model of all rates is validated at several.
+        # A model of all rates is validated at several qualities.
         for end in [key.removeprefix("val/bpp") for key in means if key.startswith("val/bpp_q")] or [""]:
             bpp, psnr, ms_ssim = (
                 float(means[key]) if (key := f"val/{kind}{end}") in means else None

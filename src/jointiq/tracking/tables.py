@@ -1,4 +1,4 @@
-"""RD points as W&B tables, and the chart of rate-distortion curves over them."""
+"""RD points as W&B tables, and a chart of the rate-distortion curves in them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from jointiq.evaluation.rd import MS_SSIM, PSNR, RDCurve
 #: Key of the chart that every training run logs.
 CHART = "rd/curve"
 #: Columns of the table behind a chart: rate in bits per pixel, PSNR in dB, MS-SSIM linear and in dB. ``kind`` is
-#: "model" or "anchor", ``point`` what made it (a lambda, a quality setting), ``step`` a model's optimizer step.
+#: "model" or "anchor", ``point`` its parameter (a lambda, a quality setting), ``step`` a model's optimizer step.
 COLUMNS = ("curve", "kind", "point", "step", "bpp", "psnr", "ms_ssim", "ms_ssim_db")
 
 Row = list[Any]
 
 
 def table_of(chart: str) -> str:
-    """Key under which W&B keeps the table behind a chart."""
+    """Return the key under which W&B keeps the table behind a chart."""
     return f"{chart}_table"
 
 
@@ -31,13 +31,13 @@ def rd_row(
     psnr: float | None,
     ms_ssim: float | None,
 ) -> Row:
-    """One point, with :data:`COLUMNS`."""
+    """Return the row of one point, with :data:`COLUMNS`."""
     text = "" if point is None else str(point)
     return [curve, kind, text, step, bpp, psnr, ms_ssim, None if ms_ssim is None else ms_ssim_db(ms_ssim)]
 
 
 def curve_rows(kind: str, curves: Sequence[RDCurve]) -> list[Row]:
-    """The points of curves, with :data:`COLUMNS`."""
+    """Return the rows of the points of curves, with :data:`COLUMNS`."""
     rows = []
     for curve in curves:
         missing: tuple[None, ...] = (None,) * len(curve)
@@ -50,7 +50,7 @@ def curve_rows(kind: str, curves: Sequence[RDCurve]) -> list[Row]:
 
 
 def rd_chart(rows: Sequence[Row], title: str = "Rate-distortion") -> Any:
-    """W&B's chart of PSNR over rate, a line for each curve, with the table of ``rows`` behind it.
+    """Return W&B's chart of PSNR over rate with a line for each curve, made from a table of ``rows``.
 
     A workspace draws it over the tables of all runs that it shows.
     """

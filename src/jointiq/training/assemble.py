@@ -1,4 +1,4 @@
-"""What a training consists of, built from its configuration: module, data, Lightning's trainer, callbacks, loggers."""
+"""Build a training from its composed config: LightningModule, data module, Trainer, callbacks and loggers."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ from jointiq.training.start.initialise import initialise
 from jointiq.training.start.pca import PIXELS, has_the_transforms, start_from_components
 from jointiq.training.validation import AUTO, NO_FILE, PCA
 
-#: What trains, by ``stage.trains``.
+#: The LightningModule of each value of ``stage.trains``.
 MODULES = {"all": CompressionModule, "enhancer": EnhancementModule, "entropy": EntropyModule}
 
 
 @dataclass(frozen=True)
 class Training:
-    """All that a training consists of.
+    """The parts of a training.
 
     Attributes:
         module: the network with its loss and optimizer.
@@ -54,7 +54,7 @@ class Training:
         trainer: Lightning's.
         stop: the callback that ends the training on a signal.
         first_step: optimizer steps that are done already.
-        taken: which weights it starts from, in words; None: none.
+        taken: what ``init_from`` loaded or computed, as a line to show; None: nothing.
     """
 
     module: CompressionModule
@@ -66,7 +66,7 @@ class Training:
 
 
 def build_training(cfg: DictConfig, start: Start) -> Training:
-    """Build what ``cfg`` describes, ready to go on from ``start``.
+    """Build the training that ``cfg`` describes, to begin at ``start``.
 
     Args:
         cfg: the composed config; ``paths.run_dir`` is the run's folder.
@@ -108,7 +108,7 @@ def build_training(cfg: DictConfig, start: Start) -> Training:
 
 
 def loss(cfg: DictConfig) -> RateDistortionLoss:
-    """Return the loss of ``cfg.distortion`` at ``cfg.lmbda``, or over ``distortion.lmbda_range``."""
+    """Return the loss of ``cfg.distortion`` at ``cfg.lmbda``, or over ``lmbda_range`` for a model of all rates."""
     distortion = cfg.distortion
     return RateDistortionLoss(
         cfg.lmbda,
@@ -121,19 +121,19 @@ def loss(cfg: DictConfig) -> RateDistortionLoss:
 
 
 def middle_lambda(cfg: DictConfig, net: LearnedCodec) -> float:
-    """Return the lambda that the start of a training suits: that of the middle of the range for all rates."""
+    """Return the lambda that the initial weights are made for; of a model of all rates that of its default quality."""
     return cfg.lmbda if net.quality is None else log_spaced(cfg.distortion.lmbda_range, DEFAULT_QUALITY)
 
 
 def model_config(cfg: DictConfig) -> dict[str, Any]:
-    """Return what :func:`jointiq.models.build_model` reads: the model's group, with the enhancer's (or None) inside."""
+    """Return the argument of :func:`jointiq.models.build_model`: the group ``model`` with the enhancer's (or None)."""
     config: dict[str, Any] = OmegaConf.to_container(cfg.model, resolve=True)  # type: ignore[assignment]
     enhancer: Any = OmegaConf.to_container(cfg.enhancer, resolve=True)
     return {**config, "enhancer": enhancer if enhancer["name"] is not None else None}
 
 
 def schedule(cfg: DictConfig) -> Schedule:
-    """Return the factor of the learning rate over the run's progress: ``optim.schedule`` with its settings."""
+    """Return ``optim.schedule`` with its settings."""
     optim = cfg.optim
     return build_schedule(
         optim.schedule,
@@ -148,13 +148,14 @@ def schedule(cfg: DictConfig) -> Schedule:
 
 
 def set_training_layout(net: nn.Module, device: torch.device, precision: str) -> None:
-    """Lay out the weights of ``net``, and with them its feature maps, for training on ``device``.
+    """Set the memory layout of the weights of ``net``, and so of its feature maps, for training on ``device``.
 
-    Networks are built with channels last, which is what tensor cores, bfloat16 and inference on CPUs want. A CPU's
-    float32 gradients of large convolutions are a quarter faster with planes, and they are most of a step.
+    Networks are built in the channels-last layout, the fastest on tensor cores, in bfloat16 and for inference on CPUs.
+    On a CPU in float32, the gradients of large convolutions are most of a training step, and they are a quarter faster
+    in the contiguous layout.
 
     Args:
-        precision: arithmetic, as Lightning names it.
+        precision: ``trainer.precision``, as Lightning names it.
     """
     if device.type == "cpu" and precision.startswith("32"):
         net.to(memory_format=torch.contiguous_format)
@@ -174,17 +175,17 @@ def build_trainer(cfg: DictConfig, stop: StopOnSignal, checkpoint_io: AtomicChec
         callbacks.insert(0, WeightMean(cfg.optim.ema_decay))
     if cfg.optim.get("compile"):
         callbacks.append(Compile(cfg.optim.compile))
-    # SLURM, where this is one of its tasks; without Lightning's way to queue a job again, which saves elsewhere.
+    # StopOnSignal requeues SLURM's jobs; Lightning's own way would save a checkpoint elsewhere.
     cluster = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
     try:
         return lightning.Trainer(
             **arguments,
             max_epochs=-1,
-            # Validation is counted in steps, because the data have no epochs.
+            # Validation intervals are in steps, because the data have no epochs.
             check_val_every_n_epoch=None,
             # The data module splits the batches over the processes itself.
             use_distributed_sampler=False,
-            # What the networks precompute for a size must stay usable in training.
+            # Networks cache tables for an image size; made in inference mode, training could not use them.
             inference_mode=False,
             num_sanity_val_steps=0,
             callbacks=[StepSeed(cfg.seed), FiniteLoss(), stop, *callbacks],
@@ -208,7 +209,7 @@ def build_loggers(cfg: DictConfig) -> list[Logger]:
 
 
 def start_logs(cfg: DictConfig, loggers: Sequence[Logger], first_step: int) -> None:
-    """Hand the resolved configuration to the loggers; the CSV log keeps its rows of the first ``first_step`` steps."""
+    """Log the resolved config; keep the CSV log's rows of the first ``first_step`` steps and drop later ones."""
     resolved: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     for logger in loggers:
         if isinstance(logger, CsvLog):

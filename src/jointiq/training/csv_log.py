@@ -1,4 +1,4 @@
-"""``metrics.csv``: what a run logs, one row a logged step and one a validation."""
+"""Logger that writes ``metrics.csv``, with one row for each logged step and each validation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class CsvLog(CSVLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """What collects rows and writes them."""
+        """The writer, which collects rows."""
         if self._experiment is None:
             self._experiment = _Writer(self._file)
         return self._experiment
@@ -36,22 +36,22 @@ class CsvLog(CSVLogger):
 
     @rank_zero_only
     def keep_until(self, step: int) -> None:
-        """Keep the rows of an earlier part of this run up to ``step`` optimizer steps; later ones are trained again.
+        """Keep the rows of the first ``step`` optimizer steps of this run; later steps are trained again.
 
-        To be called before the first metric is logged.
+        Call it before the first metric is logged.
         """
         self.experiment.keep_until(step)
 
 
 class _Writer(ExperimentWriter):
-    """Lightning's, but its file never loses what was in it, whenever the process is killed."""
+    """Lightning's writer; whenever the process is killed, the rows written before stay in the file."""
 
     def __init__(self, file: Path) -> None:
         super().__init__(log_dir=str(file.parent))
         self.file = file
 
     def keep_until(self, step: int) -> None:
-        """Keep the rows of the first ``step`` steps; a last line that was cut short is none."""
+        """Keep the rows of the first ``step`` steps; drop an incomplete last line."""
         text = self.file.read_text(errors="replace") if self.file.is_file() else ""
         reader = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
         # Lightning numbers rows from 0: row `step` belongs to the step after `step` finished ones.
@@ -74,4 +74,4 @@ class _Writer(ExperimentWriter):
         self._write(rows)
 
     def _check_log_dir_exists(self) -> None:
-        """Lightning removes an earlier file here; :meth:`keep_until` does what is to be done."""
+        """Keep an earlier file, which Lightning would remove here; :meth:`keep_until` cuts it."""

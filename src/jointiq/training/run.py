@@ -1,4 +1,4 @@
-"""One training from its composed configuration to its RD point: what ``python -m src.train`` starts."""
+"""Run one training from its composed config to its RD point: what ``python -m src.train`` starts."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ from jointiq.training.modules.compression import NonFiniteError
 
 
 def quiet() -> None:
-    """Silence what Lightning says about hardware, loaders and intervals: shown otherwise, or on purpose."""
+    """Silence Lightning's remarks on hardware, loaders and intervals, which are intended or shown elsewhere."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logger = logging.getLogger(name)
         logger.setLevel(logging.ERROR)
-        # Errors go to stderr, and not to where Hydra's log goes.
+        # Errors go to stderr, not into Hydra's log.
         logger.propagate = False
     warnings.filterwarnings("ignore", module=r"lightning\..*")
 
 
 def train(cfg: DictConfig) -> Path:
-    """Train what ``cfg`` describes, or go on with it, and measure what has come of it.
+    """Train the run that ``cfg`` describes, or continue it, and measure the result.
 
     Args:
         cfg: the composed ``train`` config of a single stage, which :mod:`jointiq.training.validation` has checked.
 
     Returns:
         The run's folder; it holds ``checkpoints/last.ckpt`` and, unless ``test=false``, ``rd.json``. With
-        ``trainer.fast_dev_run`` nothing is kept in it.
+        ``trainer.fast_dev_run`` nothing is written to it.
 
     Raises:
         UserError: a value, image or checkpoint that cannot be used, or a training that diverged.
@@ -63,7 +63,7 @@ def train(cfg: DictConfig) -> Path:
         _try(cfg)
         return folder
     is_first = _is_first_process()  # of the processes of a distributed run, which share the folder
-    # Before and after the training itself, which saves first (StopOnSignal).
+    # For signals before and after the training itself, during which StopOnSignal saves the state first.
     with ended_by_signals(), locked(folder) if is_first else contextlib.nullcontext():
         start = find_start(folder, cfg)
         for warning in start.warnings:
@@ -79,7 +79,7 @@ def train(cfg: DictConfig) -> Path:
         _refuse_nothing_to_do(folder, cfg, start)
         cfg.paths.run_dir = literal(str(folder))
         training = build_training(cfg, start)
-        start = replace(start, state=None)  # what the checkpoint holds is the trainer's now, which lets go of it
+        start = replace(start, state=None)  # the trainer has the checkpoint's contents now, and frees them once loaded
         if is_first:
             moved = run_folder.prepare(folder, cfg, start.checkpoint)
             if moved is not None:
@@ -93,7 +93,7 @@ def train(cfg: DictConfig) -> Path:
             result = folder / run_folder.CHECKPOINT if saved else "nothing saved without callbacks.checkpoint"
             _say(f"{'stopped' if stop.stopped else 'trained'} at step {step}: {result}")
             if saved and not stop.stopped and is_first:
-                # First, so that a stop while it is measured leaves a finished run, which the same command measures.
+                # Before measuring: if that is stopped, the run counts as finished, and the same command measures it.
                 run_folder.mark_done(folder, step)
                 measure(folder, cfg, loggers, step)
                 _say(f"again, from its own configuration: {command(rerun=folder)}")
@@ -106,7 +106,7 @@ def train(cfg: DictConfig) -> Path:
 
 
 def _refuse_nothing_to_do(folder: Path, cfg: DictConfig, start: Start) -> None:
-    """Refuse a ``ckpt_path`` with no steps left; that of a run that was stopped in its last validation is finished."""
+    """Refuse a ``ckpt_path`` with no steps left, unless this run itself was stopped in its last validation."""
     if start.state is None or start.checkpoint != cfg.ckpt_path:
         return
     step, steps = start.state["global_step"], cfg.trainer.max_steps
@@ -118,7 +118,7 @@ def _refuse_nothing_to_do(folder: Path, cfg: DictConfig, start: Start) -> None:
 
 
 def _try(cfg: DictConfig) -> None:
-    """Train and validate the few batches of ``trainer.fast_dev_run``, in a folder that does not stay."""
+    """Train and validate the few batches of ``trainer.fast_dev_run`` in a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
         cfg.paths.run_dir = literal(folder)
         training = build_training(cfg, Start(cfg.ckpt_path))
@@ -134,7 +134,7 @@ def _try(cfg: DictConfig) -> None:
 
 
 def measure(folder: Path, cfg: DictConfig, loggers: Sequence[Logger], step: int) -> None:
-    """Code the test images to files with the trained model, leave its RD point in ``folder``, and log it.
+    """Code the test images to files with the trained model, write its RD point into ``folder``, and log it.
 
     Args:
         step: optimizer steps of the training.
@@ -155,7 +155,7 @@ def measure(folder: Path, cfg: DictConfig, loggers: Sequence[Logger], step: int)
         _say(f"test: {failed['image']} failed and is left out: {failed['problem']}")
     points = [{key: values[i] for key, values in curve.results.items()} for i in range(len(curve))]
     means = {
-        # The names of several points end in their number, by rising rate.
+        # Names of several points are numbered by rising rate.
         name if len(points) == 1 else f"{name}_{number}": point[key]
         for number, point in enumerate(points, start=1)
         for key, name in rd_point.LOGGED.items()
@@ -170,7 +170,7 @@ def measure(folder: Path, cfg: DictConfig, loggers: Sequence[Logger], step: int)
 
 
 def _measure_again(folder: Path, cfg: DictConfig) -> None:
-    """Measure a run that has been trained before."""
+    """Measure a run that is trained already."""
     cfg.paths.run_dir = literal(str(folder))
     set_threads(cfg.get("threads"))
     loggers, step = build_loggers(cfg), run_folder.done_step(folder)
@@ -182,10 +182,10 @@ def _measure_again(folder: Path, cfg: DictConfig) -> None:
 
 
 def fit(cfg: DictConfig, training: Training, checkpoint: str | None) -> None:
-    """Train, and validate the end result; a failure is noted in the run's folder.
+    """Train, and validate the result; note a failure in the run's folder.
 
     Args:
-        checkpoint: what the training goes on from; None: it begins at step 0.
+        checkpoint: the checkpoint to continue from; None: begin at step 0.
 
     Raises:
         UserError: the training diverged, or an image, a disk or the trainer failed.
@@ -207,23 +207,23 @@ def fit(cfg: DictConfig, training: Training, checkpoint: str | None) -> None:
 
 @contextlib.contextmanager
 def unwrapped_errors(last: Path) -> Iterator[None]:
-    """Say what Lightning and the data workers wrap into tracebacks, or into an exit code, as what it is."""
+    """Raise errors that Lightning and the data workers wrap in tracebacks, or in an exit code, as user errors."""
     try:
         yield
     except SystemExit as error:
-        if isinstance(error.__context__, KeyboardInterrupt):  # Lightning makes a failure of it: exit code 1
+        if isinstance(error.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into exit code 1
             raise KeyboardInterrupt from error
         raise
     except NonFiniteError as error:
         kept = f"last good checkpoint: {last}" if last.is_file() else "no checkpoint had been saved yet"
         raise NonFiniteError(f"{error}; {kept}; a smaller optim.lr or optim.clip_norm=1 may help") from error
     except DataError as error:
-        # An error of a worker process arrives with its traceback; the message is the last line.
+        # A worker process's error arrives with its traceback; the message is the last line.
         raise DataError(str(error).strip().splitlines()[-1].removeprefix("jointiq.errors.DataError: ")) from error
     except MisconfigurationException as error:
         raise UserError(f"trainer: {' '.join(str(error).split())}") from error
     except RuntimeError as error:
-        # NCCL's errors have a class, gloo's a name.
+        # NCCL's errors have a class of their own; gloo's are known by their text.
         if not isinstance(error, torch.distributed.DistError) and "gloo/transport" not in str(error):
             raise
         raise UserError("another process of this training has ended; the same command goes on") from error

@@ -1,8 +1,7 @@
-"""Course of the learning rate over a run, as a factor of the initial one.
+"""Learning rate schedules: the factor of the initial learning rate over a run.
 
-Every schedule is a function of the run's progress, 0 at the start and 1 at the end. Progress is the share of the steps
-done, or the share of the time used where a run is capped by the clock and that share is larger: so both kinds of run
-reach the end of the schedule.
+A schedule is a function of the run's progress, 0 at the start and 1 at the end. Progress is the share of the steps done
+or, if larger, of the time cap used, so that runs with a time cap reach the end of the schedule, too.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ def step_decay(
     """Halve ``halvings`` times at equal distances over the last part of the run (paper, section 5).
 
     The last part is ``decay_steps`` long, but at most ``decay_share`` of the run. With the defaults these are the
-    paper's halvings at T - 300K, T - 250K, ..., T - 50K for each T of section 5 (a million steps and more), and the
-    same picture scaled down for shorter runs.
+    paper's halvings at T - 300K, T - 250K, ..., T - 50K for each T of section 5 (a million steps and more); shorter
+    runs have them scaled down.
 
     The first ``pretrain_share`` of the run has ``pretrain_factor`` times the initial rate (Lee 2019, section 4.2).
     """
@@ -40,7 +39,7 @@ def step_decay(
         into = progress * max_steps - (max_steps - window)
         if into < -1e-6 * window:
             return 1.0
-        # The small term keeps a boundary that is hit exactly on its far side in spite of rounding.
+        # The small term: a boundary that is hit exactly counts as passed, in spite of rounding.
         done = math.floor(into / window * halvings + 1e-6) + 1
         return 0.5 ** min(max(done, 1), halvings)
 
@@ -48,7 +47,7 @@ def step_decay(
 
 
 def cosine(final_share: float = 0.01) -> Schedule:
-    """From 1 to ``final_share`` along half a cosine."""
+    """Fall from 1 to ``final_share`` along half a cosine."""
 
     def factor(progress: float) -> float:
         return final_share + (1 - final_share) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
@@ -57,7 +56,7 @@ def cosine(final_share: float = 0.01) -> Schedule:
 
 
 def constant() -> Schedule:
-    """Always 1."""
+    """Stay at 1."""
     return lambda progress: 1.0
 
 
@@ -71,7 +70,7 @@ def build_schedule(
     pretrain_share: float = 0.0,
     pretrain_factor: float = 1.0,
 ) -> Schedule:
-    """The schedule called ``name``, one of ``SCHEDULES``.
+    """Return the schedule called ``name``, one of ``SCHEDULES``.
 
     Raises:
         KeyError: unknown name.

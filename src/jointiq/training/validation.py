@@ -1,7 +1,7 @@
-"""The one place where a composed training config is checked, before anything is built or written.
+"""Check the values of a composed training config, before anything is built or written.
 
-Hydra has refused unknown keys and options by then; values are ours. What a part checks itself is left to the part: the
-model's own arguments to :func:`jointiq.models.build_model`, image files to the data module.
+Hydra has refused unknown keys and options by then. Two checks are left to others: a model's own settings to
+:func:`jointiq.models.build_model`, and image files to the data module.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from jointiq.errors import ConfigError, UserError, check_whole
 from jointiq.training.schedules import SCHEDULES
 from jointiq.typed import added, unknown
 
-#: Values of ``init_from`` that name no file: :mod:`jointiq.training.start.pca`, and the same where the model allows it.
+#: Values of ``init_from`` that name no file: principal components (:mod:`jointiq.training.start.pca`), and the same
+#: where the model allows it.
 PCA, AUTO = "pca", "auto"
 NO_FILE = (None, PCA, AUTO)
 
@@ -33,10 +34,10 @@ RATE_UNITS = ("nats", "bits")
 #: The value of ``distortion.rate_positions`` that counts the rate of every position.
 ALL_POSITIONS = "all"
 
-#: Values of ``optim.compile``: no, yes, and torch's name for replaying whole GPU graphs.
+#: Values of ``optim.compile``: no, yes, and the mode of ``torch.compile`` that replays CUDA graphs.
 COMPILE_MODES = (False, True, "reduce-overhead")
 
-#: Smallest side of a training patch: four halvings of MS-SSIM, and of g_a, leave one pixel of it.
+#: Smallest side of a training patch: the four halvings of MS-SSIM, and of g_a, leave one pixel.
 MIN_SIDE = 16
 
 #: Keys that a row of the rate table fills, unless the scale or the user does.
@@ -45,12 +46,11 @@ RATE_POINT_KEYS = ("model.N", "model.M", "model.M1", "model.M2", "trainer.max_st
 #: Arithmetic of trainings, as Lightning names it.
 PRECISIONS = ("32-true", "bf16-mixed")
 
-#: Below this crop the global context sees (next to) no position with enough known ones, and learns nothing.
+#: Smallest patch with the global context: in smaller ones (next to) no position has enough known ones to learn from.
 MIN_CROP_GLOBAL_CONTEXT = 128
 
 #: Up to this many optimizer steps, training on the sample photographs is a trial.
 _TRIAL_STEPS = 10_000
-
 
 #: The groups of conf/ that every training reads. (`entropy_model` fills `model`.)
 _GROUPS = (
@@ -58,23 +58,22 @@ _GROUPS = (
     "logger",
 )  # fmt: skip
 
-#: Characters of a tag that W&B takes.
+#: Longest tag that W&B takes, in characters.
 _TAG = 64
 
-#: What ``trainer`` holds the arguments of.
+#: The class that takes the arguments in ``trainer``.
 _TRAINER = "lightning.pytorch.trainer.trainer.Trainer"
 
 
 def refuse_unread(name: str, cfg: DictConfig, overrides: Sequence[str]) -> None:
-    """Refuse keys that are typed with ``+`` and that nothing reads.
+    """Refuse keys added with ``+`` that nothing reads.
 
-    Read are, beside the keys of the chosen options, the arguments of Lightning's trainer and of the callbacks and
-    loggers. The arguments of the optimizer and the settings of the parts of a model (``optim``, ``model``,
-    ``enhancer``) are checked by what takes them.
+    Allowed are the arguments of Lightning's trainer and of the callbacks and loggers. Keys of ``optim``, ``model`` and
+    ``enhancer`` are checked where the optimizer and the model are built.
 
     Args:
-        name: of the configuration: ``train``, or ``complexity``, which is made of it.
-        overrides: what ``cfg`` is composed of.
+        name: of the root config: ``train``, or ``complexity``, which includes it.
+        overrides: from which ``cfg`` was composed.
 
     Raises:
         UserError: names the key and those nearest to it.
@@ -102,12 +101,12 @@ def refuse_unread(name: str, cfg: DictConfig, overrides: Sequence[str]) -> None:
 
 
 def _arguments(target: str, key: str) -> list[str] | None:
-    """Return the names of what the class (or function) ``target`` takes; None: any.
+    """Return the names of the arguments of the class (or function) ``target``; None: it takes any.
 
     Raises:
         ConfigError: ``target``, the value of ``key``, cannot be imported.
     """
-    written = _written_arguments(target)
+    written = _arguments_in_source(target)
     if written is not None:
         return written
     try:
@@ -120,8 +119,8 @@ def _arguments(target: str, key: str) -> list[str] | None:
     return [one.name for one in parameters]
 
 
-def _written_arguments(target: str) -> list[str] | None:
-    """Return them from the class's source, without the import of its module, which takes seconds; None: not there."""
+def _arguments_in_source(target: str) -> list[str] | None:
+    """Return the arguments from the class's source, as importing its module takes seconds; None: unknown."""
     module, _, name = target.rpartition(".")
     package, *parts = module.split(".")
     try:
@@ -189,7 +188,7 @@ def validate(cfg: DictConfig) -> None:
 
 
 def refuse_missing_package(cfg: DictConfig) -> None:
-    """Name the package that a chosen logger needs.
+    """Refuse a logger whose package is not installed.
 
     Raises:
         UserError: ``logger=tensorboard`` without TensorBoard.
@@ -201,10 +200,10 @@ def refuse_missing_package(cfg: DictConfig) -> None:
 
 
 def refuse_long_trial(cfg: DictConfig) -> None:
-    """Keep a command with nothing typed from training for days on a handful of photographs.
+    """Refuse to train for days on the handful of sample photographs, which is what a bare command asks for.
 
     Raises:
-        UserError: ``scale=paper`` on ``data=sample`` with neither a time cap nor few steps, and not asked for.
+        UserError: ``scale=paper`` on ``data=sample`` without a time cap, few steps or ``data.at_paper_scale``.
     """
     short = cfg.trainer.max_time is not None or cfg.trainer.max_steps <= _TRIAL_STEPS
     if cfg.scale.name == "paper" and cfg.data.name == "sample" and not short and not cfg.data.get("at_paper_scale"):

@@ -1,1 +1,1 @@
-"""Real codecs to compare with."""
+"""Anchors: real image codecs to compare with."""

@@ -1,7 +1,7 @@
-"""Classical image codecs as anchors, with the sizes of real files and PSNR against the original RGB.
+"""Classical image codecs as anchors, measured by the sizes of real files and the quality against the original RGB.
 
-A codec is a :class:`Codec`: two functions and the range of one knob. To add one, write its ``encode`` (and a
-``decode`` unless Pillow reads the format) and put it into :data:`CODECS`; codecs that not every installation has are in
+A codec is a :class:`Codec`: two functions and the range of one setting, its knob. To add one, write its ``encode`` (and
+a ``decode`` unless Pillow reads the format) and add it to :data:`CODECS`. Codecs that not every installation has are in
 :mod:`jointiq.evaluation.codecs.pillow` and :mod:`jointiq.evaluation.codecs.programs`.
 """
 
@@ -24,14 +24,14 @@ from jointiq.evaluation.rd import RDCurve, Row, curve_from_rows
 
 
 def pillow_decode(data: bytes) -> Image:
-    """Decode any file Pillow knows to uint8 RGB (H, W, 3)."""
+    """Decode a file of any format that Pillow reads to uint8 RGB (H, W, 3)."""
     with PillowImage.open(io.BytesIO(data)) as picture:
         return np.asarray(picture.convert("RGB"))
 
 
 @dataclass(frozen=True)
 class Coded:
-    """One image through a codec: size of the file in bytes, the decoded picture, seconds."""
+    """One coded image: size of the file in bytes, decoded picture (uint8, (H, W, 3)), times in seconds."""
 
     size: int
     image: Image
@@ -43,10 +43,15 @@ class Coded:
 class Codec:
     """A codec with one knob.
 
-    ``settings`` are the points of its RD curve, ``low`` and ``high`` the knob's whole range, from the smallest files to
-    the largest (so that ``low > high`` for a quantiser); ``step`` is 1 for integer knobs and 0 for continuous ones.
-    ``is_rate``: the knob is a wanted bpp, which the encoder meets roughly. ``options``, ``colour``, ``command`` and
-    ``version`` (what made the files) are kept in the RD file.
+    Attributes:
+        name, label: in files, and in tables and plots.
+        knob: what the setting means.
+        encode, decode: from an image (uint8, (H, W, 3)) and a setting to the file's bytes, and back.
+        settings: the points of its RD curve.
+        low, high: the knob's range, from the smallest files to the largest (``low > high`` for a quantiser).
+        step: 1 for an integer knob, 0 for a continuous one.
+        is_rate: whether the knob is the wanted bpp, which the encoder meets roughly.
+        options, colour, command, version: how the files are made, for the RD file.
     """
 
     name: str
@@ -73,7 +78,7 @@ class Codec:
         return Coded(len(data), decoded, encoded - started, time.perf_counter() - encoded)
 
     def about(self) -> dict[str, Any]:
-        """Tell what makes the files, for the RD file; two runs with equal answers give equal rows."""
+        """Return how the files are made, for the RD file; two runs with equal values have equal rows."""
         return {
             "codec": self.name,
             "version": self.version,
@@ -86,7 +91,7 @@ class Codec:
 
 @dataclass(frozen=True)
 class AnchorPoint:
-    """One image at one setting: size of the whole file, quality (dB; MS-SSIM linear), the picture, seconds."""
+    """One image at one setting: size of the whole file, PSNR (dB), MS-SSIM (linear), decoded picture, seconds."""
 
     codec: str
     setting: float
@@ -120,7 +125,7 @@ _JPEG2000_RATES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0, 1.5, 2.0
 
 
 def pillow_version(library: str) -> str:
-    """Name Pillow and the library it codes with, with their versions."""
+    """Return the names and versions of Pillow and of the library that it codes with."""
     names = {"libjpeg_turbo": "libjpeg-turbo", "jpg_2000": "OpenJPEG", "webp": "libwebp", "avif": "libavif"}
     return f"Pillow {PillowImage.__version__}, {names[library]} {features.version(library) or 'of unknown version'}"
 
@@ -194,15 +199,15 @@ def code(codec: Codec, image: Image, setting: float) -> AnchorPoint:
 
 
 def bits_per_pixel(size: int, image: Image) -> float:
-    """Bits per pixel of ``size`` bytes spent on ``image`` (H, W, 3)."""
+    """Return the bits per pixel of ``size`` bytes for ``image`` (H, W, 3)."""
     return 8.0 * size / (image.shape[0] * image.shape[1])
 
 
 def nearest_rate(codec: Codec, image: Image, target_bpp: float, tolerance: float = 0.002) -> AnchorPoint:
     """Code ``image`` at the setting whose real file size is nearest to ``target_bpp``.
 
-    Bisection over the knob; it stops once a file is within ``tolerance`` (relative) of the target. A target out of the
-    codec's reach gives its smallest or largest file.
+    The knob is bisected until a file is within ``tolerance`` (relative) of the target. A target out of the codec's
+    range gives its smallest or largest file.
     """
 
     def rate(setting: float) -> float:
@@ -226,12 +231,12 @@ def nearest_rate(codec: Codec, image: Image, target_bpp: float, tolerance: float
 
 
 def _middle(codec: Codec, low: float, high: float) -> float:
-    """Halve an interval of the knob: integers stay integers, continuous knobs are halved on a log scale."""
+    """Return the middle of an interval of the knob: an integer for integer knobs, else the middle on a log scale."""
     return (low + high) // 2 if codec.step else math.sqrt(low * high)
 
 
 def point_row(image_name: str, point: AnchorPoint) -> Row:
-    """Give a per-image row for an RD file."""
+    """Return the row of an image for an RD file."""
     return {
         "codec": point.codec,
         "setting": point.setting,
@@ -253,9 +258,9 @@ def mean_curve(
     settings: Sequence[float] | None = None,
     advance: Callable[[], object] = lambda: None,
 ) -> RDCurve:
-    """Give the RD curve of a codec over named images: each setting's mean over the images.
+    """Return the RD curve of a codec over named images: the mean over the images at each setting.
 
-    ``advance`` is called after every coded picture (a progress bar's tick).
+    ``advance`` is called after every coded image, for a progress bar.
     """
     points = []
     for setting in codec.settings if settings is None else settings:

@@ -1,6 +1,6 @@
-"""Which real codecs this installation has, by family: those inside Pillow, plug-ins of Pillow, and programs.
+"""Find the real codecs of this installation, by family: those inside Pillow, plug-ins of Pillow, and programs.
 
-A family (``jpeg``) stands for its codecs (``jpeg_420``, ``jpeg_444``); each is one RD curve.
+A family (``jpeg``) has one or more codecs (``jpeg_420``, ``jpeg_444``), each of which is one RD curve.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Found:
-    """The codecs that can run, and the absent families with the reason (one line each)."""
+    """The codecs that can run, and the absent families with the reason for each (one line)."""
 
     codecs: tuple[Codec, ...]
     absent: Mapping[str, str] = field(default_factory=dict)
 
 
 def find_codecs(wanted: Sequence[str], programs: Mapping[str, str | None]) -> Found:
-    """Look for the codecs of the families in ``wanted``; ``programs`` holds paths, None meaning the PATH.
+    """Find the codecs of the families in ``wanted``; ``programs`` holds paths of programs, None: search the PATH.
 
     Raises:
-        ConfigError: an unknown family, or a program's path that leads nowhere.
+        ConfigError: an unknown family, or the path of a program that does not exist.
     """
     codecs: list[Codec] = []
     absent: dict[str, str] = {}
@@ -77,7 +77,7 @@ def _family(family: str, programs: Mapping[str, str | None]) -> list[Codec] | st
 
 
 def _save(image: Image, setting: float, *, kind: str, options: Mapping[str, Any], plugin: str | None = None) -> bytes:
-    """Let Pillow write ``image`` as ``kind`` at the given quality; ``plugin``: the module that knows the format."""
+    """Return ``image`` as a file of the format ``kind`` by Pillow; ``plugin`` is the module that adds the format."""
     _load(plugin)
     stream = io.BytesIO()
     # A copy: pillow-heif writes into the options it is given.
@@ -134,7 +134,7 @@ def _avif() -> list[Codec] | str:
         return "this Pillow is built without AVIF, and pillow-avif-plugin is not installed"
     codecs = []
     for chroma in ("4:2:0", "4:4:4"):
-        # tune=psnr: what is measured is PSNR against the original, not what looks best.
+        # tune=psnr, because PSNR against the original is measured.
         options: dict[str, Any] = {
             "subsampling": chroma,
             "speed": 6,

@@ -1,4 +1,4 @@
-"""Anchors that are programs: BPG and VTM through CompressAI's benchmark codecs, VVenC by its own two programs."""
+"""Anchors that are external programs: BPG and VTM through CompressAI's benchmark codecs, VVenC directly."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _QPS = (47, 42, 37, 32, 27, 22)
 
 @dataclass(frozen=True)
 class ProgramCodec(Codec):
-    """A codec whose encoder and decoder are run as a whole; ``whole(image, setting)`` does that."""
+    """A codec whose encoder and decoder are run together, by ``whole(image, setting)``."""
 
     whole: Callable[[Image, float], Coded] | None = None
 
@@ -47,16 +47,16 @@ def _no_bytes(image: Image, setting: float) -> bytes:
 
 
 def program_codec(family: str, programs: Mapping[str, str | None]) -> ProgramCodec | str:
-    """Give the codec of ``family`` (bpg, vvenc, vtm), or the reason why it is absent.
+    """Return the codec of ``family`` (bpg, vvenc, vtm), or the reason why it is absent.
 
     Raises:
-        ConfigError: a path is given, but nothing is there.
+        ConfigError: a given path does not exist.
     """
     return {"bpg": _bpg, "vvenc": _vvenc, "vtm": _vtm}[family](programs)
 
 
 def _find(programs: Mapping[str, str | None], key: str) -> str | None:
-    """Path of a program: as given, else from the PATH."""
+    """Return the path of a program: as given, else from the PATH; None: not found."""
     given = programs.get(key)
     if not given:
         return shutil.which(key)
@@ -70,7 +70,7 @@ def _missing(*keys: str) -> str:
 
 
 def _version(*command: str) -> str:
-    """Give the first line of a program's output that tells a version, else its first line."""
+    """Return the first line of a program's output with its version, else its first line."""
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     lines = [line.strip() for line in (done.stdout + "\n" + done.stderr).splitlines() if line.strip()]
     return next((line for line in lines if "version" in line.lower()), lines[0] if lines else "unknown")
@@ -139,15 +139,15 @@ def _vtm(programs: Mapping[str, str | None]) -> ProgramCodec | str:
 
 
 def _compressai(kind: str, arguments: Mapping[str, Any], image: Image, setting: float) -> Coded:
-    """Run one of CompressAI's benchmark codecs; the quality is not measured there but by us, against the original."""
-    # CompressAI and PyTorch are imported late, here and below: who only looks which programs there are does not wait.
+    """Code an image with one of CompressAI's benchmark codecs, without its own measurement of quality."""
+    # CompressAI and PyTorch are imported late, here and below: finding the programs does not need them.
     from compressai.utils.bench import codecs
 
     with _scratch() as folder:
         original = folder / "original.png"
         PillowImage.fromarray(image).save(original)
         try:
-            # It prints the output of a program that fails, and exits.
+            # If a program fails, CompressAI prints its output and exits.
             with contextlib.redirect_stdout(io.StringIO()) as said:
                 info, picture = getattr(codecs, kind)(Namespace(**arguments)).run(
                     str(original), int(setting), metrics=[], return_rec=True
@@ -160,7 +160,7 @@ def _compressai(kind: str, arguments: Mapping[str, Any], image: Image, setting: 
 
 @contextlib.contextmanager
 def _scratch() -> Iterator[Path]:
-    """Give a folder that is removed afterwards with all temporary files that were made meanwhile."""
+    """Yield a temporary folder, which also takes all other temporary files made while the context lasts."""
     before = tempfile.tempdir
     with tempfile.TemporaryDirectory(prefix="anchor-") as name:
         tempfile.tempdir = name
@@ -222,7 +222,7 @@ def _run(command: list[Any]) -> None:
 
 
 def _to_yuv420(image: Image) -> NDArray[np.uint16]:
-    """Convert uint8 RGB (H, W, 3), both sides even, to the planes Y, Cb, Cr one after the other, 10 bit."""
+    """Return uint8 RGB (H, W, 3), both sides even, as flat 10-bit planes Y, Cb, Cr one after the other (4:2:0)."""
     import torch
     from compressai.transforms.functional import rgb2ycbcr, yuv_444_to_420
 
@@ -233,7 +233,7 @@ def _to_yuv420(image: Image) -> NDArray[np.uint16]:
 
 
 def _from_yuv420(samples: NDArray[np.uint16], height: int, width: int) -> Image:
-    """Invert :func:`_to_yuv420`."""
+    """Return the RGB image of planes from :func:`_to_yuv420`."""
     import torch
     from compressai.transforms.functional import ycbcr2rgb, yuv_420_to_444
 

@@ -1,4 +1,4 @@
-"""Measure real codecs over many images: one RD file per codec."""
+"""Measure real codecs over many images, and write one RD file for each codec."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ class CodecMaker:
 
     @property
     def labels(self) -> Mapping[str, Any]:
-        """The columns of every row that name it."""
+        """Columns of every row with codec and setting."""
         return {"codec": self.codec.name, "setting": self.setting}
 
     def identity(self) -> dict[str, Any]:
-        """Codec, version, options and setting."""
+        """Return codec, version, options and setting."""
         return {**self.codec.about(), "setting": self.setting}
 
     def measure(self, name: str, image: Image) -> tuple[Row, Image | None]:
-        """A row of :func:`point_row`, and the decoded picture."""
+        """Return the row (:func:`point_row`) and the decoded picture."""
         point = code(self.codec, image, self.setting)
         return point_row(name, point), point.image
 
 
 @dataclass
 class Anchored:
-    """What a run wrote, what failed (``CODEC IMAGE: reason``), and how many rows are of an earlier run."""
+    """Result of :func:`run_anchors`: files written, failures (``CODEC IMAGE: reason``), rows reused of earlier runs."""
 
     files: list[Path] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
@@ -62,13 +62,13 @@ def run_anchors(
 ) -> Anchored:
     """Code ``images`` (name, path) with every codec at its settings, and write ``folder/CODEC.json`` (and ``.csv``).
 
-    The files of a codec are written as soon as all of its images are done. One that fails on an image is reported and
-    gets none: a mean over other images cannot be compared.
+    The files of a codec are written as soon as all of its images are done. A codec that fails on an image is reported
+    and has no files, because a mean over other images cannot be compared.
 
     Args:
-        workers, advance: of :func:`jointiq.evaluation.measuring.measure`.
-        pictures: folder for every decoded picture, as PNG that its row's ``picture`` names; None keeps none.
-        cache: folder that keeps the rows for a repeated run; None: ``folder/.rows``.
+        workers, advance: see :func:`jointiq.evaluation.measuring.measure`.
+        pictures: folder for the decoded pictures, as PNG files named in the rows' ``picture``; None: do not keep them.
+        cache: folder of the rows for a repeated run; None: ``folder/.rows``.
 
     Raises:
         DataError: two images with the same name.

@@ -1,10 +1,10 @@
-"""Plots and picture grids."""
+"""Plots and picture grids, and how names are written in them."""
 
 import warnings
 
-# Names may hold characters that the font lacks; a box stands for each.
+# A character that the font lacks is drawn as a box.
 warnings.filterwarnings("ignore", r"Glyph .* missing from")
-#: Characters of a name that leave room for the plot.
+#: Longest name that leaves room for the plot, in characters.
 _LONGEST = 60
 
 

@@ -1,4 +1,4 @@
-"""Names at the ends of plotted lines, none of which touch another."""
+"""Place labels at the ends of plotted lines so that they do not overlap."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PLACES = (
     (10.0, -20.0, "left"),
     (-2.0, 20.0, "right"),
 )
-#: What it costs to cover a pixel of a thin line, a pixel of a thick one, and another label.
+#: Cost of covering a pixel of a thin line, a pixel of a thick line, and another label.
 THIN, THICK, LABEL = 1, 6, 300
 
 
@@ -42,15 +42,15 @@ class Label:
 
 
 def place_labels(figure: Figure, axes: Axes, labels: Sequence[Label]) -> None:
-    """Write each label at its line's end; where several end at the right edge, in a column with leader lines.
+    """Write each label at its line's end; those at the right edge in a column beside the plot, with leader lines.
 
-    A label inside the plot takes the place around the end that covers least of the lines and of other labels. What
-    still touches moves apart vertically.
+    A label inside the plot takes the place around the end with the least cost. Labels that still overlap are moved
+    apart vertically.
     """
     right = axes.get_xlim()[1]
     beside = [label.x >= MARGIN_FROM * right for label in labels]
     texts = [_write(axes, label, column) for label, column in zip(labels, beside, strict=True)]
-    figure.draw_without_rendering()  # the layout makes room for the texts; only now is it known where they stand
+    figure.draw_without_rendering()  # the layout makes room for the texts, which decides where they are
     _choose_places(axes, texts, beside)
     figure.draw_without_rendering()
     points = 72.0 / figure.dpi
@@ -87,7 +87,7 @@ def _write(axes: Axes, label: Label, column: bool) -> Annotation:
 
 
 def _boxes(texts: Sequence[Annotation]) -> NDArray[np.floating]:
-    """Give left, right, bottom and top of each text in pixels, without its leader line."""
+    """Return left, right, bottom and top of each text in pixels, (n, 4), without its leader line."""
     extents = [super(Annotation, text).get_window_extent() for text in texts]
     return np.array([[box.x0, box.x1, box.y0, box.y1] for box in extents]).reshape(-1, 4)
 
@@ -100,7 +100,7 @@ def _choose_places(axes: Axes, texts: Sequence[Annotation], beside: Sequence[boo
     taken = [box for box, column in zip(boxes, beside, strict=True) if column]
     pixels = axes.figure.dpi / 72.0
     inside = [(text, box) for text, box, column in zip(texts, boxes, beside, strict=True) if not column]
-    for text, box in sorted(inside, key=lambda item: item[0].get_fontweight() != "bold"):  # ours have the choice
+    for text, box in sorted(inside, key=lambda item: item[0].get_fontweight() != "bold"):  # ours choose first
         end = axes.transData.transform(text.xy)
         costs = []
         for across, up, alignment in PLACES:
@@ -118,7 +118,7 @@ def _choose_places(axes: Axes, texts: Sequence[Annotation], beside: Sequence[boo
 
 
 def _dense(line: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Give points along a line (n, 2) about every pixel."""
+    """Return points along a line (n, 2), about one for each pixel."""
     if len(line) < 2:
         return line
     walked = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(line, axis=0).T))])
@@ -131,7 +131,7 @@ def _touch(one: NDArray[np.floating], other: NDArray[np.floating]) -> bool:
 
 
 def _shifts(boxes: NDArray[np.floating], height: float) -> NDArray[np.floating]:
-    """Give how far each label moves up so that none touch and all stay on a page of ``height``; all in points."""
+    """Return how far each label moves up so that none overlap and all stay within ``height``; all in points."""
     centres = boxes[:, 2:].mean(axis=1)
     shifts = np.zeros(len(boxes))
     for _ in range(500):

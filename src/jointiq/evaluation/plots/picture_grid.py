@@ -1,4 +1,4 @@
-"""Picture grids: original, outputs, error and bit map, drawn without a display."""
+"""Picture grids: original, outputs of I and Q, error and bit map."""
 
 from __future__ import annotations
 

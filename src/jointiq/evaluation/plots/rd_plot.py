@@ -1,4 +1,4 @@
-"""Rate-distortion plots for papers and reports, drawn without a display: ours in colour, anchors grey, all labelled."""
+"""Rate-distortion plots for papers and reports: ours in colour, anchors in grey, all labelled."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ WIDTH, HEIGHT = 6.4, 4.4  # inches
 
 
 def save(figure: Figure, path: str | Path, dpi: int = 200) -> Path:
-    """Write a figure in the format of the path's suffix, whole or not at all, without a time stamp."""
+    """Write a figure atomically in the format of the path's suffix, without a time stamp."""
     path = Path(path)
     metadata: dict[str, str | None] | None = {"Date": None} if path.suffix == ".svg" else None
     with atomic_path(path) as temporary:
@@ -40,7 +40,7 @@ def save(figure: Figure, path: str | Path, dpi: int = 200) -> Path:
 
 
 def new_figure(width: float, height: float, **padding: Any) -> Figure:
-    """Give an empty figure (inches) that lays itself out; ``padding``: of :class:`ConstrainedLayoutEngine`."""
+    """Return an empty figure (inches) with a :class:`ConstrainedLayoutEngine` of that ``padding``."""
     figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(**padding))
     FigureCanvasAgg(figure)
     return figure
@@ -70,7 +70,7 @@ def rd_figure(
     """Draw rate-distortion curves, ours in colour and anchors in grey, each named at its right end.
 
     Args:
-        ours: curves to stand out; a single point is drawn as a diamond.
+        ours: curves to highlight; a single point is drawn as a diamond.
         anchors: curves to compare with.
         metric: ``psnr`` or ``ms-ssim`` (in dB); curves without it are left out.
         title: above the plot, flush left.
@@ -102,7 +102,7 @@ def rd_figure(
 
 
 def shown_range(ours: Sequence[RDCurve]) -> tuple[float, float] | None:
-    """Give the rates (bpp) worth showing: those of ``ours``, and some more; None (everything) where there are none."""
+    """Return the rates (bpp) to show: up to a little beyond the largest of ``ours``; None (all) without ``ours``."""
     if not ours:
         return None
     alone = all(len(curve) == 1 for curve in ours)
@@ -125,7 +125,7 @@ def _draw(
     line: str | tuple[int, tuple[int, ...]],
     bold: bool,
 ) -> list[Label]:
-    """Draw the part of a curve inside ``bpp_range`` and give its label, or nothing where there is nothing to draw."""
+    """Draw the part of a curve inside ``bpp_range``; return its label, or none if there was nothing to draw."""
     known = _quality(curve, metric)
     if known is None:
         return []
@@ -152,7 +152,7 @@ def _draw(
 def _inside(
     rates: NDArray[np.floating], quality: NDArray[np.floating], bpp_range: tuple[float, float] | None
 ) -> tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.bool_]]:
-    """Cut a curve to ``bpp_range``; the third array tells measured points from the ends that were interpolated."""
+    """Cut a curve to ``bpp_range``; the third array is true for measured points and false for interpolated ends."""
     if bpp_range is None:
         return rates, quality, np.ones(len(rates), bool)
     low, high = bpp_range
@@ -165,7 +165,7 @@ def _inside(
 
 
 def _cut_below(axes: Axes, ours: Sequence[Line2D], labels: Sequence[Label]) -> None:
-    """Start the quality axis just under our lowest point: how far down the anchors go is of no interest.
+    """Start the quality axis just below our lowest point, however low the anchors go.
 
     No curve's right end, where its label stands, is cut off.
     """

@@ -1,1 +1,1 @@
-"""One HTML file that shows where models stand: plots, tables, images and a viewer; nothing is loaded from elsewhere."""
+"""Report in one HTML file: plots, tables and a viewer of decoded pictures; nothing is loaded from elsewhere."""

@@ -1,7 +1,7 @@
-"""The pictures of a report's viewer: which are shown, checked against the measurements, packed within a limit.
+"""Pictures of a report's viewer: chosen, checked against the measurements, and packed within a size limit.
 
-For each image every kept picture of the models is shown, and of each anchor the ones nearest in rate to those. So any
-two codecs can be compared at nearly equal rate without the report holding everything.
+For each image all kept pictures of the models are shown, and of each anchor those nearest in rate. So any two codecs
+can be compared at nearly equal rate without a report of all pictures.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from jointiq.evaluation.report.sources import Source, Sources
 
 FORMATS = ("png", "jpeg")
 JPEG_QUALITY = 95
-#: A picture whose PSNR is further than this (dB) from its row's is not the one that was measured.
+#: A picture whose PSNR differs by more than this (dB) from its row's is not the one that was measured.
 TOLERANCE = 0.005
 MEGABYTE = 1e6
 
@@ -41,7 +41,7 @@ class Packed:
 
 @dataclass(frozen=True)
 class Original:
-    """An image of the viewer: its size, the part shown (left, top, width, height), the index of its own picture."""
+    """An image of the viewer: its size, the part shown (left, top, width, height), and the index of its picture."""
 
     width: int
     height: int
@@ -51,7 +51,7 @@ class Original:
 
 @dataclass
 class Gallery:
-    """All pictures; ``shown`` maps the indices of curve and row to a picture's; ``problems`` are for the reader."""
+    """All pictures; ``shown`` maps curve and row index to a picture's index; ``problems`` are lines for the reader."""
 
     pictures: list[Packed] = field(default_factory=list)
     originals: dict[str, Original] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class Gallery:
 
     @property
     def size(self) -> int:
-        """Bytes the pictures take in the page."""
+        """Size of the pictures in the page, in bytes."""
         return sum(len(picture.text) for picture in self.pictures)
 
 
@@ -76,7 +76,7 @@ class _Choice:
 
 @dataclass(frozen=True)
 class Packing:
-    """How pictures are packed: ``kind`` of :data:`FORMATS`, the longest side in pixels, most megabytes of text."""
+    """How pictures are packed: ``kind`` of :data:`FORMATS`, longest side in pixels, and limit in megabytes of text."""
 
     kind: str = "png"
     max_side: int = 1024
@@ -93,12 +93,12 @@ def gallery(
 
     Args:
         sources: curves with rows whose ``picture`` names a file.
-        packing: format and limits; images that would go beyond the limit are left out, and told.
+        packing: format and limits; images beyond the limit are left out and named in ``problems``.
         wanted: names of the images to show, with or without their suffix; empty: all.
         advance: called before each image with its name and the number of images.
 
     Raises:
-        DataError: an image that is wanted has no pictures, or not even one image fits.
+        DataError: an image in ``wanted`` has no pictures, or not even one image fits.
     """
     found = _choices(sources)
     names = _wanted(list(found), wanted)
@@ -141,7 +141,7 @@ def _wanted(names: list[str], wanted: Sequence[str]) -> list[str]:
 
 
 def _choices(sources: Sources) -> dict[str, list[_Choice]]:
-    """Give the rows to show for each image."""
+    """Return the rows whose pictures are shown, by image."""
     kept: dict[str, dict[int, list[_Choice]]] = {}
     for curve, source in enumerate(sources.all):
         for choice in _kept(curve, source):
@@ -195,7 +195,7 @@ def _add_image(result: Gallery, name: str, choices: Sequence[_Choice], original:
 
 
 def _mismatch(row: Row, picture: Image, reference: Image | None) -> str | None:
-    """Tell why a picture cannot be the one that a row is about."""
+    """Return why a picture cannot be the one that was measured for ``row``; None: it can."""
     size = [row.get("height"), row.get("width")]
     if None not in size and list(picture.shape[:2]) != size:
         return f"is {picture.shape[1]}x{picture.shape[0]}, measured was {size[1]}x{size[0]}"
@@ -210,7 +210,7 @@ def _mismatch(row: Row, picture: Image, reference: Image | None) -> str | None:
 
 
 def _middle(width: int, height: int, side: int) -> tuple[int, int, int, int]:
-    """Give the middle part (left, top, width, height) of a picture, at most ``side`` wide and high."""
+    """Return the middle (left, top, width, height) of a picture, at most ``side`` wide and high."""
     across, down = min(width, side), min(height, side)
     return (width - across) // 2, (height - down) // 2, across, down
 

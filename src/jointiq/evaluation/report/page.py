@@ -1,4 +1,4 @@
-"""The page itself: ``assets/page.html``, a Jinja2 template, filled and with its style and scripts inside."""
+"""Render the report's page: the Jinja2 template ``assets/page.html`` with its style and scripts inside."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from jointiq.evaluation.tables import points_table
 
 ASSETS = Path(__file__).resolve().parent / "assets"
 PLOTS = {"psnr": "PSNR", "ms-ssim": "MS-SSIM in dB"}
-#: Caveats beyond this number are folded away.
+#: Caveats beyond this number are collapsed.
 _SHOWN = 8
 
 
@@ -54,7 +54,7 @@ def render(title: str, sources: Sources, pictures: Gallery, packing: Packing) ->
 
 
 def page_data(sources: Sources, pictures: Gallery) -> dict[str, Any]:
-    """Give what the scripts need: curves with their rows by image, and the images."""
+    """Return the data of the scripts: curves with their rows by image, and the images."""
     names = list(dict.fromkeys(name for source in sources.all for name in source.image_names))
     curves = []
     for i, source in enumerate(sources.all):
@@ -83,7 +83,7 @@ def page_data(sources: Sources, pictures: Gallery) -> dict[str, Any]:
 
 
 def _point_names(source: Source) -> list[str]:
-    """Name the setting or checkpoint that made each row."""
+    """Return the setting or checkpoint of each row."""
     rows: Sequence[Any] = source.curve.images
     knob = source.curve.about.get("knob", "setting")
     checkpoints = short_names([str(row.get("checkpoint", "")) for row in rows])
@@ -93,7 +93,7 @@ def _point_names(source: Source) -> list[str]:
 
 
 def script_json(value: object) -> str:
-    """Give ``value`` as JSON that can stand inside a script element."""
+    """Return ``value`` as JSON that is safe inside a script element."""
     return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
@@ -108,7 +108,7 @@ def _count(number: int, thing: str) -> str:
 
 
 def _plots(sources: Sources) -> list[dict[str, str]]:
-    """Return title and address (the SVG itself) of each plot that shows anything."""
+    """Return title and data URL (SVG) of each plot that is not empty."""
     ours, theirs = curves(sources)
     plots = []
     for metric, name in PLOTS.items():
@@ -124,7 +124,7 @@ def _plots(sources: Sources) -> list[dict[str, str]]:
 
 
 def curves(sources: Sources) -> tuple[list[RDCurve], list[RDCurve]]:
-    """Give the curves of models and of anchors."""
+    """Return the curves of models and of anchors."""
     return [source.curve for source in sources.models], [source.curve for source in sources.anchors]
 
 

@@ -1,4 +1,4 @@
-"""Where a report's numbers come from, and what to know before quoting them."""
+"""Provenance of a report's numbers, and caveats for quoting them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NOT_AGAINST_RGB = re.compile(r"\b(VTM|HM)\b", re.IGNORECASE)
 
 
 def reference_of(source: Source) -> str:
-    """Tell what a curve's quality is measured against."""
+    """Return what a curve's quality is measured against."""
     told = source.curve.about.get("quality")
     if told:
         return str(told)
@@ -27,7 +27,7 @@ def reference_of(source: Source) -> str:
 
 
 def provenance_table(sources: Sources) -> Table:
-    """Give one line per curve: its kind, what made it, what quality is measured against, file, points, images."""
+    """Return a table with a row for each curve: kind, maker, reference of the quality, file, points, images."""
     table = Table("Curves", ("curve", "kind", "made by", "quality", "file", "points", "images"), left=5)
     for i, source in enumerate(sources.all):
         if i == len(sources.models):
@@ -48,7 +48,7 @@ def provenance_table(sources: Sources) -> Table:
 
 
 def details(source: Source) -> dict[str, str]:
-    """Give all else a file says of how its numbers were made: description, settings, colour space, command, ..."""
+    """Return what else an RD file says about its numbers: description, settings, colour space, command, ..."""
     said: dict[str, Any] = {"description": source.curve.description, **source.notes, **source.curve.about}
     if source.curve.parameter:
         said["points"] = source.curve.parameter
@@ -56,7 +56,7 @@ def details(source: Source) -> dict[str, str]:
 
 
 def caveats(sources: Sources) -> list[str]:
-    """Give what a reader has to know, one sentence each."""
+    """Return the caveats for a reader, a line each."""
     lines = [
         f"BD-rate: {sources.comparison.method} interpolation of log rate over the range of quality that both curves "
         "cover, at least 4 points a curve, never extrapolated. Negative: fewer bits than the anchor at equal quality.",

@@ -1,4 +1,4 @@
-"""What a report is made of: the RD files of models and anchors, and the images they were measured on."""
+"""Read the sources of a report: RD files of models and anchors, and the original images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jointiq.files import read_json
 
 @dataclass(frozen=True)
 class Source:
-    """An RD file: its curve, whether it is an anchor, and what the file says of itself beside that."""
+    """An RD file: its curve, whether it is an anchor, and further texts in the file (``notes``)."""
 
     path: Path
     curve: RDCurve
@@ -24,7 +24,7 @@ class Source:
 
     @property
     def image_names(self) -> list[str]:
-        """The names of the images the curve lists, in the file's order; published curves list none."""
+        """Names of the images that the curve lists, in the file's order; published curves list none."""
         return list(dict.fromkeys(str(row.get("image")) for row in self.curve.images))
 
 
@@ -39,7 +39,7 @@ class Sources:
 
     @property
     def all(self) -> tuple[Source, ...]:
-        """Models first."""
+        """All sources, models first."""
         return self.models + self.anchors
 
 
@@ -47,9 +47,9 @@ def read_sources(results: Sequence[Path], anchors: Sequence[Path], images: Path 
     """Read everything a report needs.
 
     Args:
-        results: folders or RD files of models; below folders named ``anchors`` they hold anchors.
+        results: folders or RD files of models; folders named ``anchors`` in them hold anchors.
         anchors: folders or RD files of anchors; empty: those in ``results``.
-        images: the folder of the originals, None where there is none.
+        images: folder of the originals; None: there is none.
         method: of the BD-rates.
 
     Raises:
@@ -69,7 +69,7 @@ def read_sources(results: Sequence[Path], anchors: Sequence[Path], images: Path 
 
 
 def _renamed(file: CurveFile) -> CurveFile:
-    """Tell an anchor from a model of the same name."""
+    """Return an anchor with a name that tells it from a model of the same name."""
     return replace(file, curve=replace(file.curve, name=f"{file.curve.name} (anchor)"))
 
 
@@ -78,13 +78,13 @@ def _sources(files: Sequence[CurveFile], are_anchors: bool) -> tuple[Source, ...
 
 
 def _notes(path: Path) -> dict[str, str]:
-    """Give the texts an RD file holds beside name and description: status, source, licence, ..."""
+    """Return the texts in an RD file beside name and description: status, source, licence, ..."""
     document = read_json(path)
     return {key: text for key, text in document.items() if isinstance(text, str) and key not in ("name", "description")}
 
 
 def _originals(folder: Path, names: Sequence[str]) -> dict[str, Path]:
-    """Find each named image in ``folder``: by its path below it, else by its file name where only one has it."""
+    """Return the file of each named image in ``folder``: by its path there, else by its file name if that is unique."""
     files = list_images(folder)
     by_path = {file.relative_to(folder).as_posix(): file for file in files}
     by_name: dict[str, list[Path]] = {}

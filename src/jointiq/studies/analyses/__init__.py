@@ -1,7 +1,7 @@
-"""What a study makes of its trained models: one module an analysis, each with a function ``analyse(context, options)``.
+"""Analyses of a study's trained models: a module for each, with a function ``analyse(context, options)``.
 
-To add one: put a file into this folder; its name is what ``study.yaml`` says under ``analyses``, and ``OPTIONS`` in it
-names the options that it has.
+To add one, add a module to this folder. Its name is the key under ``analyses`` in ``study.yaml``, and its ``OPTIONS``
+are the names of the analysis's options.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Analysis = Callable[[Context, Mapping[str, Any]], Findings]
 
 
 def analysis_names() -> list[str]:
-    """Names of all analyses."""
+    """Return the names of all analyses."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
@@ -28,7 +28,7 @@ def check_analyses(scale: Scale) -> None:
     """Check names and options of a study's analyses, and the metrics of its values, before anything is trained.
 
     Raises:
-        ConfigError: an analysis, an option or a metric that there is not.
+        ConfigError: an unknown analysis, option or metric.
     """
     for value in scale.values:
         if (metric := value.details.get("metric", "psnr")) not in METRICS:
@@ -42,7 +42,7 @@ def check_analyses(scale: Scale) -> None:
 
 
 def get_analysis(name: str) -> Analysis:
-    """The function ``analyse`` of an analysis.
+    """Return the function ``analyse`` of an analysis.
 
     Raises:
         ConfigError: there is none of this name.

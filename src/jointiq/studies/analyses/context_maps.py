@@ -1,4 +1,4 @@
-"""JointIQ-Net, Figures 6 and 7: what each context of a position reads, and what the trained weights psi look like."""
+"""JointIQ-Net, Figures 6 and 7: the positions that each context reads, and the trained weights psi."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ CURRENT = (11, 13)
 def analyse(context: Context, options: Mapping[str, Any]) -> Findings:
     """Draw the regions of both scans, and psi of a trained model.
 
-    Options: ``run`` (a run with global context) and ``K`` for the regions where there is none. The value that has
-    ``psi: true`` is answered by how many positions the weights of a channel spread over.
+    Options: ``run`` (a run with global context) and ``K`` (of the drawn regions). For a value with ``psi: true`` our
+    result is the number of positions that the weights of a channel spread over.
     """
     findings = Findings(figures=[(_regions(context, int(options.get("K", 7))), _REGIONS)])
     name = str(options.get("run"))
@@ -78,7 +78,7 @@ _PSI = (
 
 
 def regions(scan: Scan, K: int) -> NDArray[np.integer]:
-    """Kind (index into :data:`KINDS`) of each position of a grid, as :data:`CURRENT` sees it."""
+    """Return the kind (index into :data:`KINDS`) of each position of a grid, as seen from :data:`CURRENT`."""
     height, width = GRID
     row, column = CURRENT
     _, known = pair_index(scan, K, height, width)

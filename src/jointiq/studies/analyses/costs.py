@@ -1,4 +1,4 @@
-"""What the systems of a study cost: parameters, multiplications, seconds."""
+"""Complexity of a study's systems: parameters, multiplications and coding times."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ SIZE = (512, 768)
 
 
 def analyse(context: Context, options: Mapping[str, Any]) -> Findings:
-    """Parameters and multiplications of one model of every run, and the seconds for an image.
+    """Compare the parameters, MACs and coding times of every run, of one model each.
 
-    Options: ``repeats``: the times are medians of so many codings of one photograph by that model; without it, means
-    over the images of each set and all models of the run, as they were measured.
+    Options: ``repeats``: times are medians of that many codings of one photograph. Without it they are means over the
+    measured images of each set and all models of the run.
     """
     repeats = int(options.get("repeats", 0))
     header = ("system", "parameters", "of Q", "MACs a pixel", "of Q", *_time_headers(context, repeats))

@@ -1,4 +1,4 @@
-"""Lee 2019, Figure 2: y_hat beside (y_hat - mean) / standard deviation, and how alike neighbours are in both."""
+"""Lee 2019, Figure 2: y_hat beside (y_hat - mean) / standard deviation, and the correlation of neighbours in both."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _TINY = 1e-6
 
 @dataclass(frozen=True)
 class Likeness:
-    """How alike the latents of neighbouring positions are.
+    """Correlation of the latents of neighbouring positions.
 
     Attributes:
         correlation: of horizontal and vertical neighbours, mean over all channels that are not constant.
         variance: mean over the same channels.
-        best: correlation of the channel with the highest covariance of neighbours in y_hat, the one that is drawn.
+        best: correlation in the drawn channel, which has the highest covariance of neighbours in y_hat.
     """
 
     correlation: float
@@ -45,8 +45,8 @@ class Likeness:
 def analyse(context: Context, options: Mapping[str, Any]) -> Findings:
     """Normalise the latents of all images of the first set by the model's mean and standard deviation.
 
-    Options: ``lmbda`` of the models. A value names its model in ``run``; ours is the correlation of neighbours in y_hat
-    and after the normalisation.
+    Options: ``lmbda`` of the models. A value names its model in ``run``; our result is the correlation of neighbours in
+    y_hat and after the normalisation.
     """
     images = context.sets[0]
     lmbda = options.get("lmbda")
@@ -89,7 +89,7 @@ _NOTE = (
 
 @torch.inference_mode()
 def normalise(model: LearnedCodec, x: Tensor) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """y_hat of an image (1, 3, H, W) and (y_hat - mean) / sigma, both (M, h, w).
+    """Return y_hat of an image (1, 3, H, W) and (y_hat - mean) / sigma, both (M, h, w).
 
     Raises:
         DataError: the model predicts no single mean and standard deviation.
@@ -109,7 +109,7 @@ def normalise(model: LearnedCodec, x: Tensor) -> tuple[NDArray[np.floating], NDA
 
 
 def likeness(pairs: list[tuple[NDArray[np.floating], NDArray[np.floating]]]) -> tuple[Likeness, Likeness] | None:
-    """The numbers of y_hat and of normalised y_hat, over all images; None where all of y_hat is constant."""
+    """Return the numbers of y_hat and of normalised y_hat over all images; None where all of y_hat is constant."""
     if not any((y_hat.var((1, 2)) > _TINY).any() for y_hat, _ in pairs):
         return None
     found: list[list[tuple[NDArray[np.floating], NDArray[np.floating], float]]] = [[], []]
@@ -134,7 +134,7 @@ def likeness(pairs: list[tuple[NDArray[np.floating], NDArray[np.floating]]]) -> 
 
 
 def neighbour_covariance(latents: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Mean product of horizontal and of vertical neighbours of each channel of (M, h, w), less its mean."""
+    """Return the mean covariance of horizontal and vertical neighbours in each channel of (M, h, w), (M,)."""
     centred = latents - latents.mean((1, 2), keepdims=True)
     across = (centred[:, :, 1:] * centred[:, :, :-1]).mean((1, 2))
     down = (centred[:, 1:] * centred[:, :-1]).mean((1, 2))

@@ -1,7 +1,7 @@
-"""Systems that share their trunks, compared image by image: entropy models by bits, enhancers by PSNR.
+"""Compare systems that share their trunks image by image: entropy models by bits, enhancers by PSNR.
 
-Models that differ in the entropy model alone have the same pictures, those that differ in the enhancer alone the same
-bits. So one number a lambda and image remains, and the chance of training shows in the seeds.
+Models that differ only in the entropy model have the same pictures, and models that differ only in the enhancer the
+same bits. So one number remains for each lambda, seed and image.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from jointiq.studies.plan import Value
 from jointiq.studies.statistics import Effect, Samples, paired_effect
 
 OPTIONS = {"quantity"}
-#: What is compared: the row's column, the unit of a difference, decimals of it.
+#: Quantities: the row's column, the unit of a difference, and its decimals.
 QUANTITIES = {"bits": ("bytes", "%", 2), "psnr": ("psnr", "dB", 3)}
 
 
 def analyse(context: Context, options: Mapping[str, Any]) -> Findings:
     """Compare ``test`` with ``anchor`` of every value that names both, on every set.
 
-    Options: ``quantity`` (bits or psnr). A value's ``sense`` says what its number counts: ``more`` (the default: test
-    needs more bits, or has a higher PSNR, than the anchor) or ``less``.
+    Options: ``quantity`` (bits or psnr). A value's ``sense`` is ``more`` (default: its number counts how many more
+    bits, or how much more PSNR, test has than anchor) or ``less``.
     """
     quantity = options.get("quantity", "bits")
     if quantity not in QUANTITIES:
@@ -53,7 +53,7 @@ def analyse(context: Context, options: Mapping[str, Any]) -> Findings:
 
 
 def _effects(context: Context, images: ImageSet, value: Value, quantity: str) -> dict[float | None, Effect]:
-    """The effect at each lambda and, by None, over all of them; empty where a side was not trained."""
+    """Return the effect at each lambda and, under None, over all of them; empty where a side was not trained."""
     names = value.details.get("test"), value.details.get("anchor")
     if None in names:
         return {}
@@ -72,7 +72,7 @@ def _effects(context: Context, images: ImageSet, value: Value, quantity: str) ->
 
 
 def _samples(context: Context, images: ImageSet, name: str, quantity: str) -> dict[float, Samples]:
-    """Measurements (seeds, images) by lambda: natural logarithm of the file's size, or PSNR in dB."""
+    """Return measurements (seeds, images) by lambda: natural logarithm of the file's size, or PSNR in dB."""
     column = QUANTITIES[quantity][0]
     found: dict[float, list[list[float]]] = {}
     for one in context.of(name):
@@ -82,7 +82,7 @@ def _samples(context: Context, images: ImageSet, name: str, quantity: str) -> di
 
 
 def _shown(value: float, quantity: str) -> float:
-    """A difference of logarithms as percent; dB as they are."""
+    """Return a difference of logarithms in percent, and of PSNR in dB."""
     return 100 * float(np.expm1(value)) if quantity == "bits" else value
 
 
@@ -95,9 +95,9 @@ def _text(effect: Effect, quantity: str, unit: bool = True) -> str:
 
 
 def verdict(effect: Effect, paper: float | str) -> str:
-    """Our sign beside that of the paper's number.
+    """Return how the sign of our effect compares with that of the paper's number.
 
-    A statement in words claims a difference above zero, unless it says that the paper has none ("not in ...").
+    A statement in words claims a difference above zero, unless it begins with "not in" (the paper has none).
     """
     if not effect.sign:
         return "inconclusive"
@@ -134,7 +134,7 @@ def _ours(
 
 
 def _bd_rate(context: Context, images: ImageSet, test: str, anchor: str) -> float | None:
-    """BD-rate in percent of the means over images and seeds, with the trunk's PSNR; None where impossible."""
+    """Return the BD-rate in percent of means over images and seeds, at the trunk's PSNR; None where impossible."""
     runs = {run.name: run for run in context.scale.runs}
     trunk = runs[test].init_from if test in runs else None
     quality = context.curve([trunk], images) if trunk else None
@@ -173,7 +173,7 @@ def _by_lambda(context: Context, images: ImageSet, lines: Lines, quantity: str) 
 
 
 def _systems(context: Context, images: ImageSet) -> Table:
-    """Means over images and seeds of every run, so that differences can be put into proportion."""
+    """Return a table of the means over images and seeds of every run, to put differences into proportion."""
     header = ("system", "lambda", "seeds", "bpp", "PSNR dB", "MS-SSIM", "enc s", "dec s")
     table = Table(f"Files on {images.name}: means over images and seeds", header)
     columns = (("bpp", 4), ("psnr", 2), ("ms_ssim", 4), ("encoding_time", 2), ("decoding_time", 2))

@@ -1,4 +1,4 @@
-"""Rate-distortion curves of a study's systems, beside real codecs and published curves, and the BD-rates asked for."""
+"""Rate-distortion curves of a study's systems, real codecs and published curves, and BD-rates between them."""
 
 from __future__ import annotations
 
@@ -20,16 +20,24 @@ OPTIONS = {"codecs", "metrics", "all_against", "join", "draw", "rates"}
 
 
 def analyse(context: Context, options: Mapping[str, Any]) -> Findings:
-    """Draw the curves of every set, and compute the BD-rates of ``test`` against ``anchor`` that values ask for.
+    """Draw the curves of every set, and compute the BD-rates of ``test`` against ``anchor`` for the values.
 
-    Options: ``codecs`` (families of real codecs to measure), ``metrics`` (psnr, ms-ssim), ``all_against`` (a run or
-    codec that every run is compared with in a further table), ``join`` (name: runs whose points make one curve, as Lee
-    2019's base and hybrid models do), ``draw`` (the codecs and published curves in the plots; all by default),
-    ``rates`` (lowest and highest bits per pixel of the points that BD-rates are calculated from; all by default).
+    Options:
 
-    In a value, ``anchor`` is a run, a codec (``jpeg2000``) or the file name of a published curve, or a list of them, of
-    which the first that is there counts; ``metric`` is psnr by default; ``set`` limits it to the sets with this word in
-    their names; with ``sense: less`` its number counts the bits that test saves, otherwise those it needs more.
+    - ``codecs``: families of real codecs to measure.
+    - ``metrics``: psnr, ms-ssim.
+    - ``all_against``: a run or codec with which every run is compared in a further table.
+    - ``join``: name -> runs whose points make one curve, as Lee 2019's base and hybrid models do.
+    - ``draw``: the codecs and published curves in the plots; default: all.
+    - ``rates``: lowest and highest rate (bpp) of the points that count for BD-rates; default: all points.
+
+    Keys of a value:
+
+    - ``anchor``: a run, a codec (``jpeg2000``) or the file name of a published curve, or a list of these, of which the
+      first that exists counts.
+    - ``metric``: default: psnr.
+    - ``set``: only sets with this word in their names.
+    - ``sense``: with ``less`` the number counts the bits that test saves, otherwise those that it needs more.
     """
     metrics = options.get("metrics", ["psnr"])
     findings = Findings(
@@ -72,7 +80,7 @@ def analyse(context: Context, options: Mapping[str, Any]) -> Findings:
 
 
 def _systems(context: Context, images: ImageSet, join: Mapping[str, list[str]]) -> dict[str, RDCurve]:
-    """The curves of the study's runs by name; those that are joined only as a whole."""
+    """Return the curves of the study's runs by name; joined runs only as one curve."""
     members = {run: name for name, runs in join.items() for run in runs}
     groups: dict[str, list[str]] = {}
     for run in context.scale.runs:
@@ -92,7 +100,7 @@ def _rates(curves: Sequence[RDCurve], anchor: RDCurve, metrics: list[str]) -> li
 
 
 def _rate(anchor: RDCurve, test: RDCurve, metric: str) -> tuple[BDRate | None, str]:
-    """The BD-rate, or why there is none."""
+    """Return the BD-rate, or None and the reason."""
     try:
         return bd_rate(anchor, test, metric), ""
     except DataError as error:
@@ -102,7 +110,7 @@ def _rate(anchor: RDCurve, test: RDCurve, metric: str) -> tuple[BDRate | None, s
 def _ours(
     context: Context, images: ImageSet, value: Value, curves: Mapping[str, RDCurve], options: Mapping[str, Any]
 ) -> Ours | None:
-    """Our number for a value; None where it does not concern the set or a curve is missing."""
+    """Return our result for a value; None if it is not for this set or a curve is missing."""
     details = value.details
     test, anchors = str(details.get("test")), details.get("anchor", [])
     anchor = next((name for name in ([anchors] if isinstance(anchors, str) else anchors) if name in curves), None)

@@ -1,4 +1,4 @@
-"""Lee 2019, Figure 7: how much of the run time the hybrid model saves. Needs no trained weights."""
+"""Lee 2019, Figure 7: the share of the run time that the hybrid model saves. Needs no trained weights."""
 
 from __future__ import annotations
 
@@ -18,18 +18,17 @@ from jointiq.models import build_model
 from jointiq.models.base import LearnedCodec
 from jointiq.studies.context import Context, Findings, Ours
 
-#: Sections of :mod:`jointiq.evaluation.profile` that are the coder, which the paper's times leave out.
+#: Sections of :mod:`jointiq.evaluation.profile` that belong to the entropy coder, which the paper's times exclude.
 _CODER = ("decisions", "rANS", "encoder", "mixture", "latents' checksum")
 SYSTEMS = ("base", "hybrid")
 OPTIONS = {"size", "repeats", "shrink"}
 
 
 def analyse(context: Context, options: Mapping[str, Any]) -> Findings:
-    """Time encoding plus decoding of one photograph by each value's ``base`` and ``hybrid`` model.
+    """Time encoding plus decoding of one photograph with each value's ``base`` and ``hybrid`` model, on the CPU.
 
     Options: ``size`` (height, width), ``repeats`` (the median counts), ``shrink`` (divides the channels, for a quick
-    look). A value holds the two models' configurations under ``base`` and ``hybrid``. The networks run on the CPU,
-    whose clock the sections are timed by.
+    trial). A value has the two models' configs under ``base`` and ``hybrid``.
     """
     height, width = options.get("size", (512, 768))
     repeats, shrink = int(options.get("repeats", 3)), int(options.get("shrink", 1))
@@ -84,7 +83,7 @@ def _shrunk(config: dict[str, Any], shrink: int) -> dict[str, Any]:
 
 
 def _seconds(config: dict[str, Any], size: tuple[int, int], repeats: int) -> tuple[float, float]:
-    """Median seconds of encoding and decoding: all of it, and without the coder."""
+    """Return the median seconds of encoding plus decoding, in total and without the entropy coder."""
     torch.manual_seed(0)
     model = build_model(config).eval()
     image = photograph(size)
@@ -95,7 +94,7 @@ def _seconds(config: dict[str, Any], size: tuple[int, int], repeats: int) -> tup
         with profiled() as sections:
             _round_trip(model, image)
         whole.append(perf_counter() - began)
-        # Sections hold processor time; on one thread of an idle machine it is the same as the clock's.
+        # Sections are in processor time, which on one thread of an idle machine equals wall-clock time.
         coder = sum(spent for name, spent in sections.spent.items() if name.startswith(_CODER))
         networks.append(sum(sections.spent.values()) - coder)
     return statistics.median(whole), statistics.median(networks)

@@ -35,10 +35,10 @@ class Shown:
 
 
 def analyse(context: Context, options: Mapping[str, Any]) -> Findings:
-    """Show each value's ``image`` at its ``target_bpp``: of the models of its ``run``, the one whose file is nearest.
+    """Show each value's ``image``, coded by the model of its ``run`` whose file is nearest to its ``target_bpp``.
 
-    Options: ``runs``, ``codecs`` (families), ``crop`` (height, width, from the middle), ``target_bpp`` and ``count``:
-    where no image of the values is among the test images, the first ``count`` are shown at this rate instead.
+    Options: ``runs``, ``codecs`` (families), ``crop`` (height, width, from the middle), and ``target_bpp`` with
+    ``count``: if no image of the values is among the test images, the first ``count`` are shown at this rate instead.
     """
     found = find_codecs(list(options.get("codecs", [])), dict.fromkeys(PROGRAMS)).codecs
     codecs = [codec for codec in found if codec.name not in ("jpeg_444", "jpeg2000_db", "avif_420", "heif_420")]
@@ -66,7 +66,7 @@ def analyse(context: Context, options: Mapping[str, Any]) -> Findings:
 
 
 def _wanted(context: Context, images: ImageSet, options: Mapping[str, Any]) -> list[tuple[str, Path, float]]:
-    """Runs, images to show, and the rate (bpp) aimed at."""
+    """Return the run, image file and target rate (bpp) of each figure."""
     by_stem = {path.stem: path for path in images.paths}
     details = [value.details for value in context.scale.values if value.details.get("image") in by_stem]
     if details:

@@ -1,4 +1,4 @@
-"""Training checkpoints as files: written whole or not at all, opened without running anything that is in them."""
+"""Write training checkpoints atomically and read them safely: ``weights_only``, so that no code in them runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jointiq.errors import UserError
 from jointiq.files import atomic_path
 from jointiq.runs.resume import read_checkpoint
 
-# What a reader of the model needs of a checkpoint, and what says where it is from.
+# The entries that loading the model needs, and those that say where it is from.
 _FOR_USE = (
     "model_config",
     "state_dict",
@@ -30,10 +30,10 @@ _MB = 1e6
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's file format; the file appears in one step, and is read with ``weights_only``.
+    """Lightning's checkpoint format, written atomically and read with ``weights_only``.
 
     Args:
-        read: checkpoints that have been read already, by path; they are handed over, and not kept.
+        read: checkpoints that have been read already, by path; each is handed out once and then forgotten.
     """
 
     def __init__(self, read: Mapping[str, dict[str, Any]] | None = None) -> None:
@@ -41,11 +41,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self._read = dict(read or {})
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write ``checkpoint`` to ``path`` atomically. Whatever fails, the file that was there stays.
+        """Write ``checkpoint`` to ``path`` atomically. If anything fails, the earlier file stays.
 
         Args:
             storage_options: ``keep``, how many of the newest checkpoints stay: what was at ``last.ckpt`` becomes
-                ``last-1.ckpt``, and so on (default 1). ``weights``: save only what a reader of the model needs.
+                ``last-1.ckpt``, and so on (default 1). ``weights``: save only what loading the model needs.
 
         Raises:
             UserError: the file cannot be written, or the disk has too little room for it.
@@ -55,13 +55,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             checkpoint = {key: checkpoint[key] for key in _FOR_USE if key in checkpoint}
         check_room(path, _size(checkpoint))
         with atomic_path(path) as temporary:
-            # Through a file of Python's, a full disk is an OSError that says so.
+            # Through a Python file a full disk raises an OSError that says so.
             with temporary.open("wb") as file:
                 torch.save(checkpoint, file)
-            _move_back(path, options.get("keep", 1))
+            _rotate(path, options.get("keep", 1))
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
-        """Return what a checkpoint of :meth:`save_checkpoint` holds.
+        """Return the contents of a checkpoint.
 
         Raises:
             UserError: no such file, or not a checkpoint.
@@ -70,10 +70,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def check_room(path: Path, size: float) -> None:
-    """Make sure that ``size`` bytes fit on the disk of ``path`` beside what is there.
+    """Check that the disk of ``path`` has ``size`` bytes left.
 
     Raises:
-        UserError: they do not.
+        UserError: it has not.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(path.parent).free
@@ -85,7 +85,7 @@ def check_room(path: Path, size: float) -> None:
 
 
 def _size(value: Any) -> float:
-    """Bytes of all tensors in nested containers, and something for the rest."""
+    """Return the size in bytes of all tensors in nested containers, with an allowance for the rest."""
     if isinstance(value, torch.Tensor):
         return value.numel() * value.element_size()
     if isinstance(value, Mapping):
@@ -93,8 +93,8 @@ def _size(value: Any) -> float:
     return sum(map(_size, value)) if isinstance(value, list | tuple) else 0
 
 
-def _move_back(path: Path, keep: int) -> None:
-    """Let the file at ``path`` be known as ``NAME-1`` too, the one there as ``NAME-2``, ..., ``keep`` names in all."""
+def _rotate(path: Path, keep: int) -> None:
+    """Rename ``NAME-1`` to ``NAME-2`` and so on, and link the file at ``path`` as ``NAME-1``; keep ``keep`` files."""
 
     def earlier(number: int) -> Path:
         return path.with_stem(f"{path.stem}-{number}") if number else path
@@ -105,7 +105,7 @@ def _move_back(path: Path, keep: int) -> None:
         if number > 1:
             earlier(number - 1).replace(earlier(number))
             continue
-        # A second name for the same file: `path` itself is there at every moment.
+        # A hard link, so that `path` itself exists at every moment.
         earlier(1).unlink(missing_ok=True)
         try:
             os.link(path, earlier(1))
@@ -127,10 +127,10 @@ def check_same_model(checkpoint: Mapping[str, Any], config: Mapping[str, Any], p
 
 
 def check_same_averaging(checkpoint: Mapping[str, Any], averages: bool, path: str) -> None:
-    """Refuse to continue a training with a running mean of the weights without it, and the other way round.
+    """Refuse to continue a checkpoint with a mean of the weights (``optim.ema_decay``) without one, or the reverse.
 
     Raises:
-        UserError: says which of the two it is.
+        UserError: only one of the two has a mean.
     """
     averaged = "averaging_state" in checkpoint
     if averaged != averages:

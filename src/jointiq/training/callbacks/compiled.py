@@ -1,4 +1,4 @@
-"""``optim.compile``: the network through ``torch.compile`` while it trains."""
+"""Compile the network with ``torch.compile`` while it trains (``optim.compile``)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from lightning import Callback, LightningModule, Trainer
 
 
 class Compile(Callback):
-    """Compile ``module.net``, in place: names of weights and checkpoints stay what they are.
+    """Compile ``module.net`` in place, so that the names of its weights, and checkpoints, stay the same.
 
-    Validation images have sizes of their own, each of which would be compiled for, so validation runs uncompiled.
+    Validation runs uncompiled: its images have many sizes, and each would be compiled anew.
 
     Args:
         mode: one of :data:`jointiq.training.validation.COMPILE_MODES`, but not False.
-        backend: the compiler.
+        backend: of ``torch.compile``.
     """
 
     def __init__(self, mode: bool | str, backend: str = "inductor") -> None:
@@ -21,17 +21,17 @@ class Compile(Callback):
         self.backend = backend
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compile; the work itself is done at the first step. Patches have one size, whose tables are constants."""
+        """Compile for the one size of the patches; the compiler runs at the first step."""
         pl_module.net.compile(mode=self.mode, backend=self.backend, dynamic=False)  # type: ignore[union-attr]
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave the compiled code aside."""
+        """Run uncompiled."""
         torch.compiler.set_stance("force_eager")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take it up again."""
+        """Run compiled again."""
         torch.compiler.set_stance("default")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave nothing switched."""
+        """Restore the default, also after an error in a validation."""
         torch.compiler.set_stance("default")

@@ -1,4 +1,4 @@
-"""How a training goes, by one clock: a bar or lines on the console, ``status.json``, and its speed in the log."""
+"""Report the progress of a training: a bar or lines on the console, ``status.json``, speed and time left in the log."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _BAR_WIDTH = 6
 
 
 class Heartbeat(Callback):
-    """Show, note and log how far a training is, how fast it goes and when it will end.
+    """Report step, speed and time left of a training on the console, in ``status.json`` and in the log.
 
-    The console shows step, loss, bpp and PSNR of the last batch, speed and time left, and a line for each validation;
-    ``status.json`` is for ``python -m src.status``; logged are ``steps_per_second`` (since the last row of the log,
-    validation not counted) and ``hours_left``. Times left are estimates from what this process has trained so far.
+    The console shows step, loss, bpp and PSNR of the last batch, speed and time left, and a line for each validation.
+    ``status.json`` is what ``python -m src.status`` reads. The log has ``steps_per_second`` (since its last row,
+    without validation) and ``hours_left``. Times left are estimated from the steps that this process has trained.
 
     Args:
         folder: the run's folder.
@@ -54,14 +54,14 @@ class Heartbeat(Callback):
         self.seconds = _BAR_SECONDS if self.style == "bar" else line_seconds
         self._bar: Progress | None = None
         self._task: Any = None
-        #: Times of the start and of what was done last.
+        #: Monotonic times in seconds: start, and last console output, status file, logged row and validation start.
         self._began = self._shown = self._written = self._logged = self._paused = time.monotonic()
         self._first_step = self._logged_step = 0
         self._first_share = 0.0
         self._means: dict[str, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock and the bar, and say that there is a run."""
+        """Start the clock and the bar, and write the first ``status.json``."""
         self._began = self._shown = self._logged = time.monotonic()
         self._first_step = self._logged_step = trainer.global_step
         self._first_share = _share_done(trainer, pl_module)
@@ -78,7 +78,7 @@ class Heartbeat(Callback):
             self._bar.start()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Log where Lightning logs; show and note what is due."""
+        """Log where Lightning logs; update the console and ``status.json`` when they are due."""
         now, step = time.monotonic(), trainer.global_step
         left = self._seconds_left(trainer, pl_module)
         if step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
@@ -92,11 +92,11 @@ class Heartbeat(Callback):
             self._write_status(trainer, left)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the clock of the speed."""
+        """Pause the clock of the speed."""
         self._paused = time.monotonic()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let it go on; show and note the means."""
+        """Resume the clock; show the means of the validation and write them to ``status.json``."""
         self._logged += time.monotonic() - self._paused
         if trainer.interrupted:  # there are no means
             return
@@ -109,7 +109,7 @@ class Heartbeat(Callback):
             self.console.print(f"validation at step {trainer.global_step}: {values}", highlight=False, soft_wrap=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Close the bar before anything else is printed, and note the last step."""
+        """Close the bar before anything else is printed, and write the last step to ``status.json``."""
         self._close_bar()
         self._write_status(trainer, None)
 
@@ -122,7 +122,7 @@ class Heartbeat(Callback):
         self._close_bar()
 
     def _seconds_left(self, trainer: Trainer, module: LightningModule) -> float:
-        """Return the seconds to the end, if it goes on as it went since the start, validation counted in."""
+        """Return the seconds to the end at the average pace since the start, validation included."""
         share = _share_done(trainer, module)
         return (time.monotonic() - self._began) * (1 - share) / max(share - self._first_share, 1e-9)
 

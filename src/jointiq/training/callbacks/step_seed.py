@@ -1,7 +1,7 @@
-"""Random numbers of a training as functions of the seed, the step and the process.
+"""Seed every training step from the run's seed, the step and the process.
 
-Nothing of a generator's state has to be saved: a continued training draws what it would have drawn. The processes of a
-distributed run draw different noise, as the images of one batch do.
+No state of a random generator has to be saved: a continued training draws the numbers that it would have drawn. The
+processes of a distributed run draw different noise, as the images of one batch do.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class StepSeed(Callback):
 
 
 def step_seed(seed: int, step: int, process: int) -> int:
-    """Seed of a step in a process, 0 to 2^63 - 1."""
+    """Return the seed of a step in a process, 0 to 2^63 - 1."""
     # The 1 keeps these draws apart from those of the patches, which are seeded by (seed, number).
     (value,) = np.random.SeedSequence((seed, step, process, 1)).generate_state(1, np.uint64)
     return int(value >> np.uint64(1))

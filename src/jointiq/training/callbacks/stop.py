@@ -1,4 +1,4 @@
-"""A clean stop on Ctrl-C, on SIGTERM, on a hang-up and on a cluster's signal before the time is up."""
+"""Stop a training cleanly on Ctrl-C, SIGTERM, SIGHUP and the signal of a cluster before its time limit."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from jointiq.errors import EXIT_HUNG_UP, EXIT_TERMINATED
 
-# Clusters announce the end of a job's time by one of these.
+# Clusters send one of these shortly before a job's time limit.
 _CLUSTER = (signal.SIGUSR1, signal.SIGUSR2)
-# All processes of a distributed run stop after the same step; asking them all makes a GPU wait.
+# Steps between two exchanges in which the processes of a distributed run agree to stop; each makes a GPU wait.
 _ASK_EVERY = 10
 
 
 class StopOnSignal(Callback):
-    """A signal ends the training after the current step, so that the final state is saved whole.
+    """End the training after the current step when a signal comes, so that the final state is saved.
 
-    The validation after that step is left out; one that runs, in one process, is cut after its current image. The log
-    lacks the row of either.
+    The validation after that step is skipped. One that is running in a single process ends after its current image.
+    Neither is logged.
 
-    Ctrl-C twice is obeyed at once and saves nothing. After SIGUSR1 and SIGUSR2 a SLURM job is queued again once the
-    state is saved, and who listens to them already (submitit) is told then. A hang-up that is ignored (``nohup``) stays
-    so.
+    A second Ctrl-C ends the process at once, without saving. After SIGUSR1 or SIGUSR2, once the state is saved, an
+    earlier handler of the signal (submitit's) is called; without one a SLURM job is requeued. SIGHUP stays ignored
+    under ``nohup``.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class StopOnSignal(Callback):
         return self.received != 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take over the signals (possible in the main thread only)."""
+        """Install the signal handlers, which only the main thread can."""
         if threading.current_thread() is not threading.main_thread():
             return
         self._in_slurm = SLURMEnvironment.detect()
@@ -59,7 +59,7 @@ class StopOnSignal(Callback):
                 self._previous[number] = signal.signal(number, self._on_signal)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take over the signals in a validation of the end result, too."""
+        """Install the signal handlers for a validation after the training, too."""
         if trainer.state.fn == TrainerFn.VALIDATING:
             self.on_train_start(trainer, pl_module)
 
@@ -72,9 +72,9 @@ class StopOnSignal(Callback):
             self._stop(trainer, number)
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Stop if asked to: the images that remain are passed over.
+        """Stop if asked to; the remaining images are skipped.
 
-        A distributed validation is finished: its processes have different numbers of images and cannot ask each other.
+        A distributed validation runs to its end: its processes have different numbers of images and cannot agree.
         """
         if self.received and trainer.world_size == 1:
             self._stop(trainer, self.received)
@@ -86,9 +86,9 @@ class StopOnSignal(Callback):
         trainer.state.status = TrainerStatus.INTERRUPTED
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give the signals back, but for those that Lightning has given back already.
+        """Restore the earlier signal handlers, except where Lightning has replaced ours already.
 
-        What was there before is Lightning's own handler then, which after the training asks processes that have ended.
+        There the earlier handler is Lightning's own, which after the training would ask processes that have ended.
         """
         for number, handler in self._previous.items():
             if signal.getsignal(number) == self._on_signal:
@@ -99,12 +99,12 @@ class StopOnSignal(Callback):
         """End this process as the signal asks, after the state is saved.
 
         Args:
-            first_process: the other processes of a distributed run end as if nothing had happened, so that Lightning
-                does not take the first one down before it is finished.
+            first_process: whether this is the first process of a distributed run. The others end normally, so that
+                Lightning does not end the first one before it is finished.
 
         Raises:
             KeyboardInterrupt: Ctrl-C.
-            SystemExit: code 129 on a hang-up, else 143, or what a cluster's listener decides.
+            SystemExit: code 129 after SIGHUP, else 143, or the code of an earlier handler.
         """
         if self.received in _CLUSTER:
             if callable(self._listener):
@@ -123,7 +123,7 @@ class StopOnSignal(Callback):
         self.received, self._frame = number, frame
         self._listener = self._previous.get(number)
         again = " (Ctrl-C again: at once, without saving)" if number == signal.SIGINT else ""
-        with contextlib.suppress(OSError):  # the terminal that hangs up
+        with contextlib.suppress(OSError):  # the terminal may be gone
             _say(f"\nstopping after this step{again}")
 
 
@@ -133,16 +133,16 @@ def _say(text: str) -> None:
 
 
 def _largest(trainer: Trainer, number: int) -> int:
-    """The largest of the processes' numbers."""
+    """Return the largest ``number`` of all processes."""
     return int(trainer.strategy.reduce(torch.tensor(number, device=trainer.strategy.root_device), reduce_op="max"))
 
 
 @contextlib.contextmanager
 def queued_again() -> Iterator[None]:
-    """While this context lasts, SIGUSR1 and SIGUSR2 have a SLURM job queued again, at whatever moment they come.
+    """Requeue the SLURM job on SIGUSR1 and SIGUSR2 while this context lasts.
 
-    While a model trains, :class:`StopOnSignal` has its state saved first. Nothing is changed where someone else listens
-    (submitit). The further processes of a distributed run leave it to the first one.
+    During the training itself :class:`StopOnSignal` saves the state first. A handler that is there already (submitit's)
+    stays. In a distributed run the first process alone requeues the job.
     """
 
     def again(number: int, frame: Any) -> None:

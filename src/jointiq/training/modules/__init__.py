@@ -1,1 +1,1 @@
-"""What is trained: Lightning modules, losses, crops."""
+"""LightningModules with their losses, crops and metrics."""

@@ -1,7 +1,6 @@
-"""Lightning's view of a compression network: one optimizer, automatic optimization, and the names of what is logged.
+"""LightningModules that train a compression network by the rate-distortion loss, or its enhancer by the distortion.
 
-The network itself knows nothing of Lightning; it is ``module.net``. One module trains all of it, the other the
-quality-enhancement network alone.
+The network itself, ``module.net``, knows nothing of Lightning. One optimizer, automatic optimization.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ from jointiq.training.modules.losses import RateDistortionLoss
 from jointiq.training.modules.metrics import MeanOverImages, MsSsim, Psnr
 from jointiq.training.schedules import Schedule
 
-#: Makes an optimizer of parameter groups, ``[{"params": ..., "lr": ...}, ...]``.
+#: Makes an optimizer from parameter groups, ``[{"params": ..., "lr": ...}, ...]``.
 MakeOptimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 
 #: The papers' optimizer.
 ADAM: MakeOptimizer = functools.partial(torch.optim.Adam, fused=True)
 
-#: What else stands in ``optim``, beside the arguments of the optimizer: ``conf/optim/_course.yaml``.
+#: Keys of ``optim`` that are no arguments of the optimizer: ``conf/optim/_course.yaml``.
 COURSE = frozenset((
     "lr", "aux_lr", "clip_norm", "ema_decay", "compile", "schedule", "halvings", "decay_steps", "decay_share",
     "final_share", "pretrain_share", "pretrain_factor",
@@ -40,7 +39,7 @@ COURSE = frozenset((
 
 
 def optimizer_of(optim: Mapping[str, Any]) -> MakeOptimizer:
-    """Return what makes the optimizer of an ``optim`` config: ``_target_``, and all keys that are not :data:`COURSE`.
+    """Return a function that makes the optimizer of an ``optim`` config: ``_target_`` with all keys but :data:`COURSE`.
 
     Raises:
         ConfigError: no such class, or an argument or value that it does not take.
@@ -66,7 +65,7 @@ def optimizer_of(optim: Mapping[str, Any]) -> MakeOptimizer:
     return make
 
 
-#: Where a model of all rates is validated; the second is what pictures are drawn of.
+#: Qualities at which a model of all rates is validated; pictures show the second.
 VALIDATED_QUALITIES = (1, 50, 100)
 
 
@@ -75,19 +74,19 @@ class NonFiniteError(UserError):
 
 
 class CompressionModule(lightning.LightningModule):
-    """Trains a compression network with its (optional) enhancer by the rate-distortion loss.
+    """Train a compression network with its (optional) enhancer by the rate-distortion loss.
 
     Args:
-        net: a model of :func:`jointiq.models.build_model`; the means of the validation of one for all rates are those
-            over :data:`VALIDATED_QUALITIES`.
+        net: a model of :func:`jointiq.models.build_model`. A model of all rates is validated at each of
+            :data:`VALIDATED_QUALITIES`, and the means are over all of them.
         criterion: the loss.
         schedule: factor of the learning rate over the run's progress.
         lr: initial learning rate of the network.
         aux_lr: learning rate of ``.quantiles`` parameters, for models that have them.
         clip_norm: largest gradient norm of the network's parameters; None does not clip.
-        crop: side in pixels, a multiple of 16, of the random part of each patch that the enhancer sees and that the
-            loss counts (see :class:`jointiq.training.modules.losses.RateDistortionLoss`); None is all of it.
-        name: name of the experiment, kept in the checkpoint.
+        crop: side in pixels, a multiple of 16, of the random crop of each patch that the enhancer and the loss see
+            (see :class:`jointiq.training.modules.losses.RateDistortionLoss`); None: the whole patch.
+        name: name of the experiment, stored in the checkpoint.
         optimizer: makes the optimizer; see :func:`optimizer_of`.
     """
 
@@ -117,20 +116,20 @@ class CompressionModule(lightning.LightningModule):
         self.validated_at = -1
         #: Whether CompressAI's auxiliary loss trains something.
         self.has_quantiles = bool(self._trainable(quantiles=True))
-        #: Figures of the validation by their names; of a model of all rates at single qualities too.
-        self.validated: Any = nn.ModuleDict(_figures(""))
+        #: Metrics of the validation by name; of a model of all rates also those at each quality, ``NAME_qQUALITY``.
+        self.validated: Any = nn.ModuleDict(_metrics(""))
         if net.quality is not None:
             for quality in VALIDATED_QUALITIES:
-                self.validated.update(_figures(f"_q{quality}"))
+                self.validated.update(_metrics(f"_q{quality}"))
 
     # ---- steps
 
     def on_after_batch_transfer(self, batch: Tensor, dataloader_idx: int) -> Tensor:
-        """Images travel to the device as bytes, (B, 3, H, W) uint8, and become [0, 1] there."""
+        """Scale images (B, 3, H, W), moved to the device as uint8, to [0, 1]."""
         return batch.float() / 255
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        """Loss of a batch of patches, (B, 3, H, W) in [0, 1]."""
+        """Return the loss of a batch of patches, (B, 3, H, W) in [0, 1]."""
         size = (batch.shape[-2], batch.shape[-1])
         crops = None if self.crop is None else Crops.random(len(batch), size, self.crop)
         target = batch if crops is None else crops.pixels(batch)
@@ -140,23 +139,23 @@ class CompressionModule(lightning.LightningModule):
         return loss
 
     def is_logged(self) -> bool:
-        """Whether the log has a row of this step. In all others, processes and devices would wait for one another."""
+        """Return whether this step is logged. In other steps no process or device needs to wait for the values."""
         return (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
 
     def log_step(self, values: Mapping[str, Tensor], images: int) -> None:
-        """Log the means of a training step over the processes, as ``train/...``, and the learning rate."""
+        """Log the learning rate and the values of a step, averaged over the processes, as ``train/...``."""
         self.log_dict({f"train/{key}": value for key, value in values.items()}, batch_size=images, sync_dist=True)
         self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=images)
 
     def training_loss(
         self, batch: Tensor, target: Tensor, crops: Crops | None
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Return loss (scalar, with its gradient), final output and values to log.
+        """Return the loss (a scalar with gradient), the final output and the values to log.
 
         Args:
-            batch: patches, whole.
-            target: what the final output is to be: the patches, or their crops.
-            crops: what the enhancer sees of each patch; None: all.
+            batch: whole patches.
+            target: the patches, or their crops, with which the final output is compared.
+            crops: the part of each patch that the enhancer sees; None: all.
         """
         output = self.net.compression(batch)
         x_mid = output["x_mid"] if crops is None else crops.pixels(output["x_mid"])
@@ -166,13 +165,13 @@ class CompressionModule(lightning.LightningModule):
             values = {"loss": terms.loss.detach(), "bpp": terms.bpp, "bpp_y": terms.bpp_y, "bpp_z": terms.bpp_z}
             loss = terms.loss
             if self.has_quantiles:
-                # Trained along by a loss of its own scale; it is no part of what is compared.
+                # The auxiliary loss has a scale of its own; it is left out of the logged loss that runs compare.
                 aux_loss = self.net.aux_loss()
                 loss, values["aux_loss"] = loss + aux_loss, aux_loss.detach()
         return loss, output["x_hat"], values
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> dict[str, Any] | None:
-        """Measure an image, (1, 3, H, W); all count alike in the means. Return the net's output; None after a stop."""
+        """Measure an image (1, 3, H, W) and return the network's output; None after a stop."""
         if self.trainer.interrupted:
             return None
         if self.net.quality is None:
@@ -180,28 +179,28 @@ class CompressionModule(lightning.LightningModule):
         outputs = {one: self._validate(self.net.at(one), batch, "", f"_q{one}") for one in VALIDATED_QUALITIES}
         return outputs[VALIDATED_QUALITIES[1]]
 
-    def _validate(self, net: LearnedCodec, batch: Tensor, *names: str) -> dict[str, Any]:
-        """Measure an image with ``net``, for the figures whose names end so; return its output."""
+    def _validate(self, net: LearnedCodec, batch: Tensor, *suffixes: str) -> dict[str, Any]:
+        """Add an image, coded by ``net``, to the metrics whose names have one of ``suffixes``; return the output."""
         output: dict[str, Any] = net(batch)
         with torch.autocast(self.device.type, enabled=False):
             terms = self.criterion(output, batch)
             rates = {"loss": terms.loss, "bpp": terms.bpp, "bpp_y": terms.bpp_y, "bpp_z": terms.bpp_z}
-            for name in names:
+            for suffix in suffixes:
                 for key, value in rates.items():
-                    self.validated[key + name].update(value)
+                    self.validated[key + suffix].update(value)
                 for key in ("psnr", "ms_ssim"):
-                    self.validated[key + name].update(batch, output["x_hat"].float())
+                    self.validated[key + suffix].update(batch, output["x_hat"].float())
         return output
 
     def on_validation_epoch_end(self) -> None:
-        """Log the means over the images of all processes; there are none where a stop has cut the validation."""
+        """Log the means over the images of all processes, unless a stop has cut the validation short."""
         if not self.trainer.interrupted:
             self.validated_at = self.global_step
-            means = {key: figure.compute() for key, figure in self.validated.items()}
+            means = {key: metric.compute() for key, metric in self.validated.items()}
             # The same in all processes; sync_dist tells Lightning so.
             self.log_dict({f"val/{key}": value for key, value in means.items() if value is not None}, sync_dist=True)
-        for figure in self.validated.values():
-            figure.reset()
+        for metric in self.validated.values():
+            metric.reset()
 
     # ---- optimization
 
@@ -209,7 +208,7 @@ class CompressionModule(lightning.LightningModule):
         return [p for n, p in self.net.named_parameters() if n.endswith(".quantiles") == quantiles and p.requires_grad]
 
     def configure_optimizers(self) -> Any:
-        """One group for the network and, where there are any, one for ``.quantiles`` with its constant rate."""
+        """Return optimizer and schedule; ``.quantiles``, where there are any, are a group with a constant rate."""
         groups: list[dict[str, Any]] = [{"params": self._trainable(quantiles=False), "lr": self.lr}]
         factors = [lambda step: self.schedule(self.progress(step))]
         if quantiles := self._trainable(quantiles=True):
@@ -220,7 +219,7 @@ class CompressionModule(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def progress(self, step: int) -> float:
-        """Share of the run that is done after ``step`` steps: of the steps or, if larger, of the time cap."""
+        """Return the share of the run done after ``step`` steps: of all steps or, if larger, of the time cap."""
         if self._trainer is None:
             return 0.0
         share = step / self.trainer.max_steps
@@ -235,17 +234,17 @@ class CompressionModule(lightning.LightningModule):
         return (callback for callback in self.trainer.callbacks if isinstance(callback, Timer))  # type: ignore[attr-defined]
 
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
-        """Clip the network's parameters; never the quantiles, whose loss has a scale of its own."""
+        """Clip the gradients of the network's parameters, but not of the quantiles, whose loss has its own scale."""
         if self.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self._trainable(quantiles=False), self.clip_norm)
 
     # ---- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what a reader needs to rebuild the network, as plain values.
+        """Add what rebuilding the network needs, as plain values.
 
         Raises:
-            NonFiniteError: a weight is NaN or infinite; the checkpoint that stands is not to be replaced by this one.
+            NonFiniteError: a weight is NaN or infinite; the earlier checkpoint must not be replaced by this one.
         """
         if not all(torch.isfinite(p).all() for p in self.net.parameters()):
             raise NonFiniteError(f"the weights are no longer finite at step {self.global_step}")
@@ -256,10 +255,10 @@ class CompressionModule(lightning.LightningModule):
 
 
 class EnhancementModule(CompressionModule):
-    """Trains the enhancer of a network by the distortion alone; the compression network is frozen (paper, section 5).
+    """Train the enhancer of a network by the distortion alone; the compression network is frozen (paper, section 5).
 
-    The frozen part, its entropy model included, stays in evaluation mode: the enhancer sees what a decoder gives it,
-    I's output from rounded latents. The loss is the distortion term of Eq. 7. Validation is that of the whole network.
+    The frozen part stays in evaluation mode, so that the enhancer sees what it sees in a decoder: I's output from
+    rounded latents. The loss is the distortion term of Eq. 7. Validation is that of the whole network.
 
     Args: as :class:`CompressionModule`.
 
@@ -276,7 +275,7 @@ class EnhancementModule(CompressionModule):
         self.train()
 
     def train(self, mode: bool = True) -> EnhancementModule:
-        """Switch all but the frozen part."""
+        """Set the enhancer to training mode; the frozen part stays in evaluation mode."""
         super().train(mode)
         self.net.eval()
         assert self.net.enhancer is not None
@@ -286,8 +285,8 @@ class EnhancementModule(CompressionModule):
     def training_loss(
         self, batch: Tensor, target: Tensor, crops: Crops | None
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Return the same without rates: they do not change."""
-        # Of a model of all rates, at one quality a batch.
+        """Return the distortion term, the final output and the loss to log; the rates do not change."""
+        # A model of all rates trains at one random quality in each batch.
         net = self.net if self.net.quality is None else self.net.at(float(torch.empty(()).uniform_(LOWEST, HIGHEST)))
         with torch.no_grad():
             x_mid = net.synthesise(net.latents(batch), (batch.shape[-2], batch.shape[-1]))
@@ -297,9 +296,9 @@ class EnhancementModule(CompressionModule):
         return loss, x_hat, {"loss": loss.detach()}
 
 
-def _figures(name: str) -> dict[str, nn.Module]:
-    rates = {f"{key}{name}": MeanOverImages() for key in ("loss", "bpp", "bpp_y", "bpp_z")}
-    return {**rates, f"psnr{name}": Psnr(), f"ms_ssim{name}": MsSsim()}
+def _metrics(suffix: str) -> dict[str, nn.Module]:
+    rates = {f"{key}{suffix}": MeanOverImages() for key in ("loss", "bpp", "bpp_y", "bpp_z")}
+    return {**rates, f"psnr{suffix}": Psnr(), f"ms_ssim{suffix}": MsSsim()}
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Parts of training patches: Q sees a small square of each, while I gets the whole (paper, section 5)."""
+"""Random crops of training patches: Q sees a small square of each patch, I the whole (paper, section 5)."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ class Crops:
 
     @classmethod
     def random(cls, images: int, size: tuple[int, int], side: int) -> Crops:
-        """Squares at random places, all equally likely, drawn from torch's generator of the CPU.
+        """Return squares at uniformly random places, drawn from torch's CPU generator.
 
         Args:
-            images: how many.
+            images: number of images.
             size: height and width of the images in pixels.
-            side: of the squares in pixels, a multiple of 16 that both sides of the images hold.
+            side: of the squares in pixels, a multiple of 16, not larger than the images.
         """
         rows, columns = (torch.randint((length - side) // LATENT + 1, (images,)).tolist() for length in size)
         return cls(size, tuple(zip(rows, columns, strict=True)), side // LATENT)
 
     def pixels(self, x: Tensor) -> Tensor:
-        """The squares of images (B, C, H, W)."""
+        """Return the squares of images (B, C, H, W)."""
         return self._cut(x, LATENT)
 
     def latents(self, y: Tensor) -> Tensor:
-        """The same squares of what lies on the grid of y, (B, C, h, w)."""
+        """Return the same squares of a tensor on the grid of y, (B, C, h, w)."""
         return self._cut(y, 1)
 
     def _cut(self, x: Tensor, unit: int) -> Tensor:

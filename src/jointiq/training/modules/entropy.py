@@ -1,6 +1,6 @@
-"""Lightning's view of ``stage=entropy``: the entropy model alone is trained, behind a frozen trunk of g_a and g_s.
+"""LightningModule of ``stage=entropy``: train the entropy model alone, with g_a and g_s frozen.
 
-The distortion is that of the trunk and does not change, so that entropy models are compared at equal PSNR.
+The distortion does not change, so that entropy models are compared at equal PSNR.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from jointiq.training.modules.compression import CompressionModule
 
 
 class EntropyModule(CompressionModule):
-    """Trains ``net.entropy_model`` by the rate term of Eq. 7, on latents y instead of images; all else is frozen.
+    """Train ``net.entropy_model`` by the rate term of Eq. 7, on latents y instead of images; all else is frozen.
 
-    Validation is that of the whole network, on whole images: its bits are what is compared, its PSNR is the trunk's.
+    Validation is that of the whole network on whole images.
 
     Args: as :class:`CompressionModule`.
 
@@ -36,7 +36,7 @@ class EntropyModule(CompressionModule):
         net.entropy_model.requires_grad_(True)
 
     def on_after_batch_transfer(self, batch: Tensor, dataloader_idx: int) -> Tensor:
-        """Latents (B, M, h, w), float32, stay what they are; validation images become [0, 1]."""
+        """Return float32 latents (B, M, h, w) unchanged; scale validation images to [0, 1]."""
         return batch if batch.is_floating_point() else super().on_after_batch_transfer(batch, dataloader_idx)
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:

@@ -31,12 +31,12 @@ def _gaussian_window(size: int, sigma: float, like: Tensor) -> Tensor:
 
 
 def ms_ssim(x: Tensor, y: Tensor) -> Tensor:
-    """The loss's own MS-SSIM of every image, (B,), of two batches (B, 3, H, W) on the 0..255 scale, H and W >= 16.
+    """Return the MS-SSIM of every image, (B,), of two batches (B, 3, H, W) on the 0..255 scale, H and W >= 16.
 
-    What is measured and logged is :func:`jointiq.evaluation.metrics.ms_ssim`, with which this agrees where both sides
-    exceed 160 pixels. Below, where that has no value, the window shrinks at each scale to min(11, side) and its sigma
-    in proportion: the rule of the metric's authors. Contrast terms are kept above zero, because the root of zero has
-    no gradient.
+    It is differentiable, and equals :func:`jointiq.evaluation.metrics.ms_ssim`, which is measured and logged, where
+    both sides exceed 160 pixels. For smaller images, where that is undefined, the window shrinks at each scale to
+    min(11, side) and its sigma in proportion: the rule of the metric's authors. Contrast terms are kept above zero,
+    because the root of zero has no gradient.
     """
     terms = []
     for level in range(len(_SCALE_WEIGHTS)):
@@ -55,8 +55,11 @@ def ms_ssim(x: Tensor, y: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class LossTerms:
-    """Means over a batch, scalars. ``loss`` carries the gradient; bpp_y and bpp_z are bits per pixel, the second of all
-    side information.
+    """Means over a batch, scalars.
+
+    Attributes:
+        loss: with its gradient.
+        bpp_y, bpp_z: bits per pixel of y and of all side information.
     """
 
     loss: Tensor
@@ -74,16 +77,18 @@ class RateDistortionLoss:
 
     R is the rate of one image's y and z; D is the mean squared error on the 0..255 scale, or 3000 (1 - MS-SSIM).
 
-    Of a model of all rates every image counts by the lambda of the quality that it was coded at, log-spaced between the
-    two of ``ends``, and is divided by that lambda to the power of ``balance``. Eq. 7 itself (0) lets the low rates
-    dominate a training, R + (1 - lambda) / (1000 lambda) D (1) the high ones.
+    In a model of all rates, lambda follows from the quality at which each image is coded. The loss of the image is
+    divided by lambda^balance. With Eq. 7 itself (balance 0) the low rates dominate the training; with
+    R + (1 - lambda) / (1000 lambda) D (balance 1) the high rates do.
 
     Args:
         lmbda: between 0 and 1.
         distortion: ``mse`` or ``ms_ssim``.
         rate_unit: unit of R. The paper does not name it; ``nats`` is inferred from its authors' published curves.
-        rate_positions: positions of each y, drawn anew at each step, whose rate a training counts in place of that of
-            ``all``, scaled so that its expectation is the whole (Lee 2019, section 4.1).
+        rate_positions: positions of each y, drawn anew at each step, from whose rate the loss estimates the whole,
+            without bias (Lee 2019, section 4.1); or ``all``.
+        ends: lambda at the lowest and at the highest quality of a model of all rates, log-spaced between.
+        balance: 0 to 1; see above.
     """
 
     def __init__(
@@ -106,7 +111,7 @@ class RateDistortionLoss:
         """Return the loss of a model's ``output`` (``x_hat``, ``log_likelihoods``) for images ``x`` in [0, 1].
 
         With ``crops``, ``x_hat`` and ``x`` are those of the crops, and so is the rate of y (:meth:`rate_terms`). An
-        ``auxiliary`` loss in the output, in nats a pixel, counts as the rate does.
+        ``auxiliary`` loss in the output, in nats per pixel, is weighted like the rate.
         """
         size = (x.shape[-2], x.shape[-1]) if crops is None else crops.size
         quality = output.get("quality")
@@ -116,12 +121,12 @@ class RateDistortionLoss:
         return replace(terms, loss=terms.loss + distortion + auxiliary)
 
     def lambdas(self, quality: Tensor | None) -> tuple[Tensor | float, Tensor | float]:
-        """Return lambda and the factor of the whole loss for each image of a batch, (B,) by its quality, or for all."""
+        """Return lambda and the weight of the loss: (B,) by each image's ``quality``, or one number for all."""
         if quality is None or self.ends is None:
             return self.lmbda, 1.0
         first, last = map(math.log, self.ends)
         logs = first + (last - first) * (quality - LOWEST) / (HIGHEST - LOWEST)
-        # So that the factor is 1 in the middle of the range.
+        # The weight is 1 in the middle of the range.
         return logs.exp(), ((first + last) / 2 - logs).mul(self.balance).exp()
 
     def rate_terms(
@@ -131,14 +136,14 @@ class RateDistortionLoss:
         crops: Crops | None = None,
         quality: Tensor | None = None,
     ) -> LossTerms:
-        """The rate term, lambda / (Wy Hy 256) * R, as ``loss``, of images of ``size`` (height, width in pixels).
+        """Return the rate terms of images of ``size`` (height, width in pixels); ``loss`` is lambda / (Wy Hy 256) * R.
 
         All latents but ``y`` are side information and count as z.
 
-        With ``crops``, the rate of y is the sum over their latents, divided by their number. The rate of z, which no
-        place can claim, counts whole (our choice), divided by that of all.
+        With ``crops``, the rate of y is that of the latents in the crops, divided by their number of positions. The
+        rate of z belongs to no one place: it counts whole, divided by the number of all positions (our choice).
 
-        Positions are drawn for the loss alone, and only where a gradient is wanted: bpp_y is always that of all.
+        ``rate_positions`` affects the loss alone, and only where a gradient is needed; bpp_y counts every position.
         """
         y = log_likelihoods["y"]
         side = [value for key, value in log_likelihoods.items() if key != "y"]
@@ -154,7 +159,7 @@ class RateDistortionLoss:
         return LossTerms(rate, bpp_y.detach(), bpp_z.detach())
 
     def _counted(self, y: Tensor, nats: Tensor) -> Tensor:
-        """Rate of y (B, M, h, w) that the loss counts, (B,): ``nats``, or the estimate of it by the drawn positions."""
+        """Return the rate of y (B, M, h, w) for the loss, (B,): ``nats``, or its estimate from ``rate_positions``."""
         area = _area(y)
         if not y.requires_grad or self.rate_positions >= area:
             return nats
@@ -163,7 +168,7 @@ class RateDistortionLoss:
         return _nats(values) * (area / drawn.shape[2])
 
     def distortion_term(self, x_hat: Tensor, x: Tensor, quality: Tensor | None = None) -> Tensor:
-        """(1 - lambda) / 1000 * D, a scalar, of two batches (B, 3, H, W) in [0, 1]."""
+        """Return (1 - lambda) / 1000 * D, a scalar, of two batches (B, 3, H, W) in [0, 1]."""
         x_hat, x = x_hat.float() * PEAK, x * PEAK
         mse = self.distortion == "mse"
         distortion = (x_hat - x).square().flatten(1).mean(1) if mse else 3000 * (1 - ms_ssim(x_hat, x))

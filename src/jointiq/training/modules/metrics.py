@@ -1,4 +1,4 @@
-"""What validation logs, as torchmetrics: every figure is the mean over the images of all processes."""
+"""Metrics of the validation (torchmetrics): means over the images of all processes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from jointiq.evaluation.metrics import batch_ms_ssim, batch_psnr
 
 
 class MeanOverImages(Metric):
-    """Mean of a figure over images, each of which counts the same; None where no image has it."""
+    """Mean of a value over images, each of which counts the same; None where no image has one."""
 
     full_state_update = False
-    #: Gives the figure of each image, (B,), from what :meth:`update` is given: here those values themselves.
+    #: Returns the value of each image, (B,), from the arguments of :meth:`update`; here that is its one argument.
     of_images: Callable[..., Tensor] = staticmethod(torch.clone)
     total: Tensor
     images: Tensor
@@ -26,13 +26,13 @@ class MeanOverImages(Metric):
         self.add_state("images", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, *images: Tensor) -> None:
-        """Add images: what :meth:`of_images` takes."""
+        """Add images, given as the arguments of :meth:`of_images`."""
         values = self.of_images(*images).detach()
         self.total = self.total + values.double().sum()
         self.images = self.images + values.numel()
 
     def compute(self) -> Tensor | None:
-        """The mean over the images of all processes, a scalar (float32)."""
+        """Return the mean over the images of all processes, a float32 scalar."""
         return (self.total / self.images).float() if self.images else None
 
 

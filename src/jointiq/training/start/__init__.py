@@ -1,1 +1,1 @@
-"""Where weights start: another model, or principal components."""
+"""Initial weights: those of another model, or principal components."""

@@ -1,4 +1,4 @@
-"""Start a training from the weights of another model (``init_from=``)."""
+"""Initialise a network with the weights of another model (``init_from=``)."""
 
 from __future__ import annotations
 
@@ -14,25 +14,24 @@ _ENHANCER = "enhancer"
 
 
 def initialise(net: LearnedCodec, path: str, takes: str = "model") -> str:
-    """Fill ``net`` with the weights in ``path``, a training checkpoint or an export; averaged ones where it holds them.
+    """Load weights from ``path``, a training checkpoint or an export, into ``net``; averaged weights if it has them.
 
     Args:
-        takes: what is taken, and has to be alike.
+        takes: the parts to load. The settings of these parts must agree.
 
-            - ``model``: the compression networks have to agree in every setting, the entropy model's included. The
-              enhancer is taken along if it is the same, and else starts anew. Of models that grow from stage to stage
-              the parts that both have are taken.
-            - ``trunk``: g_a, g_s and the enhancer, which have to be alike. The entropy model starts anew.
+            - ``model``: the whole network. The enhancer is loaded if it is the same; otherwise it starts anew. Of
+              models that grow from stage to stage the parts that both have are loaded.
+            - ``trunk``: g_a, g_s and the enhancer. The entropy model starts anew.
             - ``shared``: the trunk, and what variants of the entropy model have in common
-              (:attr:`jointiq.entropy_models.base.EntropyModel.SHARED`): of JointIQ-Net's, whatever its mixture and
-              contexts are, h_a, h_s, the prior of z and the first two layers of f. The layers from there on start anew,
-              even where theirs would fit, so that no variant has a head start.
+              (:attr:`jointiq.entropy_models.base.EntropyModel.SHARED`). In JointIQ-Net's that is h_a, h_s, the prior
+              of z and the first two layers of f. The later layers of f start anew, even where the weights would fit,
+              so that no variant has a head start.
 
     Returns:
-        What was taken, as a line to show.
+        What was loaded, as a line to show.
 
     Raises:
-        UserError: no such file, no model in it, or another network; names the settings that differ.
+        UserError: no such file, no model in it, or another network; the message names the settings that differ.
     """
     try:
         source = load_model(path)
@@ -63,7 +62,7 @@ def initialise(net: LearnedCodec, path: str, takes: str = "model") -> str:
 
 
 def _take_parts(net: LearnedCodec, source: LearnedCodec, path: str, takes: str) -> str:
-    """Fill the trunk of ``net``, and with ``shared`` what entropy models have in common."""
+    """Load the trunk of ``net`` and, with ``shared``, what entropy models have in common; see :func:`initialise`."""
     model = net.entropy_model
     settings, shared = ["name", *net.trunk_settings(), _ENHANCER], tuple[str, ...]()
     if takes == "shared" and model is not None:
@@ -93,7 +92,7 @@ def _take_parts(net: LearnedCodec, source: LearnedCodec, path: str, takes: str) 
 
 def _fill(net: LearnedCodec, source: LearnedCodec, takes: Callable[[str], bool]) -> None:
     """Load the weights of ``source`` whose names ``takes`` accepts, where ``net`` has them."""
-    # The extra state is the configuration: that of the model that is being filled stays.
+    # The extra state is the configuration; `net` keeps its own.
     state, own = source.state_dict().items(), net.state_dict()
     taken = {key: value for key, value in state if takes(key) and key in own and not key.endswith("_extra_state")}
     net.load_state_dict({**own, **taken})

@@ -1,14 +1,14 @@
-"""Start g_a and g_s as a transform that codes images already (``init_from=pca``; our choice, for short trainings).
+"""Initialise g_a and g_s with principal components (``init_from=pca``; our choice, for short trainings).
 
-With ``init_from=auto`` so do the models that can, and all others start from random weights.
+``init_from=auto`` does so for all models with these transforms; the others start from random weights.
 
     image --2x2 blocks, principal components--> GDN --2x2 blocks, principal components--> GDN ... --> y
     image <--------- the transposed ----------- IGDN <-------- the transposed ----------- IGDN ... <-- y_hat
 
-Random transforms spend their first tens of thousands of steps on learning what any block transform does: to keep the
-colours, to separate frequencies, to give y a range that rounding leaves something of. Here each convolution starts with
-the principal components of the 2x2 blocks of what reaches it, measured on training patches, in four of its 25 taps, and
-the layer of g_s that undoes it with the transposed. GDN is near the identity at that range. All weights are trained.
+From random weights, g_a and g_s take tens of thousands of steps to learn what any block transform does: keep the
+colours, separate the frequencies, and give y a range that survives rounding. Here each convolution of g_a starts with
+the principal components of the 2x2 blocks of its input, measured on training patches, in four of its 25 taps. The layer
+of g_s that inverts it starts with their transpose. GDN is near the identity at that range. All weights are trained.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ PIXELS = 3 << 20
 
 # The taps of a 5x5 kernel of stride 2 that see the block itself: rows and columns 2 and 3.
 _BLOCK = slice(2, 4)
-# A block's mean keeps its size from level to level; orthonormal components would double it, beyond the range where GDN
-# is nearly the identity.
+# Keeps the mean of a block the same from level to level; orthonormal components would double it, beyond the range where
+# GDN is nearly the identity.
 _GAIN = 0.5
-# Range of y: rounding to integers is then a quantiser whose step suits the balance of rate and distortion (its square
-# is in proportion to lambda / (1 - lambda)); found by trial at lambda 0.06.
+# Range of y at a lambda of 0.06, found by trial. At others it is scaled so that the square of the quantisation step,
+# relative to this range, is proportional to lambda / (1 - lambda).
 _RANGE, _RANGE_AT = 3.0, 0.06
-# Share of the random weights that stays: enough for the channels without a component to be used.
+# Share of the random weights that stays, in channels with a component and in those without.
 _RANDOM, _RANDOM_UNUSED = 0.01, 0.5
 
 
 def has_the_transforms(net: CompressionModel) -> bool:
-    """Whether ``net`` has the transforms of Lee 2019, which can start so."""
-    # The features of the coarse-to-fine model's last stages are made by a class of their own.
+    """Return whether ``net`` has the transforms of Lee 2019, for which the initialisation is made."""
+    # The last stages of the coarse-to-fine model use a subclass of the synthesis transform, which does not count.
     return (
         isinstance(getattr(net, "g_a", None), AnalysisTransform)
         and type(getattr(net, "g_s", None)) is SynthesisTransform
@@ -49,11 +49,11 @@ def has_the_transforms(net: CompressionModel) -> bool:
 
 
 def start_from_components(net: CompressionModel, patches: Tensor, lmbda: float) -> str:
-    """Set the convolutions of ``net.g_a`` and ``net.g_s``; everything else of ``net`` stays as it is.
+    """Initialise the convolutions of ``net.g_a`` and ``net.g_s``; everything else of ``net`` stays the same.
 
     Args:
         net: a model with the transforms of Lee 2019 (JointIQ-Net and its relatives), newly built.
-        patches: training patches (B, 3, H, W) uint8; what their sides have beyond a multiple of 16 is left out.
+        patches: training patches (B, 3, H, W) uint8; their sides are cut to a multiple of 16.
         lmbda: balance of rate and distortion, which decides the range of y.
 
     Returns:
@@ -68,37 +68,37 @@ def start_from_components(net: CompressionModel, patches: Tensor, lmbda: float) 
     assert isinstance(g_a, AnalysisTransform) and isinstance(g_s, SynthesisTransform)
     odds = math.sqrt(lmbda / (1 - lmbda) / (_RANGE_AT / (1 - _RANGE_AT)))
     levels = len(g_a.convs)
-    # What the gains below one of the other levels took away, the last one gives back.
+    # The last level restores the range that the gains of the others reduce.
     gains = [_GAIN] * (levels - 1) + [_RANGE / odds / _GAIN ** (levels - 1)]
     with torch.no_grad():
         whole = [side - side % 2**levels for side in patches.shape[-2:]]
         features = 2 * (patches[..., : whole[0], : whole[1]].float() / 255) - 1
         for conv, gdn, deconv, gain in zip(g_a.convs, g_a.gdns, reversed(g_s.deconvs), gains, strict=True):
             assert isinstance(conv, nn.Conv2d) and isinstance(deconv, nn.ConvTranspose2d)
-            _set(conv, deconv, features, gain)
+            _initialise_pair(conv, deconv, features, gain)
             features = gdn(conv(features))
     return f"g_a and g_s start from the principal components of {len(patches)} training patches"
 
 
-def _set(conv: nn.Conv2d, deconv: nn.ConvTranspose2d, features: Tensor, gain: float) -> None:
-    """Start a layer of g_a from the components of ``features``, and the layer of g_s that undoes it."""
-    weight, undoing = conv.weight, deconv.weight
+def _initialise_pair(conv: nn.Conv2d, deconv: nn.ConvTranspose2d, features: Tensor, gain: float) -> None:
+    """Initialise a layer of g_a from the components of its input, and the layer of g_s that inverts it."""
+    weight, inverse = conv.weight, deconv.weight
     components = _components(features, len(weight))
     count = len(components)
     weight[:count] *= _RANDOM
     weight[count:] *= _RANDOM_UNUSED
     weight[:count, :, _BLOCK, _BLOCK] += gain * components
-    undoing *= _RANDOM * min(1, _GAIN / gain)
-    undoing[:count, :, _BLOCK, _BLOCK] += components / gain
+    inverse *= _RANDOM * min(1, _GAIN / gain)
+    inverse[:count, :, _BLOCK, _BLOCK] += components / gain
     for bias in (conv.bias, deconv.bias):
         assert bias is not None
         bias.zero_()
 
 
 def _components(features: Tensor, most: int) -> Tensor:
-    """The principal components of the 2x2 blocks of (B, C, H, W), largest first: (count, C, 2, 2), orthonormal.
+    """Return the principal components of the 2x2 blocks of (B, C, H, W), largest first: (count, C, 2, 2), orthonormal.
 
-    ``count`` is 4 C or ``most``, whichever is less.
+    ``count`` is the smaller of 4 C and ``most``.
     """
     channels = features.shape[1]
     blocks = F.pixel_unshuffle(features, 2).transpose(0, 1).flatten(1)

@@ -34,7 +34,7 @@ STUDY = {
         "single": {"overrides": ["+experiment=lee2019", "stage=entropy"], "init_from": "trunk", "seeds": [0, 1]},
     },
     "analyses": {"paired": {"quantity": "bits"}},
-    "scales": {"demo": {"note": "Tiny."}, "paper": {"note": "Big."}},
+    "scales": {"pilot": {"note": "Tiny."}, "paper": {"note": "Big."}},
 }
 
 
@@ -60,7 +60,7 @@ def place(tmp_path, picture, monkeypatch, request):
 def run(place, **changes):
     folder, jobs, options = place
     jobs.started.clear()
-    return run_study(read_study("mine", folder / "experiments"), "demo", replace(options, **changes))
+    return run_study(read_study("mine", folder / "experiments"), "pilot", replace(options, **changes))
 
 
 def test_a_study_trains_measures_and_reports_once(place):
@@ -68,20 +68,20 @@ def test_a_study_trains_measures_and_reports_once(place):
     jobs.fails = 2
     assert run(place) == 1
     assert len(jobs.started) == 1 + 2 + 2
-    report = (folder / "experiments" / "mine" / "results" / "demo" / "report.md").read_text()
+    report = (folder / "experiments" / "mine" / "results" / "pilot" / "report.md").read_text()
     assert "Not finished" in report and "mixture, lambda 0.5, seed 1" in report
     # The same command makes up for what has failed.
     jobs.fails = None
     assert run(place) == 0
     assert len(jobs.started) == 1
-    results = folder / "experiments" / "mine" / "results" / "demo"
+    results = folder / "experiments" / "mine" / "results" / "pilot"
     document = json.loads((results / "results.json").read_text())
     by_name = {}
     for row in document["table"]["rows"]:
         by_name.setdefault(row[0], []).append(dict(zip(HEADER, row, strict=True)))
     assert [row["measured on"].split(" (")[0] for row in by_name["without GMM"]][1] == "kodak"
     for row in by_name["without GMM"]:
-        assert row["paper"] == "2.76 %" and row["scale"] == "demo" and row["verdict"]
+        assert row["paper"] == "2.76 %" and row["scale"] == "pilot" and row["verdict"]
         assert row["trained on"].endswith("(2 images, " + row["trained on"][-9:])
         assert row["steps"].count("+") == 1 and row["device"].startswith("CPU")
     assert by_name["without GRDN"][0]["ours"] == NOT_RUN
@@ -91,7 +91,7 @@ def test_a_study_trains_measures_and_reports_once(place):
     assert rows[0] == list(HEADER) and len(rows) == 4
     readme = (folder / "experiments" / "mine" / "README.md").read_text()
     assert readme.startswith("# Mine") and readme.endswith("End.\n")
-    assert "without GMM" in readme and "Scale `paper`: not run." in readme and "results/demo/report.md" in readme
+    assert "without GMM" in readme and "Scale `paper`: not run." in readme and "results/pilot/report.md" in readme
     kept = [path for path in results.iterdir() if path.suffix != ".png"]
     assert not any(str(folder) in path.read_text() for path in kept)
     measured = {path: path.stat().st_mtime_ns for path in (folder / "results").rglob("measured/*.json")}
@@ -113,7 +113,7 @@ def test_what_starts_from_a_failed_training_is_missing_too(place):
     jobs.fails = 0
     assert run(place) == 1
     assert len(jobs.started) == 2 + 2 + 2
-    report = (folder / "experiments" / "mine" / "results" / "demo" / "report.md").read_text()
+    report = (folder / "experiments" / "mine" / "results" / "pilot" / "report.md").read_text()
     assert "Not finished" in report and "trunk, lambda 0.5, seed 0" in report
     jobs.fails = None
     assert run(place) == 0
@@ -124,7 +124,7 @@ def test_overrides_make_another_study_that_leaves_the_kept_results_alone(place):
     folder, jobs, _ = place
     assert run(place, overrides=("model.G=2",)) == 0
     assert not (folder / "experiments" / "mine" / "results").exists()
-    assert (folder / "results" / "studies" / "mine" / "demo" / "results" / "results.json").is_file()
+    assert (folder / "results" / "studies" / "mine" / "pilot" / "results" / "results.json").is_file()
     assert all("model.G=2" in overrides for overrides in jobs.started)
 
 

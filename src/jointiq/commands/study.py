@@ -41,7 +41,8 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(f"--{key}", action="append", default=[], metavar=metavar, help=f"{text}; may be repeated")
     parser.add_argument("--patches", type=Path, metavar="DIR", help="folder that src.prepare has made, for --train")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: %(default)s")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="instead of experiments/NAME/results/SCALE")
+    output = "instead of experiments/NAME/results/SCALE (demo: RESULTS/studies/NAME/demo/results)"
+    parser.add_argument("--output", type=Path, metavar="DIR", help=output)
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes at a time; default: %(default)s")
     parser.add_argument("--device", default="auto", metavar="DEV", help="for coding images; default: %(default)s")
     parser.add_argument("--plan", action="store_true", help="list the trainings and how they stand, and do nothing")

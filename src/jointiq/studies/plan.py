@@ -15,7 +15,9 @@ from jointiq.errors import ConfigError, UserError
 #: Machine-readable results of a study, in ``results/SCALE`` of its folder.
 RESULTS = "results.json"
 FILE = "study.yaml"
-SCALES = ("paper", "gpu", "pilot", "demo")
+#: The scale that only shows that a study runs; its numbers are not kept.
+DEMO = "demo"
+SCALES = ("paper", "gpu", "pilot", DEMO)
 #: Images that a scale is measured on: the validation images, or the test sets.
 SETS = ("val", "test")
 #: Files that are decoded: all of them, or one of each model and set (where only the bits matter).

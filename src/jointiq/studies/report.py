@@ -13,10 +13,9 @@ from jointiq.data.image_sets import ImageSet
 from jointiq.files import fill_in, write_text
 from jointiq.runs.folder import provenance
 from jointiq.studies.context import Findings
-from jointiq.studies.plan import RESULTS, Scale, Study
+from jointiq.studies.plan import DEMO, RESULTS, Scale, Study
 
 NOT_RUN = "not run"
-DEMO = "demo"
 HEADER = ("", "paper", "ours", "verdict", "scale", "trained on", "measured on", "steps", "device")
 BEGIN, END = "<!-- results: written by src.study -->", "<!-- end of results -->"
 _OTHER_SETTING = "The paper's numbers are of its own sizes, data and steps; ours are of what the columns say.\n"
@@ -111,7 +110,7 @@ def write_readme(study: Study) -> Path | None:
 
 def _all_scales(study: Study) -> str:
     parts = []
-    for scale in (name for name in ("gpu", "pilot", "demo", "paper") if name in study.scales):
+    for scale in (name for name in ("gpu", "pilot", "paper") if name in study.scales):
         folder = Path("results") / scale
         if not (study.folder / folder / RESULTS).is_file():
             parts.append(f"Scale `{scale}`: {NOT_RUN}.\n")

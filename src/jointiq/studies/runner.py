@@ -22,7 +22,7 @@ from jointiq.runtime import pick_device
 from jointiq.studies.analyses import check_analyses, get_analysis
 from jointiq.studies.context import Context, Findings
 from jointiq.studies.measuring import measure_trained
-from jointiq.studies.plan import Scale, Study
+from jointiq.studies.plan import DEMO, Scale, Study
 from jointiq.studies.report import main_rows, main_table, write_readme, write_results
 from jointiq.studies.training import Training, train, trainings
 
@@ -40,7 +40,7 @@ class Options:
         overrides: added to every training.
         results: folder for trained models and everything else that can be made again.
         output: folder for the results that are kept; None: ``experiments/NAME/results/SCALE``, or a folder in
-            ``results`` if there are overrides, because these make another study.
+            ``results`` for the scale ``demo``, and if there are overrides, because these make another study.
         jobs: processes at a time.
         device: device for coding images: auto, cpu, cuda or cuda:N.
     """
@@ -193,7 +193,8 @@ def run_study(study: Study, scale_name: str, options: Options) -> int:
 
     output = options.output
     if output is None:
-        output = work / "results" if options.overrides else study.folder / "results" / scale.name
+        passing = options.overrides or scale.name == DEMO
+        output = work / "results" if passing else study.folder / "results" / scale.name
     output.mkdir(parents=True, exist_ok=True)
     context = Context(
         study=study,

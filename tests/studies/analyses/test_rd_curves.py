@@ -33,7 +33,7 @@ STUDY = {
         "lee2019_gmm": {"label": "with GMM", "overrides": ["+experiment=lee2019_gmm"]},
     },
     "analyses": {"rd_curves": {"codecs": ["jpeg"], "all_against": "jpeg_420"}, "costs": {}},
-    "scales": {"demo": {"note": "Tiny."}},
+    "scales": {"pilot": {"note": "Tiny."}},
 }
 
 
@@ -49,8 +49,8 @@ def place(tmp_path, picture, monkeypatch):
             Image.fromarray(picture(64, 80, seed)).save(tmp_path / "kodak" / f"{seed}.png")
         monkeypatch.setattr(training, "run_jobs", PretendedJobs())
         options = Options(test=(str(tmp_path / "kodak"),), results=tmp_path / "results")
-        assert run_study(read_study("mine", tmp_path / "experiments"), "demo", options) == 0
-        return json.loads((folder / "results" / "demo" / "results.json").read_text())
+        assert run_study(read_study("mine", tmp_path / "experiments"), "pilot", options) == 0
+        return json.loads((folder / "results" / "pilot" / "results.json").read_text())
 
     return tmp_path, run
 
@@ -63,12 +63,12 @@ def test_curves_are_drawn_compared_and_left_for_others_to_read(place) -> None:
     files = {path.stem: read_rd(path) for path in (folder / "results").rglob("curves/*/*.json")}
     assert set(files) == {"lee2019", "lee2019_gmm"}
     assert all(len(curve) == 4 and len(curve.images) == 8 for curve in files.values())
-    assert {path.suffix for path in (folder / "experiments/mine/results/demo").glob("rd_psnr*")} == {".png", ".svg"}
+    assert {path.suffix for path in (folder / "experiments/mine/results/pilot").glob("rd_psnr*")} == {".png", ".svg"}
     # As `make bdrate` looks for them.
     places = [folder / "results"]
     assert {file.curve.name for file in find_curves(places, anchors=False)} == {"Lee 2019", "with GMM"}
     assert {file.path.stem for file in find_curves(places, anchors=True)} >= {"jpeg_420"}
-    report = (folder / "experiments/mine/results/demo/report.md").read_text()
+    report = (folder / "experiments/mine/results/pilot/report.md").read_text()
     assert "MACs a pixel" in report and "with GMM" in report
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
+import tomllib
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+import yaml
 
 import jointiq
 
@@ -96,3 +99,15 @@ def test_the_package_knows_no_tools() -> None:
         (name, one) for name in FILES for one in imported(name) if one.split(".")[0] in ("tools", "src", "tests")
     }
     assert foreign == set()
+
+
+def test_contributors_are_told_of_all_rooms_in_their_order() -> None:
+    text = (PACKAGE.parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == list(ROOMS)
+
+
+def test_the_citation_has_the_version_of_the_package() -> None:
+    root = PACKAGE.parents[1]
+    cited = yaml.safe_load((root / "CITATION.cff").read_text(encoding="utf-8"))
+    package = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert cited["version"] == package["version"] and cited["license"] == package["license"]

@@ -36,7 +36,7 @@ def commands_of(chapter: str) -> list[str]:
 def copy(tmp_path: Path) -> Path:
     for folder in ("src", "conf"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for split in ("train", "val"):
+    for split in ("train", "val", "test"):
         (tmp_path / f"{split}.txt").write_text("\n".join(map(str, sample_images(split))))
     return tmp_path
 

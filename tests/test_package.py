@@ -58,7 +58,7 @@ def test_the_wheel(tmp_path: Path, picture) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         archive.extractall(tmp_path / "site")
-    assert {name.split("/")[0].split("-")[0] for name in names} == {"jointiq"}
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"jointiq", "hydra_plugins"}
     for needed in ("py.typed", "conf/train.yaml", "conf/experiment/jointiq.yaml", "weights/index.json"):
         assert f"jointiq/{needed}" in names
     for path in (ROOT / "weights").glob("*.safetensors"):

@@ -219,7 +219,7 @@ def test_the_time_limit(cluster: Mapping[str, str], job: Callable[[int], tuple[s
 def test_a_cancelled_job(cluster: Mapping[str, str], job: Callable[[int], tuple[str, ...]], tmp_path: Path) -> None:
     """Noticed without accounting; the others go on, and the same command tries it again."""
     record = tmp_path / "sweep"
-    typed = (*job(60), "lmbda=0.5,0.06", "hydra.launcher.cpus_per_task=2", f"hydra.sweep.dir={record}")
+    typed = (*job(600), "lmbda=0.5,0.06", "hydra.launcher.cpus_per_task=2", f"hydra.sweep.dir={record}")
     process = start(cluster, *typed)
     wait_until(lambda: [one.state for one in read_sweep(record)] == ["running", "waiting"], process)
     name = (record / "jobs" / "0.slurm").read_text().strip()
@@ -230,7 +230,7 @@ def test_a_cancelled_job(cluster: Mapping[str, str], job: Callable[[int], tuple[
     output = end(start(cluster, *typed), 0)
     assert "finished before, skipped" in output and "1 jobs started" in output and "2 runs: 2 done" in output
     for folder in (tmp_path / "runs" / "jointiq").glob("[!.]*"):
-        assert [int(row["step"]) for row in tiny.rows(folder) if "train/loss" in row] == list(range(60))
+        assert [int(row["step"]) for row in tiny.rows(folder) if "train/loss" in row] == list(range(600))
 
 
 def script(folder: Path, overrides: Sequence[str]) -> str:

@@ -248,7 +248,7 @@ def test_a_sweeper_gets_the_metric_of_a_training(monkeypatch: pytest.MonkeyPatch
 def test_a_sweep_that_is_stopped_saves_its_jobs(tmp_path: Path, images: Path, number: int, code: int) -> None:
     command = (*own(images), "trainer.max_steps=100000", "trainer.max_time=null", f"paths.results={tmp_path}")
     process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "src.train", "-m", *command, "lmbda=0.5,0.06"],
+        [sys.executable, "-W", "ignore", "-m", "src.train", "-m", *command, "lmbda=0.5,0.06", "sweep.jobs=1"],
         cwd=tiny.ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
     while not list(tmp_path.glob("runs/*/*/metrics.csv")) and process.poll() is None:

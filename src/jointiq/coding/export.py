@@ -118,7 +118,8 @@ def read_export(path: Path, checked: bool = False) -> LearnedCodec:
             name.removeprefix(_INTEGERS): value for name, value in tensors.items() if name.startswith(_INTEGERS)
         }
         state = model.weights()
-        for name, value in integers.items():
+        known = integers if model.entropy_model is not None and model.entropy_model.IN_FORMAT else {}
+        for name, value in known.items():
             if not _is_allowed(name, value, integers, model):
                 raise UserError(f"{path}: its integers {name} are outside of the format's types and ranges")
         floats = {name: tensors[name] for name in state if model.is_float(name)}

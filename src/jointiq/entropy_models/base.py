@@ -73,6 +73,8 @@ class EntropyModel(nn.Module, ABC):
         scan_code: the byte of a file that names the order of coding (:mod:`jointiq.bitstream.scan`).
     """
 
+    #: Whether docs/format.md says what its integers are: a file of a model is then compared with it.
+    IN_FORMAT: ClassVar[bool] = False
     #: Its networks that the integers do not stand for: a file of the model holds their weights as floats.
     FLOAT: ClassVar[tuple[str, ...]] = ("h_a",)
     #: Weights that variants of it have in common, and the settings that then have to agree (``stage.takes=shared``).

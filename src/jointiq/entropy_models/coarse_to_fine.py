@@ -63,6 +63,7 @@ class CoarseToFineSettings(Settings):
 class CoarseToFineEntropyModel(EntropyModel):
     """The coarse-to-fine hyperprior, or the parts of it that a phase of its training has; sized by M, at least 3."""
 
+    IN_FORMAT = True
     FLOAT = ("h_a1", "h_a2", "h_s1", "h_s2")
 
     def __init__(self, N: int, M: int, settings: CoarseToFineSettings) -> None:

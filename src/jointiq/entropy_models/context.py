@@ -86,6 +86,7 @@ class ContextEntropyModel(EntropyModel):
         levels: of the prior of z in a model of all rates (:mod:`jointiq.layers.gains`); None: one rate.
     """
 
+    IN_FORMAT = True
     SHARED = ("h_a", "h_s", "z_prior", "estimator.from_hyper", "estimator.from_known", "estimator.hidden")
     SHARED_SETTINGS = ("hyper_abs", "hyper_exp", "estimator_width")
 

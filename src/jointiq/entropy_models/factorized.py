@@ -103,6 +103,8 @@ class FactorizedEntropyModel(EntropyModel):
     Training adds noise to y, for the rate and for g_s alike (Balle 2017, section 3).
     """
 
+    IN_FORMAT = True
+
     # No table gives the density back.
     FLOAT = ("prior",)
 

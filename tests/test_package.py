@@ -51,6 +51,7 @@ print(jointiq.__file__, src.__file__)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_the_wheel(tmp_path: Path, picture) -> None:
     build = "import sys; from hatchling.build import build_wheel; build_wheel(sys.argv[1])"
     subprocess.run([sys.executable, "-c", build, tmp_path], cwd=ROOT, check=True, capture_output=True)

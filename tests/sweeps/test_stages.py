@@ -245,8 +245,14 @@ def test_a_chain_that_is_queued_again_takes_no_earlier_stage_for_its_own(
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_staged_recipe_at_demo_scale(tmp_path: Path) -> None:
-    """As it is typed, on the embedded photographs, at most 25 seconds a stage."""
-    command = ("+experiment=jointiq_full", "scale=demo", "trainer=cpu", "trainer.max_time=00:00:00:25")
+    """On the embedded photographs, at most 25 seconds a stage."""
+    command = (
+        "+experiment=jointiq_full",
+        "scale=demo",
+        "trainer=cpu",
+        "trainer.max_time=00:00:00:25",
+        "init_from=null",
+    )  # from random weights, so that every stage has something to learn
     process = start(*command, f"paths.run_dir={tmp_path}")
     output = process.communicate(timeout=500)[0]
     assert process.returncode == 0, output

@@ -66,8 +66,6 @@ class Recipe:
 
 
 RECIPE = Recipe()
-#: Steps by what people call them.
-EFFORTS = {"fast": 0, "normal": 100, "high": 500}
 _SEED = 0
 # The slope of sigmoid scaled logits (SGA+).
 _SSL_SLOPE = 4 / 3

@@ -60,7 +60,7 @@ class Recipe:
     variant: str = SGA
     learning_rate: float = 0.02
     hot: float = 0.5
-    cold: float = 0.1
+    cold: float = 0.2
     check: int = 10
     patience: float = 0.5
 
@@ -77,7 +77,7 @@ _ALIGNED = 64
 # Picture around a tile that is evaluated with it. g_s sees 30 pixels, an enhancer more, but less and less.
 _HALO = 64
 # What a tile's evaluation, and that of the likelihoods, may keep for the gradient.
-_TILE_BYTES = 1.0e9
+_TILE_BYTES = 2.0e9
 _LIKELIHOOD_BYTES = 3.0e9
 
 
@@ -245,25 +245,21 @@ class Cost:
     def __init__(self, model: LearnedCodec, objective: Objective, x: Tensor) -> None:
         self.model, self.objective, self.x = model, objective, x
         self.size: Size = (x.shape[-2], x.shape[-1])
-        with torch.no_grad():
-            example = model.analyse(x[..., :_ALIGNED, :_ALIGNED])
-        positions = -(-self.size[0] // 16) * -(-self.size[1] // 16)
+        height, width = self.size
+        positions = -(-height // 16) * -(-width // 16)
         self.nats_weight = objective.nats_weight(model.quality, positions)
         self.distortion_weight = objective.distortion_weight(model.quality)
-        height, width = min(self.size[0], _ALIGNED), min(self.size[1], _ALIGNED)
-        pixels = self.size[0] * self.size[1] / (height * width)
-        inputs = {name: value.requires_grad_() for name, value in example.items()}
-        likelihoods = pixels * saved_bytes(model, lambda: model.log_likelihoods(inputs))
+        likelihoods = height * width * _bytes_a_pixel(model, x, lambda latents, _: model.log_likelihoods(latents))
         if likelihoods > _LIKELIHOOD_BYTES:
-            most = _LIKELIHOOD_BYTES / likelihoods * self.size[0] * self.size[1] / 1e6
+            most = _LIKELIHOOD_BYTES / likelihoods * height * width / 1e6
             raise DataError(
-                f"the image has {self.size[1]}x{self.size[0]} pixels, too many to refine; allowed with this model: "
-                f"{most:.1f} megapixels, or no refinement"
+                f"the image has {width}x{height} pixels, too many to refine; allowed with this model: {most:.1f} "
+                "megapixels, or no refinement"
             )
-        picture = pixels * saved_bytes(model, lambda: model.reconstruct_from(inputs, (height, width)))
-        # Whole rows, as many as fit.
-        rows = int(_TILE_BYTES / picture * self.size[0]) - 2 * _HALO
-        self.tile_rows = max(_ALIGNED, rows // _ALIGNED * _ALIGNED) if picture > _TILE_BYTES else self.size[0]
+        # The whole picture, or squares, as large as memory allows.
+        area = _TILE_BYTES / _bytes_a_pixel(model, x, model.reconstruct_from)
+        side = max(_ALIGNED, (int(area**0.5) - 2 * _HALO) // _ALIGNED * _ALIGNED)
+        self.tile: Size = self.size if height * width <= area else (min(side, height), min(side, width))
 
     def evaluate(self, latents: Latents) -> tuple[float, float]:
         """Return the loss of rounded latents with their 8-bit picture, and the part of it that the bits are."""
@@ -282,25 +278,41 @@ class Cost:
         inputs = {name: value.detach().requires_grad_() for name, value in latents.items()}
         nats = -sum(value.sum() for value in self.model.log_likelihoods(inputs).values())
         (nats * self.nats_weight).backward()
-        slope = self._slope(inputs) if self.tile_rows < self.size[0] and self.objective.distortion != "mse" else None
-        for top in range(0, self.size[0], self.tile_rows):
-            self._tile(inputs, top, slope)
-        return [value.grad for value in inputs.values()]
+        whole = self.tile == self.size
+        slope = None if whole or self.objective.distortion == "mse" else self._slope(inputs)
+        for top in range(0, self.size[0], self.tile[0]):
+            for left in range(0, self.size[1], self.tile[1]):
+                self._add_gradients(inputs, top, left, slope)
+        return [value.grad for value in inputs.values() if value.grad is not None]
 
-    def _tile(self, inputs: Latents, top: int, slope: Tensor | None) -> None:
-        """Add the gradient of the distortion in the rows of a tile."""
-        height, width = self.size
-        end = min(top + self.tile_rows, height)
-        first, last = max(0, top - _HALO), min(height, end + _HALO)
-        part = {name: _rows(value, first, last, height) for name, value in inputs.items()}
-        x_hat, _ = self.model.reconstruct_from(part, (last - first, width))
-        x_hat, x = x_hat[..., top - first : end - first, :], self.x[..., top:end, :]
+    def _add_gradients(self, inputs: Latents, top: int, left: int, slope: Tensor | None) -> None:
+        """Add the gradients of the distortion in the tile at a place."""
+        rows, columns = slice(top, top + self.tile[0]), slice(left, left + self.tile[1])
+        above, below = _around(rows, self.size[0])
+        before, after = _around(columns, self.size[1])
+        part = {name: self._region(value, (above, below), (before, after)) for name, value in inputs.items()}
+        x_hat, _ = self.model.reconstruct_from(part, (below - above, after - before))
+        x_hat = x_hat[..., top - above :, left - before :][..., : self.tile[0], : self.tile[1]]
+        x = self.x[..., rows, columns]
         if slope is None:
-            error = distortion(x_hat, x, self.objective.distortion) * ((end - top) / height)
+            share = x[0, 0].numel() / self.x[0, 0].numel()
+            error = distortion(x_hat, x, self.objective.distortion).sum() * share
         else:
-            # What the tile's pixels do to a distortion that is not a sum over them.
-            error = (x_hat * slope[..., top:end, :]).sum()
-        (error.sum() * self.distortion_weight).backward()
+            # What the tile's pixels do to a distortion that is not a mean over pixels.
+            error = (x_hat * slope[..., rows, columns]).sum()
+        (error * self.distortion_weight).backward()
+
+    def _region(self, latent: Tensor, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
+        """Return the part of a latent that stands for a region of the picture."""
+        if (rows, columns) == ((0, self.size[0]), (0, self.size[1])):
+            return latent
+        # How many pixels a position stands for: by the longer side of the picture, where no rounding hides it.
+        axis = 0 if self.size[0] >= self.size[1] else 1
+        scale = 16
+        while -(-self.size[axis] // scale) > latent.shape[axis - 2]:
+            scale *= 2
+        (above, below), (before, after) = rows, columns
+        return latent[..., above // scale : -(-below // scale), before // scale : -(-after // scale)]
 
     def _slope(self, inputs: Latents) -> Tensor:
         """Return the gradient of the distortion for the picture."""
@@ -311,14 +323,9 @@ class Cost:
         return slope
 
 
-def _rows(latent: Tensor, first: int, last: int, height: int) -> Tensor:
-    """Return the rows of a latent that stand for the pixel rows ``first`` to ``last`` of ``height``."""
-    if first == 0 and last == height:
-        return latent
-    scale = 16
-    while latent.shape[-2] < -(-height // scale):
-        scale *= 2
-    return latent[..., first // scale : -(-last // scale), :]
+def _around(lines: slice, most: int) -> tuple[int, int]:
+    """Return the first line and the end of some lines with the halo around them, of ``most``."""
+    return max(0, lines.start - _HALO), min(most, lines.stop + _HALO)
 
 
 def _candidate(cost: Cost, image: Image, latents: Latents, estimate: bool) -> Candidate:
@@ -330,20 +337,29 @@ def _candidate(cost: Cost, image: Image, latents: Latents, estimate: bool) -> Ca
     return Candidate(encoded, picture, cost.of(8 * len(encoded.data) * math.log(2), picture))
 
 
-def saved_bytes(model: nn.Module, evaluate: Callable[[], object]) -> int:
-    """Return the bytes of everything that an evaluation keeps for its gradient, the model's weights left out."""
-    weights = {weight.untyped_storage().data_ptr() for weight in (*model.parameters(), *model.buffers())}
-    kept: dict[int, Tensor] = {}
+def _bytes_a_pixel(model: LearnedCodec, like: Tensor, evaluate: Callable[[Latents, Size], object]) -> float:
+    """Return the bytes that an evaluation of latents keeps for its gradient, for every pixel of the picture.
 
+    What it keeps for pictures of any size drops out as a difference.
+    """
+    kept = []
+    for side in (_ALIGNED, 2 * _ALIGNED):
+        with torch.no_grad():
+            latents = model.analyse(like.new_zeros(1, 3, side, side))
+        inputs = {name: value.requires_grad_() for name, value in latents.items()}
+        storages: dict[int, Tensor] = {}
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(_keeper(storages), lambda tensor: tensor):
+            evaluate(inputs, (side, side))
+        kept.append(sum(tensor.untyped_storage().nbytes() for tensor in storages.values()))
+    return (kept[1] - kept[0]) / (3 * _ALIGNED**2)
+
+
+def _keeper(storages: dict[int, Tensor]) -> Callable[[Tensor], Tensor]:
     def keep(tensor: Tensor) -> Tensor:
-        place = tensor.untyped_storage().data_ptr()
-        if place not in weights:
-            kept[place] = tensor
+        storages[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        evaluate()
-    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    return keep
 
 
 @contextlib.contextmanager

@@ -158,7 +158,9 @@ def test_large_pictures_are_cut_into_tiles_and_too_large_ones_refused(monkeypatc
     assert Cost(model, model.objective, to_tensor(image)).tile == (64, 60)
     assert refine_image(model, image, 2).best.loss > 0
     monkeypatch.setattr(refine, "_LIKELIHOOD_BYTES", 1e4)
-    with pytest.raises(DataError, match=r"60x400 pixels, too many to refine; allowed with this model: 0\.\d megapixels"):
+    with pytest.raises(
+        DataError, match=r"60x400 pixels, too many to refine; allowed with this model: 0\.\d megapixels"
+    ):
         refine_image(model, image, 2)
 
 

@@ -1,6 +1,5 @@
 """The command line of the codec, run in this process."""
 
-import re
 import subprocess
 import sys
 from dataclasses import replace

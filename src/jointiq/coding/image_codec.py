@@ -64,9 +64,7 @@ class Decoded:
 
 @tf32(allowed=False)
 @torch.inference_mode()
-def encode_image(
-    model: LearnedCodec, image: Image, estimate: bool = True, latents: Latents | None = None
-) -> Encoded:
+def encode_image(model: LearnedCodec, image: Image, estimate: bool = True, latents: Latents | None = None) -> Encoded:
     """Encode an 8-bit RGB image (H, W, 3).
 
     Args:

@@ -121,8 +121,8 @@ def require_refinable(model: LearnedCodec) -> Objective:
     """
     if not isinstance(model, IntegerCodec):
         raise UserError(
-            f"{model.config.get('arch', model.config['name'])} of CompressAI cannot be refined, because its coder works "
-            "on floats; allowed: the systems that are coded on integers"
+            f"{model.config.get('arch', model.config['name'])} of CompressAI cannot be refined, because its coder "
+            "works on floats; allowed: the systems that are coded on integers"
         )
     if model.objective is None:
         raise UserError(

@@ -85,8 +85,8 @@ def _parser() -> argparse.ArgumentParser:
         choices=EFFORTS,
         default="fast",
         help="smaller files by refining what is sent to the decoder, for every picture: "
-        f"{', '.join(f'{name} ({steps} steps)' for name, steps in EFFORTS.items())}; default: %(default)s. Ctrl-C keeps "
-        "the best so far",
+        f"{', '.join(f'{name} ({steps} steps)' for name, steps in EFFORTS.items())}; default: %(default)s. Ctrl-C "
+        "keeps the best so far",
     )
     effort.add_argument("--refine", type=_number, metavar="STEPS", help="the same by the number of steps")
     command.add_argument("input", help="an 8-bit, opaque image (RGB, grey, palette), or a folder of images")

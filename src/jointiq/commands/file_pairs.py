@@ -73,9 +73,7 @@ def pair_files(source: str, target: str | None, suffix: str, list_folder: ListFo
     return FilePairs(pairs, True, unreadable)
 
 
-def run_pairs(
-    files: FilePairs, one: Callable[[Path, Path], str], label: str, progress: Progress | None = None
-) -> int:
+def run_pairs(files: FilePairs, one: Callable[[Path, Path], str], label: str, progress: Progress | None = None) -> int:
     """Call ``one`` for each pair and print what it returns; return the exit code.
 
     With several pairs, a progress bar called ``label`` is shown, and a pair that fails does not stop the others.

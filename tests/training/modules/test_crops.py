@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from jointiq.models import build_model
-from jointiq.training.modules.crops import Crops
 from jointiq.models.objective import ms_ssim
+from jointiq.training.modules.crops import Crops
 from jointiq.training.modules.losses import RateDistortionLoss
 
 CONFIG: dict[str, Any] = {

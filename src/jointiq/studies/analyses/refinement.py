@@ -1,7 +1,7 @@
 """What refined latents save (:mod:`jointiq.coding.refine`): bits at equal quality against steps and seconds.
 
-Every model codes every image as its networks do, and refined. Of each image the BD-rate of the refined curve against the
-other is one number, so that the image's own difficulty drops out; the mean over images has a 95 % interval.
+Every model codes every image as its networks do, and refined. Of each image the BD-rate of the refined curve against
+the other is one number, so that the image's own difficulty drops out; the mean over images has a 95 % interval.
 """
 
 from __future__ import annotations
@@ -143,7 +143,9 @@ def _measured(
 
 def _maker(checkpoint: str, device: str, way: Way) -> ModelMaker:
     plain = ModelMaker(checkpoint, device, Path(checkpoint).name)
-    return plain if way.variant is None else replace(plain, refine=way.steps, recipe=replace(RECIPE, variant=way.variant))
+    return (
+        plain if way.variant is None else replace(plain, refine=way.steps, recipe=replace(RECIPE, variant=way.variant))
+    )
 
 
 def _cropped(context: Context, path: Path, crop: Sequence[int]) -> Path:

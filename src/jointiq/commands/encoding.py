@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -151,8 +151,7 @@ class Encoder:
             quality = search.quality(aim)
             if quality in tried:
                 break
-        options = [(at, each) for at, one in tried.items() for each in (one.plain, one.best)]
-        quality, best_one = _pick(search, target, value, options)
+        quality, best_one = _pick(search, target, value, tried)
         said = _reached(search, target, quality, search.measure(best_one), value)
         interrupted = any(one.interrupted for one in tried.values())
         chosen = tried[quality]
@@ -207,10 +206,10 @@ def _is_near(target: str, reached: float, value: float) -> bool:
     return (1 - _NEAR_BITS) * value <= reached <= (value if target == "bytes" else (1 + _NEAR_BITS) * value)
 
 
-def _pick(
-    search: _Search, target: str, value: float, options: Sequence[tuple[float, Candidate]]
-) -> tuple[float, Candidate]:
-    """Return the best of those that keep to the target; where none does, the one that comes nearest to it."""
+def _pick(search: _Search, target: str, value: float, tried: Mapping[float, Refined]) -> tuple[float, Candidate]:
+    """Return the best file that keeps to the target; where none does, the refined one that comes nearest to it."""
+    refined = [(at, one.best) for at, one in tried.items()]
+    options = [*refined, *((at, one.plain) for at, one in tried.items())]
 
     def reached(option: tuple[float, Candidate]) -> float:
         return search.measure(option[1])
@@ -223,11 +222,11 @@ def _pick(
 
     if target == "psnr":
         good = [option for option in options if reached(option) >= value]
-        return min(good, key=size) if good else max(options, key=reached)
+        return min(good, key=size) if good else max(refined, key=reached)
     limit = value if target == "bytes" else (1 + _NEAR_BITS) * value
     least = 0 if target == "bytes" else (1 - _NEAR_BITS) * value
     good = [option for option in options if least <= reached(option) <= limit]
-    return max(good, key=quality) if good else min(options, key=lambda option: abs(reached(option) - value))
+    return max(good, key=quality) if good else min(refined, key=lambda option: abs(reached(option) - value))
 
 
 def _reached(search: _Search, target: str, quality: float, reached: float, value: float) -> str:

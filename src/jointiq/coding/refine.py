@@ -195,7 +195,7 @@ def _descend(
                 if loss < best:
                     best, found, found_at = loss, candidate, step
             advance(step, (first - best) / bits)
-            if step - found_at > recipe.patience * steps:
+            if step - found_at > max(recipe.check, recipe.patience * steps):
                 break
     except KeyboardInterrupt:
         interrupted = True

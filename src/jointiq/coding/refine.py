@@ -276,8 +276,8 @@ class Cost:
     def gradients(self, latents: Latents) -> list[Tensor]:
         """Return the gradient of the loss for each latent, in the order given."""
         inputs = {name: value.detach().requires_grad_() for name, value in latents.items()}
-        nats = -sum(value.sum() for value in self.model.log_likelihoods(inputs).values())
-        (nats * self.nats_weight).backward()
+        sums = [value.sum() for value in self.model.log_likelihoods(inputs).values()]
+        (torch.stack(sums).sum() * -self.nats_weight).backward()
         whole = self.tile == self.size
         slope = None if whole or self.objective.distortion == "mse" else self._slope(inputs)
         for top in range(0, self.size[0], self.tile[0]):

@@ -162,12 +162,12 @@ def _saved(rows: Rows, way: Way) -> tuple[Effect | None, int]:
     """The bits saved, in percent, and of how many images; those without a BD-rate are left out."""
     percents = []
     for plain, refined in zip(rows[Way()], rows[way], strict=True):
-        curves = [
+        anchor, test = (
             curve_from_rows(name, [(row["checkpoint"], [row]) for row in of_image])
             for name, of_image in (("plain", plain), ("refined", refined))
-        ]
+        )
         try:
-            percents.append(-bd_rate(*curves).percent)
+            percents.append(-bd_rate(anchor, test).percent)
         except NoBDRate:
             continue
     if not percents:

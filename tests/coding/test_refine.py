@@ -137,6 +137,14 @@ def test_the_loss_is_that_of_the_training():
     assert loss == pytest.approx(expected, rel=0.02) and 0 < rate < loss
 
 
+def test_padding_does_not_make_bits_cheap():
+    """Of a picture of one pixel a byte is 8 bits a pixel, and not 8 / 256."""
+    model = trained_for(make_living(), lmbda=0.3)
+    cost = Cost(model, model.objective, to_tensor(photo(1, 1)))
+    assert cost.nats_weight == pytest.approx(0.3)
+    assert Cost(model, model.objective, to_tensor(photo(32, 48))).nats_weight == pytest.approx(0.3 / (2 * 3 * 256))
+
+
 @pytest.mark.parametrize("distortion", ["mse", "ms_ssim"])
 @pytest.mark.parametrize("system", ["wavefront", "coarse_to_fine"])
 def test_tiles_give_the_gradient_of_the_whole(system, distortion):

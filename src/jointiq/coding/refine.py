@@ -246,8 +246,7 @@ class Cost:
         self.model, self.objective, self.x = model, objective, x
         self.size: Size = (x.shape[-2], x.shape[-1])
         height, width = self.size
-        positions = -(-height // 16) * -(-width // 16)
-        self.nats_weight = objective.nats_weight(model.quality, positions)
+        self.nats_weight = objective.nats_weight(model.quality, height * width)
         self.distortion_weight = objective.distortion_weight(model.quality)
         likelihoods = height * width * _bytes_a_pixel(model, x, lambda latents, _: model.log_likelihoods(latents))
         if likelihoods > _LIKELIHOOD_BYTES:

@@ -22,8 +22,6 @@ from torch.nn import functional as F
 
 from jointiq.layers.gains import log_spaced
 
-#: Eq. 7 divides the rate by the pixels one latent position covers.
-PIXELS_PER_LATENT = 256
 _PEAK = 255.0
 _MS_SSIM_SCALE = 3000
 _SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -74,10 +72,10 @@ class Objective:
         """Return lambda, of a model of all rates at one of its qualities."""
         return self.lmbda if quality is None else log_spaced(self.lmbda_range, quality)
 
-    def nats_weight(self, quality: float | None, positions: int) -> float:
-        """Return what a nat of an image's rate counts, for ``positions`` of its y."""
+    def nats_weight(self, quality: float | None, pixels: int) -> float:
+        """Return what a nat of an image's rate counts; ``pixels`` are its own, without those that padding adds."""
         unit = 1.0 if self.rate_unit == "nats" else 1 / math.log(2)
-        return self.lambda_at(quality) * unit / (PIXELS_PER_LATENT * positions)
+        return self.lambda_at(quality) * unit / pixels
 
     def distortion_weight(self, quality: float | None) -> float:
         """Return what :func:`distortion` counts."""

@@ -12,9 +12,12 @@ from torch import Tensor
 
 from jointiq.bitstream.container import HIGHEST, LOWEST
 from jointiq.data import LATENT
-from jointiq.models.objective import PIXELS_PER_LATENT, Objective, distortion
+from jointiq.models.objective import Objective, distortion
 from jointiq.training.modules.crops import Crops
 from jointiq.training.validation import ALL_POSITIONS
+
+# Eq. 7 divides the rate by the pixels one latent position covers.
+_PIXELS_PER_LATENT = 256
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ class RateDistortionLoss:
         nats_z = sum((_nats(value) for value in side), start=torch.zeros_like(nats_y))
         per_latent = self._counted(seen_y, nats_y) / _area(seen_y) + nats_z / _area(y)
         lmbda, factor = self.lambdas(quality)
-        rate = (factor * lmbda * per_latent).mean() * (self.rate_scale / PIXELS_PER_LATENT)
+        rate = (factor * lmbda * per_latent).mean() * (self.rate_scale / _PIXELS_PER_LATENT)
         bpp_y, bpp_z = nats_y.mean() / (math.log(2) * seen_pixels), nats_z.mean() / (math.log(2) * pixels)
         return LossTerms(rate, bpp_y.detach(), bpp_z.detach())
 

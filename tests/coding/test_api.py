@@ -14,7 +14,9 @@ import jointiq
 from jointiq.coding import api, shipped
 from jointiq.coding.export import write_export
 from jointiq.coding.image_codec import decode_image, encode_image
+from jointiq.coding.refine import refine_image
 from jointiq.errors import BitstreamError, DataError, UserError
+from jointiq.models.objective import Objective
 from tests.shipped_folder import make_folder
 
 ROOT = Path(__file__).parents[2]
@@ -81,6 +83,15 @@ def test_a_pil_image_is_treated_as_one_from_a_file(weights, picture):
 def test_arrays_that_are_no_images(weights, array):
     with pytest.raises(DataError, match=r"allowed: uint8, \(height, width, 3\)"):
         jointiq.encode(jointiq.load("q1"), array)
+
+
+def test_refined(living, picture):
+    model, image = living(), picture(60, 70)
+    model.objective = Objective(0.3)
+    data = jointiq.encode(model, image, refine=12)
+    assert data == refine_image(model, image, 12).best.encoded.data
+    assert jointiq.decode(data, model).size == (70, 60)
+    assert jointiq.encode(model, Image.fromarray(image), refine=0) == encode_image(model, image).data
 
 
 def test_no_such_model(weights):

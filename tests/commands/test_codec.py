@@ -10,13 +10,15 @@ import pytest
 import torch
 from PIL import Image
 
-from jointiq.coding import image_codec, shipped
+from jointiq.coding import image_codec, refine, shipped
 from jointiq.coding.export import write_export
 from jointiq.coding.fingerprint import fingerprint
 from jointiq.coding.image_codec import to_image, to_tensor
-from jointiq.commands import codec
+from jointiq.coding.refine import relax
+from jointiq.commands import codec, encoding
 from jointiq.data.images import read_image
 from jointiq.errors import run_cli
+from jointiq.models.objective import Objective
 from tests.data.test_picture_formats import wide_gamut
 from tests.shipped_folder import make_folder
 
@@ -392,7 +394,9 @@ def test_encode_and_decode_in_separate_processes(model, checkpoint, picture, tmp
 def all_rates(living, tmp_path_factory):
     """An export of a model for all rates."""
     path = tmp_path_factory.mktemp("rates") / "model.safetensors"
-    write_export(living(rates="continuous", scan="quarters"), path)
+    model = living(rates="continuous", scan="quarters")
+    model.objective = Objective(0.1, lmbda_range=(0.9999, 0.9999))
+    write_export(model, path)
     return path
 
 
@@ -466,3 +470,82 @@ def test_rates_that_cannot_be(run, checkpoint, all_rates, photographs, tmp_path)
         assert not (tmp_path / "a.jiq").exists()
     code, _, err = run("encode", photographs / "a.png", tmp_path / "a.jiq", "--bpp", "1", "--quality", "2")
     assert code == 2 and "not allowed with" in err
+
+
+@pytest.fixture(scope="module")
+def refinable(living, tmp_path_factory):
+    """An export of a model that says what it was trained for: small files."""
+    path = tmp_path_factory.mktemp("refinable") / "model.safetensors"
+    model = living()
+    model.objective = Objective(0.9)
+    write_export(model, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def larger(picture, tmp_path_factory):
+    """Two pictures that are worth refining."""
+    folder = tmp_path_factory.mktemp("larger")
+    for name, size in {"a.png": (96, 128), "b.png": (70, 50)}.items():
+        Image.fromarray(picture(*size)).save(folder / name)
+    return folder
+
+
+def test_refined_files(run, refinable, larger, monkeypatch, tmp_path):
+    target = tmp_path / "a.jiq"
+    encode = ("encode", larger / "a.png", target, "--checkpoint", refinable)
+    code, out, _ = run(*encode)
+    plain = target.read_bytes()
+    assert code == 0 and "; refined" not in out
+    code, out, err = run(*encode, "--refine", 40)
+    assert code == 0 and "; refined in 40 steps: -" in out and " % bytes, +" in out and err == ""
+    assert target.stat().st_size < len(plain)
+    assert f"{target.stat().st_size} bytes" in out
+    refined = target.read_bytes()
+    assert run("decode", target, tmp_path / "a.png", "--checkpoint", refinable)[0] == 0
+    assert run(*encode, "--effort", "fast")[0] == 0 and target.read_bytes() == plain
+    monkeypatch.setitem(encoding.EFFORTS, "normal", 40)
+    assert run(*encode, "--effort", "normal")[0] == 0 and target.read_bytes() == refined
+    code, out, err = run("encode", larger, tmp_path / "all", "--checkpoint", refinable, "--refine", 5)
+    assert code == 0 and "2 of 2 files done" in out and err.count("refined in 5 steps") == 2
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_ctrl_c_keeps_what_a_refinement_has_found(run, refinable, larger, monkeypatch, tmp_path, folder):
+    """The file at hand is written, and none after it."""
+    steps = []
+
+    def relaxed(*given):
+        steps.append(given)
+        if len(steps) == 2 * 45:  # two latents a step
+            raise KeyboardInterrupt
+        return relax(*given)
+
+    monkeypatch.setattr(refine, "relax", relaxed)
+    source, target = (larger, tmp_path / "files") if folder else (larger / "a.png", tmp_path / "a.jiq")
+    code, out, err = run("encode", source, target, "--checkpoint", refinable, "--refine", 60)
+    assert code == 130 and "interrupted" in err
+    assert "refined in 44 steps, stopped: -" in (err if folder else out)
+    assert [path.name for path in tmp_path.rglob("*.jiq")] == ["a.jiq"]
+    coded = target / "a.jiq" if folder else target
+    assert run("decode", coded, tmp_path / "a.png", "--checkpoint", refinable)[0] == 0
+
+
+def test_refined_files_keep_to_their_size(run, all_rates, photographs, tmp_path):
+    target = tmp_path / "a.jiq"
+    encode = ("encode", photographs / "a.png", target, "--checkpoint", all_rates, "--bytes", 190)
+    code, out, _ = run(*encode, "--refine", 3)
+    assert code == 0 and 0.9 * 190 < target.stat().st_size <= 190 and " quality " in out
+    assert run("decode", target, tmp_path / "a.png", "--checkpoint", all_rates)[0] == 0
+
+
+def test_what_cannot_be_refined(run, checkpoint, larger, tmp_path):
+    encode = ("encode", larger / "a.png", tmp_path / "a.jiq", "--checkpoint", checkpoint)
+    code, _, err = run(*encode, "--refine", "5")
+    assert code == 2 and one_line(err) and "does not say what it was trained for" in err
+    for steps in ("-1", "2.5", "nan"):
+        code, _, err = run(*encode, "--refine", steps)
+        assert code == 2 and one_line(err) and "--refine" in err, steps
+    code, _, err = run(*encode, "--refine", "5", "--effort", "high")
+    assert code == 2 and "not allowed with" in err
+    assert not (tmp_path / "a.jiq").exists()

@@ -14,6 +14,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+import jointiq
 from jointiq.coding.image_codec import decode_image, encode_image
 from jointiq.coding.load import load_model
 from jointiq.commands.evaluate import _checkpoints, evaluate
@@ -216,3 +217,27 @@ def test_a_model_of_all_rates_is_a_curve(folder: Path, capsys: pytest.CaptureFix
             evaluate(config(f"checkpoint={checkpoint}", f"quality={quality}", *images))
     with pytest.raises(ConfigError, match="one rate"):
         evaluate(config(f"checkpoint={folder / '0.ckpt'}", "quality=50", *images))
+
+
+def test_refined_latents(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A point of its own, which an earlier one without refinement is not taken for."""
+    state = torch.load(folder / "0.ckpt", weights_only=True)
+    checkpoint, output = folder / "lambda.ckpt", folder / "refined" / "ours.json"
+    torch.save({**state, "lmbda": 0.5}, checkpoint)
+    images = ("data=folder", f"data.test_dir={folder / 'images'}", "device=cpu", f"output={output}")
+    assert evaluate(config(f"checkpoint={checkpoint}", *images)) == 0
+    plain = {row["image"]: row for row in read_rd(output).images}
+    assert evaluate(config(f"checkpoint={checkpoint}", "refine=3", *images)) == 0
+    assert "taken from an earlier run" not in capsys.readouterr().out
+    refined = {row["image"]: row for row in read_rd(output).images}
+    data = jointiq.encode(load_model(checkpoint), read_image(folder / "images" / "a.png"), refine=3)
+    assert refined["a.png"]["bytes"] == len(data) and refined["a.png"]["refine"] == 3
+    assert refined["a.png"]["encoding_time"] > plain["a.png"]["encoding_time"]
+    assert all(row["latents_equal"] for row in refined.values())
+    assert evaluate(config(f"checkpoint={checkpoint}", "refine=3", *images)) == 0
+    assert "taken from an earlier run: 2 of 2 images" in capsys.readouterr().out
+    for steps in ("-1", "2.5", "many", "null"):
+        with pytest.raises(ConfigError, match="refine"):
+            evaluate(config(f"checkpoint={checkpoint}", f"refine={steps}", *images))
+    with pytest.raises(UserError, match="does not say what it was trained for"):
+        evaluate(config(f"checkpoint={folder / '1.ckpt'}", "refine=3", *images))

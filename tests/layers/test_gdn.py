@@ -39,6 +39,17 @@ def test_gradients_are_the_numerical_ones(inverse: bool) -> None:
 
 
 @pytest.mark.parametrize("inverse", [False, True])
+def test_frozen_weights_leave_the_gradient_of_the_input(inverse: bool) -> None:
+    layer, gradients = layers(inverse)[0], []
+    for trained in (True, False):
+        layer.requires_grad_(trained)
+        x = torch.arange(60.0).view(1, 6, 2, 5).div(20).requires_grad_()
+        layer(x).square().sum().backward()
+        gradients.append(x.grad)
+    assert torch.equal(gradients[0], gradients[1])
+
+
+@pytest.mark.parametrize("inverse", [False, True])
 def test_without_gradients_the_values_are_the_same(inverse: bool) -> None:
     ours, theirs = layers(inverse)
     x = torch.randn(2, 6, 5, 7)

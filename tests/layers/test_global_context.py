@@ -73,6 +73,22 @@ def test_float_forms_equal_the_definition(name, grid, K):
         assert dense.detach().std() > 0.5
 
 
+@pytest.mark.parametrize("name", SCANS)
+@pytest.mark.parametrize(("grid", "K"), [((12, 30), 7), ((30, 11), 3), ((2, 140), 5), ((140, 2), 12)])
+def test_frozen_weights_have_linear_sums_with_the_gradient_of_the_dense_form(name, grid, K):
+    assert grid[0] * grid[1] > DENSE_POSITIONS
+    module, y_hat = make(name, K), latent(*grid, batch=2)
+    slope = torch.randn(2, 6, *grid, generator=torch.Generator().manual_seed(1))
+    gradients = []
+    for trained in (True, False):
+        module.requires_grad_(trained)
+        seen = y_hat.clone().requires_grad_()
+        (module(seen) * slope).sum().backward()
+        gradients.append(seen.grad)
+    assert gradients[0].std() > 0.1
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=2e-3)
+
+
 def test_both_float_forms_are_covered_above():
     sizes = [height * width for height, width in GRIDS]
     assert min(sizes) < DENSE_POSITIONS < max(sizes)

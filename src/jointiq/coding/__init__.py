@@ -4,3 +4,5 @@
 CODED, PICTURE = ".jiq", ".png"
 #: Suffixes of models: exports, and state dicts as CompressAI has them.
 EXPORT, PTH_TAR = ".safetensors", ".pth.tar"
+#: Steps of refinement (:mod:`jointiq.coding.refine`) by what people call them.
+EFFORTS = {"fast": 0, "normal": 100, "high": 500}

@@ -12,6 +12,7 @@ from PIL import Image
 from jointiq.coding import shipped
 from jointiq.coding.image_codec import decode_image, encode_image
 from jointiq.coding.load import load_model
+from jointiq.coding.refine import refine_image
 from jointiq.data.images import to_array
 from jointiq.errors import DataError
 from jointiq.models.base import LearnedCodec
@@ -36,7 +37,9 @@ def load(model: str | Path, device: torch.device | str = "cpu") -> LearnedCodec:
     return load_model(model, device) if named is None else shipped.load_shipped(named, device)
 
 
-def encode(model: LearnedCodec, image: Image.Image | NDArray[np.uint8], quality: float | None = None) -> bytes:
+def encode(
+    model: LearnedCodec, image: Image.Image | NDArray[np.uint8], quality: float | None = None, refine: int = 0
+) -> bytes:
     """Encode an image and return the bytes of its ``.jiq`` file; ``8 * len(data) / (H * W)`` is the bits per pixel.
 
     Args:
@@ -44,18 +47,21 @@ def encode(model: LearnedCodec, image: Image.Image | NDArray[np.uint8], quality:
         image: an RGB array (H, W, 3) of uint8, or a PIL image, which is treated as one from a file: grey and palette
             become RGB, the colours become sRGB, the orientation of a camera is applied.
         quality: from 1 (smallest files) to 100, of a model of all rates; None: the model's default.
+        refine: steps in which the latents are optimised for this image (:mod:`jointiq.coding.refine`): a smaller file
+            for the same decoder, or the same file where nothing is gained. Ctrl-C ends the steps early.
 
     Raises:
         jointiq.errors.ConfigError: a quality that the model does not have.
+        jointiq.errors.UserError: a model that cannot be refined.
         jointiq.errors.DataError: transparent, more than 8 bits a sample, too large, or not an image.
     """
     model = model if quality is None else model.at(quality)
-    if isinstance(image, Image.Image):
-        return encode_image(model, to_array(image), estimate=False).data
-    array = np.asarray(image)
+    array = to_array(image) if isinstance(image, Image.Image) else np.asarray(image)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
         shape = "x".join(map(str, array.shape))
         raise DataError(f"an array of {array.dtype}, {shape}, is no image; allowed: uint8, (height, width, 3)")
+    if refine:
+        return refine_image(model, array, refine).best.encoded.data
     return encode_image(model, array, estimate=False).data
 
 

@@ -31,6 +31,7 @@ from jointiq.layers.global_context import CONTEXT_WEIGHT_BITS, VALUE_FRACTION_BI
 from jointiq.layers.integer_layers import FRACTION_BITS, MAX_SHIFT, WEIGHT_BITS
 from jointiq.models import build_model
 from jointiq.models.base import LearnedCodec
+from jointiq.models.objective import Objective
 
 FORMAT = "jiq-model"
 VERSION = 1
@@ -52,7 +53,8 @@ def write_export(model: LearnedCodec, path: str | Path, half: bool = False, **no
     tensors = {name: value.detach().cpu().contiguous() for name, value in stored.items()}
     tensors |= {_INTEGERS + name: value.cpu().contiguous() for name, value in model.integer_tensors().items()}
     tensors |= {_TABLES + name: table.clone() for name, table in _tables().items()}
-    metadata = {"format": FORMAT, "version": str(VERSION), "config": json.dumps(model.config), **notes}
+    objective = {} if model.objective is None else model.objective.texts()
+    metadata = {"format": FORMAT, "version": str(VERSION), "config": json.dumps(model.config), **objective, **notes}
     metadata["checksum"] = _checksum(tensors)
     write_bytes(path, _sorted(save(tensors, metadata)))
     return fingerprint(read_export(Path(path)))
@@ -127,6 +129,7 @@ def read_export(path: Path, checked: bool = False) -> LearnedCodec:
         model.load_state_dict(state)
         if integers:
             model.restore_integers(integers)
+        model.objective = Objective.read(metadata)
     except (KeyError, ValueError, RuntimeError, TypeError, ConfigError) as error:
         raise UserError(f"{path}: the model in it is damaged or incomplete ({error})") from error
     return model

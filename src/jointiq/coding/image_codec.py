@@ -17,6 +17,7 @@ from jointiq.coding.fingerprint import fingerprint
 from jointiq.entropy_models.base import Latents
 from jointiq.errors import BitstreamError, DataError, ModelError
 from jointiq.models.base import DecodedLatents, LearnedCodec
+from jointiq.models.integer_codec import IntegerCodec
 from jointiq.runtime import tf32
 
 Image = NDArray[np.uint8]
@@ -63,8 +64,12 @@ class Decoded:
 
 @tf32(allowed=False)
 @torch.inference_mode()
-def encode_image(model: LearnedCodec, image: Image, estimate: bool = True) -> Encoded:
+def encode_image(model: LearnedCodec, image: Image, estimate: bool = True, latents: Latents | None = None) -> Encoded:
     """Encode an 8-bit RGB image (H, W, 3).
+
+    Args:
+        estimate: also give the costs of the latents.
+        latents: whole numbers, (C, h, w), to code in place of the model's own; of a model that is coded on integers.
 
     Raises:
         DataError: the image is too large, or the model gives no finite latents for it.
@@ -74,7 +79,10 @@ def encode_image(model: LearnedCodec, image: Image, estimate: bool = True) -> En
     # Once a model: fingerprint and integers are not part of an image's time.
     identity = fingerprint(model)
     began = time.perf_counter()
-    coded = model.encode(to_tensor(image, model.device))
+    if latents is not None and isinstance(model, IntegerCodec):
+        coded = model.encode_latents(latents)
+    else:
+        coded = model.encode(to_tensor(image, model.device))
     crc = latents_crc(coded.symbols)
     tenths = None if model.quality is None else to_tenths(model.quality)
     container = Container(

@@ -21,6 +21,7 @@ from jointiq.errors import ModelError, UserError
 from jointiq.models import build_model
 from jointiq.models.base import LearnedCodec
 from jointiq.models.compressai_codec import CompressAICodec
+from jointiq.models.objective import Objective
 from jointiq.models.state import CONFIG
 
 _NET = "net."
@@ -79,6 +80,7 @@ def read_training_checkpoint(path: Path) -> LearnedCodec:
     try:
         model = build_model(config)
         model.load_state_dict(weights)
+        model.objective = Objective.read(checkpoint)
     except (ValueError, TypeError, RuntimeError, KeyError) as error:
         raise UserError(f"{path}: its weights do not fit its configuration") from error
     return model

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,12 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 from jointiq.bitstream.container import HIGHEST, LOWEST, TENTHS, Container
 from jointiq.bitstream.scan import scan_name
-from jointiq.coding import CODED, PICTURE, shipped
+from jointiq.coding import CODED, EFFORTS, PICTURE, shipped
 from jointiq.command_line import program
-from jointiq.commands.file_pairs import pair_files, run_pairs
+from jointiq.commands.encoding import TARGETS, Encoder, Wish
+from jointiq.commands.file_pairs import Interrupted, pair_files, run_pairs
 from jointiq.configs import INSTALLED
+from jointiq.console import progress_bar
 from jointiq.data.images import image_size, is_ours, list_images, read_image, write_png
-from jointiq.errors import BitstreamError, ConfigError, DataError, ModelError, UserError, run_cli
+from jointiq.errors import BitstreamError, DataError, ModelError, UserError, run_cli
 from jointiq.evaluation.metrics import psnr
 from jointiq.files import list_files, read_bytes, write_bytes
 from jointiq.runtime import ended_by_signals, pick_device, set_threads
@@ -35,12 +36,6 @@ if TYPE_CHECKING:
     from jointiq.coding.image_codec import Encoded, Image
     from jointiq.models.base import LearnedCodec
 
-#: Targets that a model of all rates can be given: metavar and help.
-_TARGETS = {
-    "bpp": ("X", "the file nearest to X bits a pixel"),
-    "psnr": ("X", "the smallest file with X dB"),
-    "bytes": ("N", "the best file of at most N bytes"),
-}
 _MODEL = "a .ckpt of src.train, or an export of src.export"
 
 
@@ -82,8 +77,18 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("encode", parents=[writer], help="image -> .jiq; or a folder of images")
     rate = command.add_mutually_exclusive_group()
     _add_quality(rate)
-    for name, (metavar, text) in _TARGETS.items():
+    for name, (metavar, text) in TARGETS.items():
         rate.add_argument(f"--{name}", type=_number, metavar=metavar, help=f"model for all rates: {text}")
+    effort = command.add_mutually_exclusive_group()
+    effort.add_argument(
+        "--effort",
+        choices=EFFORTS,
+        default="fast",
+        help="smaller files by refining what is sent to the decoder, for every picture: "
+        f"{', '.join(f'{name} ({steps} steps)' for name, steps in EFFORTS.items())}; default: %(default)s. Ctrl-C "
+        "keeps the best so far",
+    )
+    effort.add_argument("--refine", type=_number, metavar="STEPS", help="the same by the number of steps")
     command.add_argument("input", help="an 8-bit, opaque image (RGB, grey, palette), or a folder of images")
     command.add_argument("output", help="the .jiq file, or the folder of .jiq files, to write")
 
@@ -105,21 +110,35 @@ def _parser() -> argparse.ArgumentParser:
 def encode(arguments: Namespace) -> int:
     """Code images to ``.jiq`` files."""
     files = pair_files(arguments.input, arguments.output, CODED, _list_images)
-    encode_one = _encoder(arguments)
+    wish = Wish.of(arguments)
+    progress = progress_bar()
+    task = progress.add_task("refine", total=wish.steps, note="", visible=progress.console.is_terminal)
+
+    def begin(what: str) -> None:
+        progress.reset(task, description=what, note="")
+
+    def advance(step: int, saved: float) -> None:
+        progress.update(task, completed=step, note=f"{100 * saved:.1f} % of bits saved")
+
+    encode_one = Encoder(_model(arguments), wish, arguments.checkpoint is not None, begin, advance)
     totals = {"bytes": 0, "pixels": 0}
 
     def one(source: Path, target: Path) -> str:
         image, colours = _read(source)
         with _about(source):
-            encoded, reached = encode_one(image)
+            coded = encode_one(image)
+        encoded = coded.encoded
         write_bytes(target, encoded.data)
         size, pixels = len(encoded.data), image.shape[0] * image.shape[1]
         totals["bytes"] += size
         totals["pixels"] += pixels
-        said = f"{size} bytes, {8 * size / pixels:.4f} bpp{reached}, {encoded.seconds:.2f} s{colours}"
-        return f"{source} -> {target}: {said}"
+        said = f"{size} bytes, {8 * size / pixels:.4f} bpp{coded.said}, {encoded.seconds:.2f} s{colours}"
+        line = f"{source} -> {target}: {said}"
+        if coded.interrupted:
+            raise Interrupted(line)
+        return line
 
-    code = run_pairs(files, one, "encoding")
+    code = run_pairs(files, one, "encoding", progress if wish.steps else None)
     if len(files.pairs) > 1 and totals["pixels"]:
         rate = 8 * totals["bytes"] / totals["pixels"]
         print(f"total: {totals['bytes']} bytes, {rate:.4f} bpp over {totals['pixels'] / 1e6:.2f} megapixels")
@@ -258,66 +277,6 @@ def _model(arguments: Namespace) -> LearnedCodec:
     from jointiq.coding.load import load_model
 
     return load_model(arguments.checkpoint, pick_device(arguments.device))
-
-
-def _encoder(arguments: Namespace) -> Callable[[Image], tuple[Encoded, str]]:
-    """Return a function that encodes an image as asked, and adds a text with the quality if there was a choice."""
-    target = next((name for name in _TARGETS if getattr(arguments, name) is not None), None)
-    if target is not None:
-        _require_target(target, getattr(arguments, target))
-    model = _model(arguments)
-    from jointiq.coding.image_codec import encode_image
-
-    if model.quality is None:
-        if target is not None or (arguments.checkpoint is not None and arguments.quality is not None):
-            key = f"--{target or 'quality'}"
-            raise ConfigError(key, getattr(arguments, key[2:]), "left out, because this model has one rate")
-        return lambda image: (encode_image(model, image, estimate=False), "")
-    if target is None:
-        at = model if arguments.quality is None else model.at(arguments.quality)
-        return lambda image: (encode_image(at, image, estimate=False), f", quality {at.quality:g}")
-    return lambda image: _search(model, image, target, getattr(arguments, target))
-
-
-def _require_target(name: str, value: float) -> None:
-    if not value > 0 or value == float("inf"):
-        raise ConfigError(f"--{name}", value, "a number above 0")
-
-
-def _search(model: LearnedCodec, image: Image, target: str, value: float) -> tuple[Encoded, str]:
-    """Encode at the quality that meets the target, found by coding real files."""
-    from jointiq.coding.image_codec import decode_image, encode_image
-    from jointiq.coding.rate_search import largest_quality, nearest_quality, smallest_quality
-
-    files: dict[float, Encoded] = {}
-
-    def encoded_at(quality: float) -> Encoded:
-        if quality not in files:
-            files[quality] = encode_image(model.at(quality), image, estimate=False)
-        return files[quality]
-
-    def bytes_at(quality: float) -> float:
-        return len(encoded_at(quality).data)
-
-    @functools.cache
-    def psnr_at(quality: float) -> float:
-        return psnr(image, decode_image(model, encoded_at(quality).data).image)
-
-    if target == "psnr":
-        quality = smallest_quality(psnr_at, value)
-        reached = f", {psnr_at(quality):.2f} dB"
-    elif target == "bytes":
-        quality, reached = largest_quality(bytes_at, value), ""
-    else:
-        quality, reached = nearest_quality(bytes_at, value * image.shape[0] * image.shape[1] / 8), ""
-    encoded = encoded_at(quality)
-    missed = {
-        "psnr": target == "psnr" and psnr_at(quality) < value,
-        "bytes": len(encoded.data) > value,
-        "bpp": quality in (LOWEST, HIGHEST),
-    }[target]
-    end = "lowest" if quality == LOWEST else "highest"
-    return encoded, f"{reached}, quality {quality:g}" + (f", the {end} there is" if missed else "")
 
 
 _COMMANDS = {"encode": encode, "decode": decode, "verify": verify, "info": info}

@@ -21,7 +21,7 @@ from rich.progress import Progress, TaskID
 from jointiq.bitstream.container import require_quality
 from jointiq.console import progress_bar
 from jointiq.data import test_images
-from jointiq.errors import ConfigError, run_cli
+from jointiq.errors import ConfigError, check_whole, run_cli
 from jointiq.evaluation.curves import CURVE, EXPERIMENT, TYPED, join_points
 from jointiq.evaluation.measuring import Measured, worker_count
 from jointiq.evaluation.pictures import PictureFolder
@@ -150,13 +150,14 @@ def evaluate(cfg: DictConfig) -> int:
         raise ConfigError("complexity", cfg.complexity, COMPLEXITY)
     repeats = COMPLEXITY[cfg.complexity]
     qualities = _qualities(cfg.quality)
+    check_whole("refine", cfg.refine, 0)
     workers, images = worker_count(cfg.workers), test_images(cfg.data)
     # Imported late, so that the checks above do not wait for PyTorch.
     from jointiq.evaluation.models import evaluate_checkpoints, makers_of, with_complexity
 
     device = pick_device(str(cfg.device))
     set_threads(cfg.threads)
-    makers = {key: makers_of(checkpoints, str(device), qualities) for key, checkpoints in curves.items()}
+    makers = {key: makers_of(checkpoints, str(device), qualities, cfg.refine) for key, checkpoints in curves.items()}
     count = sum(map(len, makers.values()))
     reused, made = 0, {}
     with progress_bar() as progress:
@@ -183,6 +184,7 @@ def evaluate(cfg: DictConfig) -> int:
                 cache,
                 pictures,
                 qualities,
+                cfg.refine,
             )
             if key:
                 curve = _over_seeds(curve, makers[key])

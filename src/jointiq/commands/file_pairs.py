@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 
+from jointiq.console import progress_bar
 from jointiq.errors import EXIT_USER_ERROR, DataError, UserError
 
 #: Lists the files of a folder; calls the function for each subfolder that cannot be read.
 ListFolder = Callable[[Path, Callable[[OSError], object]], list[Path]]
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, in spite of which the file at hand was finished; its text is the line about that file."""
 
 
 @dataclass(frozen=True)
@@ -70,27 +75,41 @@ def pair_files(source: str, target: str | None, suffix: str, list_folder: ListFo
     return FilePairs(pairs, True, unreadable)
 
 
-def run_pairs(files: FilePairs, one: Callable[[Path, Path], str], label: str) -> int:
-    """Call ``one`` for each pair and print the line that it returns; return the exit code.
+def run_pairs(files: FilePairs, one: Callable[[Path, Path], str], label: str, progress: Progress | None = None) -> int:
+    """Call ``one`` for each pair and print what it returns; return the exit code.
 
-    With several pairs a progress bar named ``label`` is shown, and a pair that fails does not stop the others.
+    With several pairs, a progress bar called ``label`` is shown, and a pair that fails does not stop the others.
+
+    Args:
+        progress: shown as well; ``one`` may move tasks of its own in it.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; after :class:`Interrupted` its line has been printed.
     """
+    shown = progress_bar() if progress is None else progress
     if len(files.pairs) == 1 and not files.unreadable:
-        print(one(*files.pairs[0]))
+        # No bar where there is nothing to move in it, and no line of one in a log.
+        with shown if shown.tasks and shown.console.is_terminal else contextlib.nullcontext():
+            line, stopped = _finished(one, *files.pairs[0])
+        print(line)
+        if stopped:
+            raise KeyboardInterrupt
         return 0
     failures = 0
-    columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with shown:
 
         def say(line: str) -> None:
-            # No markup: names may have brackets.
-            progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            # Brackets in a name are no markup.
+            shown.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
         for problem in files.unreadable:
             say(f"error: {problem}")
-        for source, target in progress.track(files.pairs):
+        for source, target in shown.track(files.pairs, task_id=shown.add_task(label, note="")):
             try:
-                say(one(source, target))
+                line, stopped = _finished(one, source, target)
+                say(line)
+                if stopped:
+                    raise KeyboardInterrupt
             except (UserError, OSError) as error:
                 failures += 1
                 say(f"error: {error}")
@@ -98,3 +117,11 @@ def run_pairs(files: FilePairs, one: Callable[[Path, Path], str], label: str) ->
     done += f", {failures} failed" if failures else ""
     print(done + (f", {len(files.unreadable)} folders cannot be read" if files.unreadable else ""))
     return EXIT_USER_ERROR if failures or files.unreadable else 0
+
+
+def _finished(one: Callable[[Path, Path], str], source: Path, target: Path) -> tuple[str, bool]:
+    """Return the line about a pair, and whether Ctrl-C ended it early."""
+    try:
+        return one(source, target), False
+    except Interrupted as stop:
+        return str(stop), True

@@ -11,6 +11,7 @@ from typing import Any
 
 from jointiq.coding.image_codec import Decoded, Encoded, decode_image, encode_image, same_latents
 from jointiq.coding.load import load_model
+from jointiq.coding.refine import RECIPE, Recipe, refine_image, require_refinable
 from jointiq.data.images import named_images
 from jointiq.errors import DataError, UserError
 from jointiq.evaluation.complexity import complexity
@@ -59,9 +60,21 @@ def image_row(
     )
 
 
-def evaluate_image(model: LearnedCodec, checkpoint: str, name: str, image: Image) -> tuple[ImageRow, Decoded]:
-    """Encode and decode an image (uint8, (H, W, 3)); ``checkpoint`` and ``name`` label its row."""
-    encoded = encode_image(model, image)
+def evaluate_image(
+    model: LearnedCodec, checkpoint: str, name: str, image: Image, refine: int = 0, recipe: Recipe = RECIPE
+) -> tuple[ImageRow, Decoded]:
+    """Encode and decode an image (uint8, (H, W, 3)); ``checkpoint`` and ``name`` label its row.
+
+    Args:
+        refine: steps in which its latents are refined by ``recipe``.
+    """
+    if refine:
+        refined = refine_image(model, image, refine, recipe, estimate=True)
+        if refined.interrupted:
+            raise KeyboardInterrupt
+        encoded = refined.best.encoded
+    else:
+        encoded = encode_image(model, image)
     decoded = decode_image(model, encoded.data)
     return image_row(checkpoint, name, image, encoded, decoded), decoded
 
@@ -75,17 +88,24 @@ class ModelMaker:
         device: device of its networks.
         name: its name in rows.
         quality: of a model of all rates; None: a model of one rate.
+        refine: steps in which latents are refined by ``recipe``.
     """
 
     checkpoint: str
     device: str
     name: str
     quality: float | None = None
+    refine: int = 0
+    recipe: Recipe = RECIPE
 
     @property
     def labels(self) -> Mapping[str, Any]:
-        """Columns of every row with name and quality."""
-        return {"checkpoint": self.name, **({} if self.quality is None else {"quality": self.quality})}
+        """Columns of every row with name, quality and steps of refinement."""
+        return {
+            "checkpoint": self.name,
+            **({} if self.quality is None else {"quality": self.quality}),
+            **({"refine": self.refine} if self.refine else {}),
+        }
 
     @property
     def model(self) -> LearnedCodec:
@@ -103,12 +123,16 @@ class ModelMaker:
         Raises:
             UserError: the file cannot be read.
         """
-        made_by = {"model": _digest(self.checkpoint, _written(self.checkpoint)), "device": self.device}
-        return made_by if self.quality is None else {**made_by, "quality": self.quality}
+        return {
+            "model": _digest(self.checkpoint, _written(self.checkpoint)),
+            "device": self.device,
+            **({} if self.quality is None else {"quality": self.quality}),
+            **({"refine": self.refine, "recipe": asdict(self.recipe)} if self.refine else {}),
+        }
 
     def measure(self, name: str, image: Image) -> tuple[Row, Image | None]:
         """Return an :class:`ImageRow` as a dictionary, and the decoded picture."""
-        row, decoded = evaluate_image(self.model, self.name, name, image)
+        row, decoded = evaluate_image(self.model, self.name, name, image, self.refine, self.recipe)
         return {**asdict(row), **self.labels}, decoded.image
 
 
@@ -131,20 +155,25 @@ def _digest(checkpoint: str, _written: int) -> str:
         raise UserError(f"{checkpoint}: {error.strerror or error}") from error
 
 
-def makers_of(checkpoints: Sequence[str], device: str, qualities: Sequence[float] | None = None) -> list[ModelMaker]:
+def makers_of(
+    checkpoints: Sequence[str], device: str, qualities: Sequence[float] | None = None, refine: int = 0
+) -> list[ModelMaker]:
     """Return a maker for each point of ``checkpoints``: one for a model of one rate, else one for each quality.
 
     Args:
         qualities: of models of all rates; None: :data:`QUALITIES`.
+        refine: steps in which latents are refined.
 
     Raises:
-        UserError: a checkpoint that cannot be opened.
+        UserError: a checkpoint that cannot be opened, or refined.
         ConfigError: qualities for a model of one rate, or a quality out of range.
     """
     makers: list[ModelMaker] = []
     for checkpoint in checkpoints:
-        alone = ModelMaker(checkpoint, device, checkpoint)
+        alone = ModelMaker(checkpoint, device, checkpoint, refine=refine)
         model = alone.model  # fails before anything is measured if it cannot be opened
+        if refine:
+            require_refinable(model)
         if model.quality is None and qualities is None:
             makers.append(alone)
             continue
@@ -164,6 +193,7 @@ def evaluate_checkpoints(
     rows: Path | None = None,
     pictures: PictureFolder | None = None,
     qualities: Sequence[float] | None = None,
+    refine: int = 0,
 ) -> RDCurve:
     """Evaluate each checkpoint on every image; return a curve with a point (of models of all rates, several) for each.
 
@@ -176,7 +206,7 @@ def evaluate_checkpoints(
         name: the curve's name.
         description: for the RD file.
         device: device of the networks.
-        qualities: of models of all rates; see :func:`makers_of`.
+        qualities: of models of all rates; see :func:`makers_of`, also for ``refine``.
         advance, workers, pictures: see :func:`jointiq.evaluation.measuring.measure`; ``rows`` is its ``cache``.
 
     Raises:
@@ -185,7 +215,7 @@ def evaluate_checkpoints(
     """
     if not images:
         raise DataError("no test images to evaluate on")
-    makers = makers_of(checkpoints, device, qualities)
+    makers = makers_of(checkpoints, device, qualities, refine)
     measured = measure(makers, named_images(images), rows, workers, advance, pictures)
     failed = [one for of_maker in measured for one in of_maker if one.problem]
     bad = {one.image for one in failed}

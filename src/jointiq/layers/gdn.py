@@ -56,14 +56,16 @@ class _Normalise(torch.autograd.Function):
         return x * root
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
         x, root, gamma = ctx.saved_tensors
         # dr/dn = p r / n: 1 / r for p = 1/2 and r^3 for p = -1/2, both times p.
         power = 0.5 if ctx.inverse else -0.5
         slope = grad * x
         slope = slope.div_(root) if ctx.inverse else slope.mul_(root).mul_(root).mul_(root)
+        # Frozen weights need no gradient, which is half of the work.
+        wanted = [True, ctx.needs_input_grad[2], ctx.needs_input_grad[1]]
         of_square, of_gamma, of_beta = torch.ops.aten.convolution_backward(
-            slope, x.square(), gamma, [len(gamma)], [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [True, True, True]
+            slope, x.square(), gamma, [len(gamma)], [1, 1], [0, 0], [1, 1], False, [0, 0], 1, wanted
         )
         of_x = torch.mul(grad, root).addcmul_(of_square, x, value=2 * power)
-        return of_x, of_beta * power, of_gamma * power, None
+        return of_x, of_beta * power if wanted[2] else None, of_gamma * power if wanted[1] else None, None

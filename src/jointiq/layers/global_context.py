@@ -8,10 +8,13 @@ depart from the letter of the paper: Eq. 5 prints the denominator 1 - sum(w), wh
 where that denominator comes near zero (one position holds all the weight) it is held at ``DENOMINATOR_MIN``.
 
 Three forms of the same sums: the naive definition (in the tests), the dense one (training patches: one weight matrix a
-channel) and the one in linear time (:mod:`jointiq.layers.causal_sums`), which the integer network runs.
+channel) and the one in linear time (:mod:`jointiq.layers.causal_sums`), which the integer network runs. The last has
+gradients for the values, not for the weights.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -59,8 +62,8 @@ class GlobalContext(nn.Module):
             origin = y_bar.mean(dim=(2, 3), keepdim=True).detach()
             centred = y_bar - origin
             height, width = y_bar.shape[-2:]
-            needs_gradient = weights.requires_grad or centred.requires_grad
-            sums = self._dense if needs_gradient or height * width <= DENSE_POSITIONS else self._linear
+            trained = torch.is_grad_enabled() and weights.requires_grad
+            sums = self._dense if trained or height * width <= DENSE_POSITIONS else self._linear
             weight_sum, weight_square_sum, value_sum, square_sum = sums(weights, centred)
             mean, deviation = mean_and_deviation(weight_sum, weight_square_sum, value_sum, square_sum)
             active = self._known(height, width, y_bar.device).sum(-1).view(height, width) >= self.min_known
@@ -89,13 +92,14 @@ class GlobalContext(nn.Module):
         return *self._weight_sums(weights.flatten(1), height, width), value_sum, square_sum
 
     def _linear(self, weights: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return the same in time linear in the number of positions, in float64; not differentiable."""
+        """Return the same in time linear in the number of positions, in float64; no gradients for the weights."""
         _, _, height, width = values.shape
         weights = weights.double().flatten(1)
         weight_sums = self._weight_sums(weights, height, width)
         moments = torch.cat([values, values.square()], 1).double().permute(0, 2, 3, 1)
         weights = weights.repeat(2, 1).T.contiguous()
-        sums = torch.stack([CausalSums.of_grid(self.scan, self.K, weights, image) for image in moments])
+        linear = _LinearSums.apply if moments.requires_grad else _grid_sums
+        sums = linear(moments, weights, self.scan, self.K)
         value_sum, square_sum = sums.permute(0, 3, 1, 2).chunk(2, 1)
         return *weight_sums, value_sum, square_sum
 
@@ -105,6 +109,30 @@ class GlobalContext(nn.Module):
         sums, square_sums = ((counts @ w.T).T.reshape(1, -1, height, width) for w in (weights, weights.square()))
         # Where nothing is known the sum is zero and so is c'''; the 1 only keeps the division defined.
         return torch.where(sums > 0, sums, torch.ones_like(sums)), square_sums
+
+
+def _grid_sums(values: Tensor, weights: Tensor, scan: Scan, K: int) -> Tensor:
+    """Return weighted sums over the known positions of grids (B, H, W, C) by weights (taps, C): the same shape."""
+    return torch.stack([CausalSums.of_grid(scan, K, weights, image) for image in values])
+
+
+class _LinearSums(torch.autograd.Function):
+    """:func:`_grid_sums` with a gradient for the values.
+
+    Whether one position is known to another, and its weight, depend on their offset alone. So the gradient, which
+    gathers over all positions that know one, is the same sum on grids turned by half a circle.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, weights: Tensor, scan: Scan, K: int) -> Tensor:
+        ctx.save_for_backward(weights)
+        ctx.scan, ctx.K = scan, K
+        return _grid_sums(values, weights, scan, K)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        (weights,) = ctx.saved_tensors
+        return _grid_sums(grad.flip(1, 2), weights, ctx.scan, ctx.K).flip(1, 2), None, None, None
 
 
 def mean_and_deviation(

@@ -22,6 +22,7 @@ from jointiq.entropy_models.base import Latents
 from jointiq.entropy_models.integer.recorder import Recorder
 from jointiq.errors import BitstreamError, ConfigError, DataError
 from jointiq.layers.padding import Size
+from jointiq.models.objective import Objective
 from jointiq.models.state import StoredModel
 from jointiq.runtime import tf32
 
@@ -91,6 +92,8 @@ class LearnedCodec(StoredModel, ABC):
     enhancer: nn.Module | None
     #: From 1 (smallest files) to 100, what a model of all rates codes at; None: the model has one rate.
     quality: float | None = None
+    #: What it was trained for, where the file that it was read from says so.
+    objective: Objective | None = None
 
     def at(self, quality: float) -> Self:
         """Return this model of all rates at another quality: a view that shares all weights, for coding.

@@ -79,6 +79,7 @@ class Context:
         measured: rows of the images of all sets.
         anchors: returns the RD curves of families of real codecs on a set, and measures them if they are missing.
         published: RD curves of others by set and name.
+        jobs: processes at a time.
     """
 
     study: Study
@@ -91,6 +92,7 @@ class Context:
     measured: MeasuredRows
     anchors: Callable[[ImageSet, Sequence[str]], list[RDCurve]]
     published: Mapping[str, Mapping[str, RDCurve]] = field(default_factory=dict)
+    jobs: int = 1
 
     def of(self, name: str, seed: int | None = None) -> list[Training]:
         """Return the finished trainings of a run, of one seed or of all, by falling lambda (rising rate)."""

@@ -207,6 +207,7 @@ def run_study(study: Study, scale_name: str, options: Options) -> int:
         measured=measured,
         anchors=lambda images, families: anchor_curves(images, families, options),
         published=published,
+        jobs=options.jobs,
     )
     findings = Findings()
     for name, settings in scale.analyses:

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from jointiq.models import build_model
+from jointiq.models.objective import ms_ssim
 from jointiq.training.modules.crops import Crops
-from jointiq.training.modules.losses import RateDistortionLoss, ms_ssim
+from jointiq.training.modules.losses import RateDistortionLoss
 
 CONFIG: dict[str, Any] = {
     "name": "jointiq", "N": 4, "M": 4, "G": 2, "min_known": 4,

@@ -8,7 +8,8 @@ import pytest
 import pytorch_msssim
 import torch
 
-from jointiq.training.modules.losses import RateDistortionLoss, ms_ssim
+from jointiq.models.objective import ms_ssim
+from jointiq.training.modules.losses import RateDistortionLoss
 
 
 def output(x: torch.Tensor, error: float, y: float, z: float) -> dict:

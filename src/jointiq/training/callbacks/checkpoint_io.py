@@ -21,6 +21,8 @@ _FOR_USE = (
     "state_dict",
     "lmbda",
     "distortion",
+    "rate_unit",
+    "lmbda_range",
     "name",
     "global_step",
     "epoch",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import hydra
@@ -249,8 +250,7 @@ class CompressionModule(lightning.LightningModule):
         if not all(torch.isfinite(p).all() for p in self.net.parameters()):
             raise NonFiniteError(f"the weights are no longer finite at step {self.global_step}")
         checkpoint["model_config"] = _plain(self.net.config)
-        checkpoint["lmbda"] = float(self.criterion.lmbda)
-        checkpoint["distortion"] = str(self.criterion.distortion)
+        checkpoint.update(_plain(asdict(self.criterion.objective)))
         checkpoint["name"] = str(self.name)
 
 

@@ -1,4 +1,4 @@
-"""The training loss (paper, Eq. 7), and its differentiable MS-SSIM for patches of any size."""
+"""The training loss (paper, Eq. 7) of batches of patches."""
 
 from __future__ import annotations
 
@@ -8,49 +8,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from pytorch_msssim.ssim import _ssim
 from torch import Tensor
-from torch.nn import functional as F
 
 from jointiq.bitstream.container import HIGHEST, LOWEST
 from jointiq.data import LATENT
-from jointiq.evaluation.metrics import PEAK
+from jointiq.models.objective import Objective, distortion
 from jointiq.training.modules.crops import Crops
 from jointiq.training.validation import ALL_POSITIONS
 
-_SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-_WINDOW, _SIGMA = 11, 1.5
 # Eq. 7 divides the rate by the pixels one latent position covers.
 _PIXELS_PER_LATENT = 256
-
-
-def _gaussian_window(size: int, sigma: float, like: Tensor) -> Tensor:
-    offsets = torch.arange(size, dtype=like.dtype, device=like.device) - (size - 1) / 2
-    window = torch.exp(-(offsets**2) / (2 * sigma**2))
-    return window / window.sum()
-
-
-def ms_ssim(x: Tensor, y: Tensor) -> Tensor:
-    """Return the MS-SSIM of every image, (B,), of two batches (B, 3, H, W) on the 0..255 scale, H and W >= 16.
-
-    It is differentiable, and equals :func:`jointiq.evaluation.metrics.ms_ssim`, which is measured and logged, where
-    both sides exceed 160 pixels. For smaller images, where that is undefined, the window shrinks at each scale to
-    min(11, side) and its sigma in proportion: the rule of the metric's authors. Contrast terms are kept above zero,
-    because the root of zero has no gradient.
-    """
-    terms = []
-    for level in range(len(_SCALE_WEIGHTS)):
-        size = min(_WINDOW, *x.shape[-2:])
-        window = _gaussian_window(size, _SIGMA * size / _WINDOW, x)
-        ssim, contrast = _ssim(x, y, PEAK, window.repeat(x.shape[1], 1, 1, 1), size_average=False)
-        if level == len(_SCALE_WEIGHTS) - 1:
-            terms.append(ssim)
-        else:
-            terms.append(contrast)
-            padding = [x.shape[-2] % 2, x.shape[-1] % 2]
-            x, y = (F.avg_pool2d(image, kernel_size=2, padding=padding) for image in (x, y))
-    weights = x.new_tensor(_SCALE_WEIGHTS).view(-1, 1, 1)
-    return (torch.stack(terms).clamp(min=1e-6) ** weights).prod(dim=0).mean(dim=1)
 
 
 @dataclass(frozen=True)
@@ -104,8 +71,15 @@ class RateDistortionLoss:
         self.ends = ends
         self.balance = balance
         self.distortion = distortion
+        self.rate_unit = rate_unit
         self.rate_scale = 1.0 if rate_unit == "nats" else 1 / math.log(2)
         self.rate_positions = math.inf if rate_positions == ALL_POSITIONS else float(rate_positions)
+
+    @property
+    def objective(self) -> Objective:
+        """What it is for a single image, which a trained model's file says."""
+        known = Objective(float(self.lmbda), self.distortion, self.rate_unit)
+        return known if self.ends is None else replace(known, lmbda_range=(self.ends[0], self.ends[1]))
 
     def __call__(self, output: Mapping[str, Any], x: Tensor, crops: Crops | None = None) -> LossTerms:
         """Return the loss of a model's ``output`` (``x_hat``, ``log_likelihoods``) for images ``x`` in [0, 1].
@@ -169,11 +143,8 @@ class RateDistortionLoss:
 
     def distortion_term(self, x_hat: Tensor, x: Tensor, quality: Tensor | None = None) -> Tensor:
         """Return (1 - lambda) / 1000 * D, a scalar, of two batches (B, 3, H, W) in [0, 1]."""
-        x_hat, x = x_hat.float() * PEAK, x * PEAK
-        mse = self.distortion == "mse"
-        distortion = (x_hat - x).square().flatten(1).mean(1) if mse else 3000 * (1 - ms_ssim(x_hat, x))
         lmbda, factor = self.lambdas(quality)
-        return (factor * (1 - lmbda) * distortion).mean() / 1000
+        return (factor * (1 - lmbda) * distortion(x_hat, x, self.distortion)).mean() / 1000
 
 
 def _nats(log_likelihoods: Tensor) -> Tensor:

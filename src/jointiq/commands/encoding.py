@@ -1,0 +1,247 @@
+"""Encode one image as the command line asks: at a quality, to a target, refined."""
+
+from __future__ import annotations
+
+import functools
+from argparse import Namespace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from jointiq.bitstream.container import HIGHEST, LOWEST
+from jointiq.coding import EFFORTS
+from jointiq.errors import ConfigError, check_whole
+from jointiq.evaluation.metrics import psnr
+
+# Imported late below: mistakes that show before a model is needed do not wait for PyTorch.
+if TYPE_CHECKING:
+    from jointiq.coding.image_codec import Encoded, Image
+    from jointiq.coding.refine import Candidate, Refined
+    from jointiq.models.base import LearnedCodec
+
+#: What a model of all rates can be asked for: metavar and help.
+TARGETS = {
+    "bpp": ("X", "the file nearest to X bits a pixel"),
+    "psnr": ("X", "the smallest file with X dB"),
+    "bytes": ("N", "the best file of at most N bytes"),
+}
+# Refinements that a target may take: each one tells better where the next has to begin.
+_ROUNDS = 3
+# What counts as the target: this share of the bits, or dB.
+_NEAR_BITS, _NEAR_DB = 0.01, 0.03
+
+#: Told before a refinement what it is, and after every step its number and the share of the bits saved by then.
+Begin = Callable[[str], object]
+Advance = Callable[[int, float], object]
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A coded image.
+
+    Attributes:
+        said: the end of the line about it: quality, refinement.
+        interrupted: by Ctrl-C, which ended its refinement.
+    """
+
+    encoded: Encoded
+    said: str
+    interrupted: bool = False
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a command line asks for.
+
+    Attributes:
+        target, value: one of :data:`TARGETS`, or None.
+        quality: of a model of all rates, or None.
+        steps: of refinement.
+    """
+
+    target: str | None
+    value: float
+    quality: float | None
+    steps: int
+
+    @classmethod
+    def of(cls, arguments: Namespace) -> Wish:
+        """Read it from the arguments.
+
+        Raises:
+            ConfigError: a target that is not above zero, or no number of steps.
+        """
+        target = next((name for name in TARGETS if getattr(arguments, name) is not None), None)
+        value = 0.0 if target is None else getattr(arguments, target)
+        if target is not None and not 0 < value < float("inf"):
+            raise ConfigError(f"--{target}", value, "a number above 0")
+        steps = arguments.refine
+        if steps is None:
+            steps = EFFORTS[arguments.effort]
+        check_whole("--refine", steps, 0)
+        return cls(target, value, arguments.quality, steps)
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Encodes images with a model as a wish says.
+
+    Args:
+        chosen: whether the model was named by its file, so that ``quality`` is one of its own.
+
+    Raises:
+        ConfigError: the model has one rate, and something else is asked for.
+        UserError: the model cannot be refined.
+    """
+
+    model: LearnedCodec
+    wish: Wish
+    chosen: bool
+    begin: Begin
+    advance: Advance
+
+    def __post_init__(self) -> None:
+        wish = self.wish
+        if self.model.quality is None and (wish.target is not None or (self.chosen and wish.quality is not None)):
+            key, value = ("quality", wish.quality) if wish.target is None else (wish.target, wish.value)
+            raise ConfigError(f"--{key}", value, "left out, because this model has one rate")
+        if wish.steps:
+            from jointiq.coding.refine import require_refinable
+
+            require_refinable(self.model)
+
+    def __call__(self, image: Image) -> Coded:
+        from jointiq.coding.image_codec import encode_image
+
+        wish, model = self.wish, self.model
+        if model.quality is not None and wish.target is not None:
+            return self._to_target(image, wish.target)
+        at = model if model.quality is None or wish.quality is None else model.at(wish.quality)
+        said = "" if at.quality is None else f", quality {at.quality:g}"
+        if not wish.steps:
+            return Coded(encode_image(at, image, estimate=False), said)
+        refined = self._refine(at, image)
+        return Coded(refined.best.encoded, said + _gain(image, refined.plain, refined), refined.interrupted)
+
+    def _refine(self, model: LearnedCodec, image: Image) -> Refined:
+        from jointiq.coding.refine import refine_image
+
+        self.begin("refine" if model.quality is None else f"refine at {model.quality:g}")
+        return refine_image(model, image, self.wish.steps, advance=self.advance)
+
+    def _to_target(self, image: Image, target: str) -> Coded:
+        """Encode at the quality that comes to the target, found by real files.
+
+        A refined file is smaller and better than that of the networks at the same quality. So the search is made with
+        the networks alone, the file it finds is refined, and by what that changes the search aims higher or lower.
+        """
+        search = _Search(self.model, image, target)
+        aim = value = self.wish.value
+        quality = search.quality(aim)
+        if not self.wish.steps:
+            encoded = search.encoded_at(quality)
+            return Coded(encoded, _reached(search, target, quality, search.measure_at(quality), value))
+        tried: dict[float, Refined] = {}
+        for _ in range(_ROUNDS):
+            refined = tried[quality] = self._refine(self.model.at(quality), image)
+            plain, best = (search.measure(each) for each in (refined.plain, refined.best))
+            if refined.interrupted or _is_near(target, best, value):
+                break
+            aim = value + plain - best if target == "psnr" else value * plain / best
+            quality = search.quality(aim)
+            if quality in tried:
+                break
+        quality, best_one = _pick(search, target, value, tried)
+        said = _reached(search, target, quality, search.measure(best_one), value)
+        interrupted = any(one.interrupted for one in tried.values())
+        chosen = tried[quality]
+        gain = _gain(image, chosen.plain, chosen) if best_one is chosen.best else ""
+        return Coded(best_one.encoded, said + gain, interrupted)
+
+
+class _Search:
+    """Files of one image at the qualities of a model of all rates, and what a target measures of them.
+
+    Attributes:
+        pixels: of the image.
+    """
+
+    def __init__(self, model: LearnedCodec, image: Image, target: str) -> None:
+        self.model, self.image, self.target = model, image, target
+        self.pixels = image.shape[0] * image.shape[1]
+        self.encoded_at = functools.cache(self._encoded_at)
+        self.measure_at = functools.cache(self._measure_at)
+
+    def quality(self, value: float) -> float:
+        """Return the quality at which the networks alone come to a value of the target."""
+        from jointiq.coding.rate_search import largest_quality, nearest_quality, smallest_quality
+
+        find = {"psnr": smallest_quality, "bytes": largest_quality, "bpp": nearest_quality}[self.target]
+        return find(self.measure_at, value)
+
+    def measure(self, candidate: Candidate) -> float:
+        """Return what the target measures."""
+        if self.target == "psnr":
+            return psnr(self.image, candidate.picture)
+        size = len(candidate.encoded.data)
+        return size if self.target == "bytes" else 8 * size / self.pixels
+
+    def _encoded_at(self, quality: float) -> Encoded:
+        from jointiq.coding.image_codec import encode_image
+
+        return encode_image(self.model.at(quality), self.image, estimate=False)
+
+    def _measure_at(self, quality: float) -> float:
+        from jointiq.coding.image_codec import decode_image
+
+        data = self.encoded_at(quality).data
+        if self.target == "psnr":
+            return psnr(self.image, decode_image(self.model, data).image)
+        return len(data) if self.target == "bytes" else 8 * len(data) / self.pixels
+
+
+def _is_near(target: str, reached: float, value: float) -> bool:
+    if target == "psnr":
+        return value <= reached <= value + _NEAR_DB
+    return (1 - _NEAR_BITS) * value <= reached <= (value if target == "bytes" else (1 + _NEAR_BITS) * value)
+
+
+def _pick(search: _Search, target: str, value: float, tried: Mapping[float, Refined]) -> tuple[float, Candidate]:
+    """Return the best file that keeps to the target; where none does, the refined one that comes nearest to it."""
+    refined = [(at, one.best) for at, one in tried.items()]
+    options = [*refined, *((at, one.plain) for at, one in tried.items())]
+
+    def reached(option: tuple[float, Candidate]) -> float:
+        return search.measure(option[1])
+
+    def size(option: tuple[float, Candidate]) -> int:
+        return len(option[1].encoded.data)
+
+    def quality(option: tuple[float, Candidate]) -> float:
+        return psnr(search.image, option[1].picture)
+
+    if target == "psnr":
+        good = [option for option in options if reached(option) >= value]
+        return min(good, key=size) if good else max(refined, key=reached)
+    limit = value if target == "bytes" else (1 + _NEAR_BITS) * value
+    least = 0 if target == "bytes" else (1 - _NEAR_BITS) * value
+    good = [option for option in options if least <= reached(option) <= limit]
+    return max(good, key=quality) if good else min(refined, key=lambda option: abs(reached(option) - value))
+
+
+def _reached(search: _Search, target: str, quality: float, reached: float, value: float) -> str:
+    """Return the quality as text, and whether it is one of the ends, where the target lies beyond."""
+    missed = {"psnr": reached < value, "bytes": reached > value, "bpp": quality in (LOWEST, HIGHEST)}[target]
+    end = "lowest" if quality == LOWEST else "highest"
+    found = f", {reached:.2f} dB" if target == "psnr" else ""
+    return f"{found}, quality {quality:g}" + (f", the {end} there is" if missed else "")
+
+
+def _gain(image: Image, plain: Candidate, refined: Refined) -> str:
+    """Return what a refinement was worth, as text."""
+    stopped = ", stopped" if refined.interrupted else ""
+    if refined.best.picture is plain.picture:
+        return f"; refined in {refined.steps} steps{stopped}: nothing gained"
+    before, after = len(plain.encoded.data), len(refined.best.encoded.data)
+    change = psnr(image, refined.best.picture) - psnr(image, plain.picture)
+    return f"; refined in {refined.steps} steps{stopped}: {100 * (after / before - 1):+.1f} % bytes, {change:+.2f} dB"

@@ -1,0 +1,110 @@
+"""Targets that refined files keep to, on pretended curves: at a quality, refined files are smaller and better."""
+
+from __future__ import annotations
+
+import math
+from argparse import Namespace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from jointiq.coding import image_codec, refine
+from jointiq.commands import encoding
+from jointiq.commands.encoding import Encoder, Wish
+from jointiq.errors import ConfigError
+
+PIXELS = 64 * 64
+
+
+class Pretended:
+    """A model of all rates; what it makes of any image is known."""
+
+    def __init__(self, quality=50.0):
+        self.quality = quality
+
+    def at(self, quality):
+        return Pretended(quality)
+
+    def candidate(self, bits=1.0, better=0.0):
+        data = bytes(round(bits * 2000 * math.exp(self.quality / 30)))
+        return SimpleNamespace(
+            encoded=SimpleNamespace(data=data, seconds=1.0), picture=25 + self.quality / 8 + better, loss=0.0
+        )
+
+
+@pytest.fixture
+def refinements(monkeypatch):
+    """What refinement is worth, and the qualities that were refined; pictures are their dB."""
+    worth, seen = {"bits": 0.9, "better": 0.1, "interrupted": False}, []
+
+    def refine_image(model, image, steps, advance):
+        seen.append(model.quality)
+        plain, best = model.candidate(), model.candidate(worth["bits"], worth["better"])
+        return SimpleNamespace(plain=plain, best=best, steps=steps, interrupted=worth["interrupted"])
+
+    pictures = {}
+
+    def decode_image(model, data):
+        return SimpleNamespace(image=pictures[data])
+
+    def encode_image(model, image, estimate):
+        candidate = model.candidate()
+        pictures[candidate.encoded.data] = candidate.picture
+        return candidate.encoded
+
+    monkeypatch.setattr(refine, "refine_image", refine_image)
+    monkeypatch.setattr(refine, "require_refinable", lambda model: None)
+    monkeypatch.setattr(image_codec, "encode_image", encode_image)
+    monkeypatch.setattr(image_codec, "decode_image", decode_image)
+    monkeypatch.setattr(encoding, "psnr", lambda image, picture: picture)
+    return SimpleNamespace(worth=worth, seen=seen)
+
+
+def code(target, value, steps=10):
+    wish = Wish(target, value, None, steps)
+    encode = Encoder(Pretended(), wish, True, lambda what: None, lambda step, saved: None)
+    return encode(np.zeros((64, 64, 3), np.uint8))
+
+
+@pytest.mark.parametrize("bits", [0.7, 0.9, 1.1])
+def test_never_above_the_bytes_and_near_them(refinements, bits):
+    refinements.worth["bits"] = bits
+    size = len(code("bytes", 9000).encoded.data)
+    assert 0.98 * 9000 < size <= 9000 and len(refinements.seen) <= 3
+
+
+def test_a_rate_is_met_with_refined_files(refinements):
+    coded = code("bpp", 8 * 9000 / PIXELS)
+    assert len(coded.encoded.data) == pytest.approx(9000, rel=0.01)
+    assert "; refined in 10 steps: -10.0 % bytes, +0.10 dB" in coded.said and len(refinements.seen) == 2
+
+
+def test_a_psnr_is_met_by_the_smallest_file(refinements):
+    refinements.worth["better"] = 0.3
+    coded = code("psnr", 31)
+    reached = float(coded.said.split(" dB")[0].lstrip(", "))
+    assert 31 <= reached < 31.05 and len(refinements.seen) == 2
+    assert len(coded.encoded.data) < 0.9 * len(code("psnr", 31, steps=0).encoded.data)
+
+
+@pytest.mark.parametrize(("target", "value"), [("bytes", 10), ("bytes", 1e9), ("psnr", 5), ("psnr", 99), ("bpp", 999)])
+def test_beyond_the_ends_the_end_is_refined_once(refinements, target, value):
+    coded = code(target, value)
+    assert len(refinements.seen) == 1 and refinements.seen[0] in (1, 100)
+    assert f"quality {refinements.seen[0]:g}" in coded.said and "refined in 10 steps" in coded.said
+    assert ("there is" in coded.said) == ((target, value) not in (("bytes", 1e9), ("psnr", 5)))
+
+
+def test_ctrl_c_ends_the_search_with_what_keeps_to_the_target(refinements):
+    refinements.worth.update(interrupted=True, bits=1.2)
+    coded = code("bytes", 9000)
+    assert coded.interrupted and len(refinements.seen) == 1 and len(coded.encoded.data) <= 9000
+
+
+def test_wishes():
+    given = {"bpp": None, "psnr": None, "bytes": None, "quality": 3, "refine": None, "effort": "high"}
+    assert Wish.of(Namespace(**given)) == Wish(None, 0.0, 3, encoding.EFFORTS["high"])
+    assert Wish.of(Namespace(**{**given, "refine": 7, "bpp": 0.5})) == Wish("bpp", 0.5, 3, 7)
+    with pytest.raises(ConfigError, match="--refine"):
+        Wish.of(Namespace(**{**given, "refine": -1}))

@@ -84,10 +84,10 @@ def test_a_bad_image_is_named_and_left_out_of_every_point(images, checkpoints, m
     assert {(one["checkpoint"], one["image"]) for one in curve.about["failed"]} == {(c, "1.png") for c in checkpoints}
     honest = models.evaluate_image
 
-    def fails(model, checkpoint, name, image):
+    def fails(model, checkpoint, name, image, *refinement):
         if checkpoint == checkpoints[1] and name == "0.png":
             raise RuntimeError("out of\nmemory")
-        return honest(model, checkpoint, name, image)
+        return honest(model, checkpoint, name, image, *refinement)
 
     monkeypatch.setattr(models, "evaluate_image", fails)
     curve = evaluate_checkpoints(checkpoints, images, "ours")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jointiq.command_line import program
-from jointiq.configs import EXPERIMENTS
+from jointiq.configs import INSTALLED
 from jointiq.errors import ConfigError, UserError, run_cli
 from jointiq.studies.plan import SCALES, read_study, study_names
 
@@ -52,8 +52,8 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and run the study."""
     given = _parser().parse_intermixed_args(arguments)
-    if not EXPERIMENTS.is_dir():
-        raise UserError("studies are run in a checkout of the project: an installed package has no experiments/")
+    if INSTALLED:
+        raise UserError("studies are run in a checkout of the project: here the package is installed")
     if given.name is None:
         print("studies:")
         for name in study_names():

@@ -61,7 +61,7 @@ def _living_state(items: tuple[tuple[str, Any], ...], seed: int) -> tuple[dict[s
         # f: sigmas around that of y, and parameters that differ from place to place.
         entropy.estimator.preliminary.bias[-entropy.G * model.config["M"] :] += math.log(Y_STD)
         if model.config["hyper_exp"]:
-            entropy.h_s.conv.weight.mul_(0.3)
+            entropy.h_s.conv.weight.mul_(0.02)
         if entropy.global_context is not None:
             entropy.global_context.psi.normal_(0, 2.5)
     return model.config, {name: value.clone() for name, value in model.state_dict().items()}

@@ -30,7 +30,7 @@ def living_hybrid(seed: int = 0, **overrides: Any) -> Lee2019Hybrid:
             last.bias.mul_(scale)
         entropy.z_prior.log_sigma.normal_(math.log(Z_STD), 0.3)
         entropy.h_s.conv.bias[model.config["M1"] :] += math.log(Y_STD)
-        entropy.h_s.conv.weight.mul_(0.3)
+        entropy.h_s.conv.weight.mul_(0.05)
         entropy.estimator.preliminary.bias[-entropy.G * model.config["M1"] :] += math.log(Y_STD)
         latents = model.latents(x)
         assert (latents["y"].abs() > 1).float().mean() > 0.05

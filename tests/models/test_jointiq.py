@@ -82,7 +82,7 @@ def test_noisy_conditions(living, picture):
     """Lee 2019, appendix 6.2: g_s(y~), h_s(z~), h_a(y), contexts from y~, which is also what the rate is of."""
     model = living(G=1, global_context=False, mprm=False, hyper_abs=True, hyper_exp=True)
     model.entropy_model.settings = replace(model.entropy_model.settings, conditions="noisy")
-    x = to_tensor(picture(96, 96))
+    x = to_tensor(picture(320, 320))
     read, out = what_each_part_reads(model.train(), x)
     assert torch.equal(read["h_a"], read["y"].abs())
     for name, latent in (("g_s", read["y"]), ("h_s", read["z"])):

@@ -9,7 +9,8 @@ Synthesis transforms take the size they must return, because an odd side was pad
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 
 from compressai.models.utils import conv, deconv
 from torch import Tensor, nn
@@ -69,6 +70,20 @@ class SynthesisTransform(nn.Module):
         return x
 
 
+def keep_the_scale(layers: Iterable[nn.Module]) -> None:
+    """Draw the weights of convolutions so that their outputs have about the scale of their inputs (He et al. 2015).
+
+    PyTorch's own draw loses half of it in each layer: z then begins below the rounding noise, and in short trainings
+    stays there for good, at no bits and no use (our choice; the papers do not say how they began).
+    """
+    for layer in layers:
+        assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
+        # A transposed convolution spreads its taps over stride x stride outputs.
+        apart = math.prod(layer.stride) if isinstance(layer, nn.ConvTranspose2d) else 1
+        inputs = layer.in_channels * math.prod(layer.kernel_size) / apart
+        nn.init.normal_(layer.weight, std=math.sqrt(2 / inputs))
+
+
 class HyperAnalysis(nn.Module):
     """h_a: y_hat (B, M, h, w) -> z (B, N, ceil(h / 4), ceil(w / 4)); 3x3 stride 1, then two 5x5 stride 2, ReLU
     between.
@@ -78,6 +93,7 @@ class HyperAnalysis(nn.Module):
         super().__init__()
         self.convs = nn.ModuleList([conv(M, N, stride=1, kernel_size=3), conv(N, N), conv(N, N)])
         self.relu = nn.ReLU()
+        keep_the_scale(self.convs)
 
     def forward(self, y_hat: Tensor) -> Tensor:
         z = self.relu(self.convs[0](y_hat))
@@ -97,6 +113,8 @@ class HyperSynthesis(nn.Module):
         self.conv = conv(N, M, stride=1, kernel_size=3)
         self.relu = nn.ReLU()
         self.exp = exp
+        # The last layer begins small: its output is an exponent (Lee 2019), or the parameters themselves (the hybrid).
+        keep_the_scale(self.deconvs)
 
     def forward(self, z_hat: Tensor, size: Size) -> Tensor:
         c = z_hat

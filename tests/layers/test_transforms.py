@@ -91,7 +91,7 @@ def test_integer_exp():
 
 @torch.no_grad()
 def test_z_begins_above_the_rounding_noise():
-    """And what z_hat says reaches the end of h_s: in both of the scale of y, where PyTorch's own weights leave nothing."""
+    """And what z_hat says reaches the end of h_s; PyTorch's own weights leave nothing of either."""
     torch.manual_seed(0)
     y_hat = (3 * torch.randn(2, 48, 32, 32)).round()
     z = HyperAnalysis(32, 48)(y_hat)

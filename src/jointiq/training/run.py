@@ -29,6 +29,7 @@ from jointiq.runs.resume import Start, find_start
 from jointiq.runs.status import note_failure
 from jointiq.runtime import ended_by_signals, set_threads, tf32
 from jointiq.training.assemble import Training, build_loggers, build_training, end_logs, start_logs
+from jointiq.training.callbacks.stop import LOST
 from jointiq.training.modules.compression import NonFiniteError
 
 
@@ -226,7 +227,7 @@ def unwrapped_errors(last: Path) -> Iterator[None]:
         # NCCL's errors have a class of their own; gloo's are known by their text.
         if not isinstance(error, torch.distributed.DistError) and "gloo/transport" not in str(error):
             raise
-        raise UserError("another process of this training has ended; the same command goes on") from error
+        raise UserError(LOST) from error
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -1,4 +1,4 @@
-"""Stop a training cleanly on Ctrl-C, SIGTERM, SIGHUP and the signal of a cluster before its time limit."""
+"""Stop a training cleanly: on Ctrl-C, SIGTERM, SIGHUP, a cluster's signal, and when one of its processes is lost."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,12 +19,17 @@ from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.trainer.states import TrainerFn, TrainerStatus
 from lightning.pytorch.utilities import rank_zero_only
 
-from jointiq.errors import EXIT_HUNG_UP, EXIT_TERMINATED
+from jointiq.errors import EXIT_HUNG_UP, EXIT_TERMINATED, EXIT_USER_ERROR
+from jointiq.runs.status import note_failure
 
 # Clusters send one of these shortly before a job's time limit.
 _CLUSTER = (signal.SIGUSR1, signal.SIGUSR2)
 # Steps between two exchanges in which the processes of a distributed run agree to stop; each makes a GPU wait.
 _ASK_EVERY = 10
+# Seconds in which a process may find out by itself that another one has ended, or meet the same error.
+_GRACE = 10.0
+#: What is said when another process of the training has ended before its time.
+LOST = "another process of this training has ended; the same command goes on"
 
 
 class StopOnSignal(Callback):
@@ -125,6 +132,44 @@ class StopOnSignal(Callback):
         again = " (Ctrl-C again: at once, without saving)" if number == signal.SIGINT else ""
         with contextlib.suppress(OSError):  # the terminal may be gone
             _say(f"\nstopping after this step{again}")
+
+
+class EndWithOthers(Callback):
+    """End the first process of a distributed training, with a line, when one that it has started ends with an error.
+
+    gloo reports a lost process at once; NCCL may wait for it for ever. Lightning's own watch kills the first process,
+    which then says nothing.
+
+    Args:
+        folder: of the run, where the failure is noted.
+        grace: seconds in which the first process may end by itself.
+    """
+
+    def __init__(self, folder: Path, grace: float = _GRACE) -> None:
+        self._folder = folder
+        self._grace = grace
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Watch the processes, if this one has started any."""
+        launcher: Any = trainer.strategy.launcher
+        processes = getattr(launcher, "procs", [])
+        if not processes:
+            return
+        # Lightning watches this very list: without processes in it, its watch ends.
+        launcher.procs = list(processes)
+        processes.clear()
+        for process in launcher.procs:
+            threading.Thread(target=self._watch, args=(process, launcher.procs), daemon=True).start()
+
+    def _watch(self, process: subprocess.Popen[bytes], processes: list[subprocess.Popen[bytes]]) -> None:
+        if process.wait() == 0:
+            return
+        time.sleep(self._grace)  # if the first process ends in this time, so does this thread
+        note_failure(self._folder, LOST)
+        for other in processes:
+            other.kill()
+        print(f"error: {LOST}", file=sys.stderr, flush=True)
+        os._exit(EXIT_USER_ERROR)  # the main thread may wait in a collective operation
 
 
 @rank_zero_only

@@ -1,0 +1,44 @@
+"""The first process of a training ends, with a line, when another one is lost, also where it waits for it for ever."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jointiq.runs.status import write_status
+
+WAITS = """
+import subprocess, sys, time
+from pathlib import Path
+from types import SimpleNamespace as Space
+from jointiq.training.callbacks.stop import EndWithOthers
+
+other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+launcher = Space(procs=[subprocess.Popen([sys.executable, "-c", sys.argv[2]]), other])
+watched_by_lightning = launcher.procs
+EndWithOthers(Path(sys.argv[1]), grace=0.2).setup(Space(strategy=Space(launcher=launcher)), None, "fit")
+assert not watched_by_lightning and len(launcher.procs) == 2
+time.sleep(3)
+print(other.poll())
+other.kill()
+"""
+
+
+@pytest.mark.parametrize(
+    ("does", "code"),
+    [("import os; os.kill(os.getpid(), 9)", 2), ("raise SystemExit(2)", 2), ("", 0)],
+)
+def test_another_process_ends(tmp_path: Path, does: str, code: int) -> None:
+    write_status(tmp_path, {"step": 3})
+    done = subprocess.run([sys.executable, "-c", WAITS, tmp_path, does], capture_output=True, text=True, timeout=60)
+    assert done.returncode == code, done.stderr
+    status = json.loads((tmp_path / "status.json").read_text())
+    if code:
+        told = "another process of this training has ended; the same command goes on"
+        assert done.stderr == f"error: {told}\n" and status["failure"] == told and not done.stdout
+    else:
+        assert done.stdout == "None\n" and "failure" not in status

@@ -96,11 +96,11 @@ def test_a_stop_while_it_is_measured_is_made_good_without_training(
     folder, measured = tmp_path / "run", []
     code = models.evaluate_image
 
-    def stopped(model: object, checkpoint: str, name: str, image: object) -> object:
+    def stopped(model: object, checkpoint: str, name: str, image: object, *refinement: object) -> object:
         measured.append(name)
         if len(measured) == 2:
             os.kill(os.getpid(), number)
-        return code(model, checkpoint, name, image)  # type: ignore[arg-type]
+        return code(model, checkpoint, name, image, *refinement)  # type: ignore[arg-type]
 
     monkeypatch.setattr(models, "evaluate_image", stopped)
     assert run(monkeypatch, *typed(images, folder)) == exit_code

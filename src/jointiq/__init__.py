@@ -7,6 +7,7 @@
 docs/python.md shows them at work.
 """
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,8 +19,10 @@ __all__ = ["decode", "encode", "load"]
 def __getattr__(name: str) -> Any:
     # Not imported before it is used: PyTorch takes seconds, and the light commands do without it.
     if name in __all__:
-        from jointiq.coding import api
-
+        with warnings.catch_warnings():
+            # CompressAI's, at import: nothing that a user could change.
+            warnings.filterwarnings("ignore", r".*torch\.jit\.script.*", FutureWarning)
+            from jointiq.coding import api
         return getattr(api, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -120,6 +120,11 @@ def test_the_import_is_light():
         _ = jointiq.nothing
 
 
+def test_the_import_is_silent():
+    done = subprocess.run([sys.executable, "-c", "import jointiq; jointiq.load"], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout + done.stderr == ""
+
+
 @pytest.mark.slow
 def test_the_page_of_examples(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)

@@ -11,13 +11,13 @@ and memory; if it crashes or hangs, that counts as a failure and a new one goes 
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import track
 
+from jointiq.command_line import Parser
 from jointiq.errors import ConfigError, run_cli
 from jointiq.files import write_bytes
 
@@ -28,7 +28,7 @@ WHAT = ("bitstreams", "pictures", "models", "results")
 
 def main() -> int:
     """Command line of ``python -m tools.fuzz``; returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m tools.fuzz",
         description="Read damaged and odd files; each must give an error or the right result.",
     )

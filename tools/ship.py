@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from jointiq.command_line import Parser
 from jointiq.errors import run_cli
 
 QUALITIES = (1, 2, 3, 4)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m tools.ship",
         description="Export four trained models, measure them on test images by real files, and list and describe them "
         "for src.codec, which then uses them without --checkpoint.",

@@ -13,14 +13,14 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra._internal import utils as hydra_utils
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.core.override_parser.types import Override, Quote, QuotedString, ValueType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -64,7 +64,7 @@ def hydra_command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable
                 if sys.argv[1:3] == ["-sc", "install=bash"]:
                     print(completion())
                     return
-                arguments = hydra_utils.get_args_parser().parse_args()
+                arguments = _parse()
                 _check(name, arguments)
                 with _raised():
                     try:
@@ -77,6 +77,18 @@ def hydra_command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable
         return main
 
     return decorate
+
+
+def _parse() -> Namespace:
+    """Return the command line as Hydra reads it; an option that it lacks is refused in one line."""
+    parser = hydra_utils.get_args_parser()
+    parser.allow_abbrev = False
+
+    def error(message: str) -> NoReturn:
+        raise UserError(f"{message}; values are typed as KEY=VALUE, such as +experiment=jointiq; allowed: see --help")
+
+    parser.error = error  # type: ignore[method-assign]
+    return parser.parse_args()
 
 
 @contextlib.contextmanager
@@ -162,8 +174,13 @@ def _in_one_line(name: str, error: HydraException, overrides: Sequence[str]) -> 
     words = str(error).split()
     if words[:2] == ["Could", "not"] and words[2:3] == ["override"] and "defaults" not in words:
         key = words[3].strip("'.")
-        others = [text for text in overrides if text.lstrip("+").partition("=")[0] != key]
-        return f"{key}: no such key{nearest(key, leaves(compose(name, others)))}"
+        others = [_first(text) for text in overrides if text.lstrip("+").partition("=")[0] != key]
+        try:
+            known = leaves(compose(name, list(filter(None, others))))
+        except HydraException:  # another mistake is typed as well
+            known = []
+        known += dict.fromkeys(one.partition(".")[0] for one in known)
+        return f"{key}: no such key{nearest(key, known)}"
     text = " ".join(words).partition(" Config search path:")[0]
     said, _, options = text.partition(" Available options in ")
     option = said.partition("'")[2].rpartition("'")[0].rpartition("/")[2]
@@ -173,6 +190,16 @@ def _in_one_line(name: str, error: HydraException, overrides: Sequence[str]) -> 
         return f"{said}{about}"
     choices = [one for one in names.split() if not one.startswith("_")]
     return f"{said}{nearest(option, choices)}; allowed: one of {', '.join(choices)}"
+
+
+def _first(text: str) -> str:
+    """Return what is typed for a sweep, ``KEY=A,B``, with the first value; nothing of a ``glob``."""
+    parsed = OverridesParser.create().parse_override(text)
+    if not parsed.is_sweep_override():
+        return text
+    if parsed.value_type == ValueType.GLOB_CHOICE_SWEEP:
+        return ""
+    return f"{text.partition('=')[0]}={next(parsed.sweep_string_iterator())}"
 
 
 def task_overrides(settings: HydraConf) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.progress import Progress
 
+from jointiq.command_line import Parser
 from jointiq.console import progress_bar
 from jointiq.errors import ConfigError, run_cli
 from jointiq.files import write_text
@@ -69,7 +70,7 @@ def _stepper(progress: Progress, text: str, total: int) -> Callable[[str], None]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and run."""
-    parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__)
+    parser = Parser(prog="python -m tools.bench", description=__doc__)
     commands = parser.add_subparsers(metavar="COMMAND", help="default: codec")
     compare = commands.add_parser("codec", help="time our codec beside others, and ours against image size")
     compare.set_defaults(run=run_codec)

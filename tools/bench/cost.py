@@ -11,7 +11,6 @@ its activations, gradients of its weights), a frozen one a single pass. Steps, s
 
 from __future__ import annotations
 
-import argparse
 import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra import compose, initialize_config_dir
 
-from jointiq.command_line import override
+from jointiq.command_line import Parser, override
 from jointiq.configs import CONFIGS
 from jointiq.console import Table, number, progress_bar
 from jointiq.errors import ConfigError, UserError, run_cli
@@ -224,9 +223,7 @@ def rates_table(speed: Speed | None, devices: int, link: float) -> Table:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and print both tables."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.bench.cost", description="Training costs of the papers' tables and figures."
-    )
+    parser = Parser(prog="python -m tools.bench.cost", description="Training costs of the papers' tables and figures.")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--bench", type=Path, metavar="JSON", help="what python -m tools.bench.train has written")
     source.add_argument(

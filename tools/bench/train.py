@@ -6,12 +6,12 @@ waits for its data is measured with the project's own loader.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jointiq.command_line import Parser
 from jointiq.console import Table, number
 from jointiq.errors import ConfigError, run_cli
 from jointiq.files import write_text
@@ -42,7 +42,7 @@ def table(result: Mapping[str, Any]) -> Table:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, measure, print and write."""
-    parser = argparse.ArgumentParser(prog="python -m tools.bench.train", description=__doc__)
+    parser = Parser(prog="python -m tools.bench.train", description=__doc__)
     for flags, value, text in (
         (("--N",), 192, "channels of the transforms"),
         (("--M",), 192, "channels of y"),

@@ -8,12 +8,11 @@ they are logged as the last run of a sweep's group in W&B.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from jointiq.command_line import program
+from jointiq.command_line import Parser, program
 from jointiq.errors import DataError, UserError, run_cli
 from jointiq.evaluation.bd_rate import METRICS, BDRate, bd_rate
 from jointiq.evaluation.comparison import (
@@ -117,7 +116,7 @@ def compare_all_there_is(anchors: Sequence[Path], method: str, output: Path | No
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and print the tables."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=program("bdrate"),
         parents=[comparison_options()],
         description="Print how many percent more (+) or fewer (-) bits each TEST needs than ANCHOR at equal quality. "

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from jointiq.bitstream.container import HIGHEST, LOWEST, TENTHS, Container
 from jointiq.bitstream.scan import scan_name
 from jointiq.coding import CODED, EFFORTS, PICTURE, shipped
-from jointiq.command_line import program
+from jointiq.command_line import Parser, program
 from jointiq.commands.encoding import TARGETS, Encoder, Wish
 from jointiq.commands.file_pairs import Interrupted, pair_files, run_pairs
 from jointiq.configs import INSTALLED
@@ -56,7 +56,7 @@ def _add_quality(parser: Any) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="jointiq" if INSTALLED else program("codec"),
         description="Compress images with a trained model into .jiq files, and back. A file decodes only with the "
         "model that wrote it; its latents are the same on every machine. Without --checkpoint the models in weights/ "
@@ -66,12 +66,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    where = argparse.ArgumentParser(add_help=False)
+    where = Parser(add_help=False)
     where.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     where.add_argument("--threads", type=int, help="CPU threads (default: all)")
-    writer = argparse.ArgumentParser(add_help=False, parents=[where])
+    writer = Parser(add_help=False, parents=[where])
     writer.add_argument("--checkpoint", metavar="MODEL", help=_MODEL)
-    reader = argparse.ArgumentParser(add_help=False, parents=[where])
+    reader = Parser(add_help=False, parents=[where])
     reader.add_argument("--checkpoint", metavar="MODEL", help=f"{_MODEL}; default: the shipped model of each file")
 
     command = commands.add_parser("encode", parents=[writer], help="image -> .jiq; or a folder of images")

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 
-from jointiq.command_line import program
+from jointiq.command_line import Parser, program
 from jointiq.errors import UserError, run_cli
 from jointiq.tracking.mode import PROJECT, is_logged_in
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, then save the workspace or print it."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=program("dashboard"),
         description="Save a W&B workspace with RD curves and anchors, losses, rates, pictures and BD-rate tables.",
         epilog="Needs the package wandb-workspaces and, but for --print, a user who is logged in (wandb login).",

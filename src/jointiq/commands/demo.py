@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jointiq.command_line import TRAIN, override, program
+from jointiq.command_line import TRAIN, Parser, override, program
 from jointiq.console import progress_bar
 from jointiq.data.sample import sample_images
 from jointiq.errors import ConfigError, UserError, run_cli
@@ -92,7 +91,7 @@ def say(text: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and run the demo."""
-    parser = argparse.ArgumentParser(prog=program("demo"), description=__doc__)
+    parser = Parser(prog=program("demo"), description=__doc__)
     parser.add_argument("--train-minutes", type=float, default=4.5, metavar="M", help="cap, default: %(default)s")
     parser.add_argument("--output", type=Path, default=Path("results/demo"), metavar="DIR", help="default: %(default)s")
     parser.add_argument("--checkpoint", type=Path, metavar="CKPT", help="skip the training and use this model")

@@ -6,18 +6,17 @@ python -m src.export CHECKPOINT OUT.pth.tar             (for CompressAI's tools)
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from jointiq.coding import EXPORT, PTH_TAR
-from jointiq.command_line import program
+from jointiq.command_line import Parser, program
 from jointiq.errors import UserError, run_cli
 from jointiq.runtime import ended_by_signals
 
 
 def main() -> None:
     """Command line of ``python -m src.export``."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=program("export"),
         description="Write a trained model as one safetensors file: float transforms, integer entropy model, "
         "configuration. It contains no code, and decodes the same latents on every machine. Or, by the name of the "

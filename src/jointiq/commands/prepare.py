@@ -5,11 +5,10 @@ The same command again continues an interrupted one.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from jointiq.command_line import program
+from jointiq.command_line import Parser, program
 from jointiq.data.prepare.patch_cutting import PatchSettings
 from jointiq.errors import run_cli
 
@@ -17,9 +16,7 @@ from jointiq.errors import run_cli
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and make the patches."""
     default = PatchSettings()
-    parser = argparse.ArgumentParser(
-        prog=program("prepare"), description="Cut training patches out of folders of images."
-    )
+    parser = Parser(prog=program("prepare"), description="Cut training patches out of folders of images.")
     parser.add_argument("folders", nargs="+", metavar="SRC", help="folder of images; read with all folders in it")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to make")
     for key, kind, text in (

@@ -6,11 +6,10 @@ all numbers. The file needs no network and no other file.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from jointiq.command_line import program
+from jointiq.command_line import Parser, program
 from jointiq.console import progress_bar
 from jointiq.errors import ConfigError, run_cli
 from jointiq.evaluation.comparison import comparison_options
@@ -57,7 +56,7 @@ def report(sources: Sources, output: Path, title: str, packing: Packing, show: S
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and write the report."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=program("report"),
         parents=[comparison_options()],
         description="Write one HTML file with RD plots, BD-rates, tables, per-image plots, and a viewer that compares "

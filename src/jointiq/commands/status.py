@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from jointiq.command_line import program
+from jointiq.command_line import Parser, program
 from jointiq.errors import UserError, run_cli
 from jointiq.runs.status import read_folders, status_table
 
 
 def main() -> int:
     """Parse the command line, print the table and return the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=program("status"),
         description="A table of runs: done, running, failed, cut (the same command goes on) or waiting; steps, bpp and "
         "PSNR, time left. The numbers are those of the last validation; where the note says test, of the test images' "

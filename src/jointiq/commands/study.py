@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jointiq.command_line import program
+from jointiq.command_line import Parser, program
 from jointiq.configs import INSTALLED
 from jointiq.errors import ConfigError, UserError, run_cli
 from jointiq.studies.plan import SCALES, read_study, study_names
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=program("study"),
         description="Run a table or figure of the papers again.",
         epilog="A study is declared in experiments/NAME/study.yaml and explained in experiments/NAME/README.md; its "

@@ -20,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from jointiq.command_line import Parser
 from jointiq.configs import EXPERIMENTS
 from jointiq.console import NOTHING, Table, number, plain_markdown
 from jointiq.errors import DataError
@@ -40,7 +41,7 @@ _TOLD = 3
 
 def comparison_options() -> argparse.ArgumentParser:
     """Return a parser with the options of every command that compares, ``--anchors`` and ``--method``."""
-    parser = argparse.ArgumentParser(add_help=False)
+    parser = Parser(add_help=False)
     text = "folders or RD files of anchors, ours or published; default: folders named anchors in RESULTS"
     parser.add_argument("--anchors", type=Path, nargs="+", default=[], help=text)
     text = "interpolation of the BD-rates, default: %(default)s"

@@ -14,7 +14,8 @@ from rich.console import Console
 from jointiq.coding import shipped
 from jointiq.commands.bdrate import main
 from jointiq.errors import DataError, UserError
-from jointiq.evaluation.comparison import compare_all, find_curves, tables
+from jointiq.evaluation.comparison import CurveFile, compare_all, compare_pairs, find_curves, tables
+from jointiq.evaluation.rd import RDCurve
 from jointiq.studies import kept
 from jointiq.studies.plan import EXPERIMENTS
 
@@ -232,3 +233,29 @@ def test_curves_of_one_name_are_told_apart(tmp_path: Path) -> None:
     write(tmp_path / "b" / "same.json")
     names = [file.curve.name for file in find_curves([tmp_path])]
     assert names == ["same (a)", "same (b)"]
+
+
+def test_a_model_is_compared_with_the_one_it_is_most_like(tmp_path: Path) -> None:
+    """A short training with another short one; where more than one setting differs, the names say all of them."""
+
+    def curve(experiment: str, typed: tuple[str, ...], name: str, factor: float) -> CurveFile:
+        values = {
+            "bpp": tuple(factor * rate for rate in RATES),
+            "psnr-rgb": tuple(40 + 6 * math.log2(r) for r in RATES),
+        }
+        about = {"experiment": experiment, "typed": typed}
+        return CurveFile(tmp_path / f"{name}.json", RDCurve(name, values, about=about), tmp_path / name)
+
+    short = "trainer.max_steps=150"
+    models = [
+        curve("jointiq", (), "jointiq", 1.0),
+        curve("jointiq", (short,), f"jointiq {short}", 2.0),
+        curve("jointiq", ("enhancer=mine", short), "jointiq enhancer=mine", 2.2),
+        curve("lee2019", ("enhancer=mine",), "lee2019", 1.5),
+    ]
+    between = compare_pairs(models, []).between
+    assert {(rate.anchor, rate.test): round(rate.percent) for rate in between} == {
+        ("jointiq", f"jointiq {short}"): 100,
+        (f"jointiq {short}", "jointiq enhancer=mine"): 10,
+        ("jointiq", "lee2019 enhancer=mine"): 50,
+    }

@@ -300,7 +300,7 @@ def compare_all(models: Sequence[CurveFile], anchors: Sequence[CurveFile], metho
 def compare_pairs(models: Sequence[CurveFile], anchors: Sequence[CurveFile], method: str = "pchip") -> Comparison:
     """Compute the BD-rates of all models against all anchors, and of ablations against their full model.
 
-    Other curves of runs with the same images are compared with one of them: the full model's, else the first.
+    Other curves of runs with the same images are compared with one another, each with the one that it is most like.
 
     Raises:
         ConfigError: unknown method.
@@ -334,20 +334,39 @@ def compare_pairs(models: Sequence[CurveFile], anchors: Sequence[CurveFile], met
 def _between(
     models: Sequence[CurveFile], laid_out: Sequence[CurveFile], method: str, left_out: list[LeftOut]
 ) -> list[BDRate]:
-    """Return the BD-rates of curves of runs against one of them with the same images, without those in ``laid_out``."""
-    pairs = []
+    """Return the BD-rates of curves of runs against one another, without those in ``laid_out``.
+
+    Of the curves with the same images each is compared with the one before it, from the full model on, that it differs
+    from in the fewest settings.
+    """
+    pairs: list[tuple[RDCurve, RDCurve]] = []
     for images in dict.fromkeys(image_set(file.curve) for file in models):
         alike = [file for file in models if image_set(file.curve) == images]
         enough = [file for file in alike if len(file.curve) >= MIN_POINTS]
         for file in (file for file in alike if file not in enough):
             reason = f"{file.curve.name} has {len(file.curve)} points; BD-rate needs at least {MIN_POINTS}"
             left_out += [LeftOut(TOO_FEW, file.curve.name, metric, reason, file.curve.name) for metric in METRICS]
-        if enough:
-            anchor = max(enough, key=_nearest_to_full_model)
-            pairs += [(anchor.curve, file.curve) for file in enough if file != anchor and file not in laid_out]
+        enough.sort(key=_nearest_to_full_model, reverse=True)
+        for index, file in enumerate(enough):
+            if index and file not in laid_out:
+                anchor = min(enough[:index], key=lambda other: len(_differences(other, file)))
+                pairs.append((_named_beside(anchor.curve, file.curve), _named_beside(file.curve, anchor.curve)))
     return [
         rate for metric in METRICS for pair in pairs if (rate := _rate(*pair, metric, method, left_out)) is not None
     ]
+
+
+def _differences(one: CurveFile, other: CurveFile) -> set[str]:
+    """Return the keys of the settings in which the runs of two curves differ."""
+    typed = [set(file.curve.about.get(TYPED) or ()) for file in (one, other)]
+    keys = {text.partition("=")[0] for text in typed[0] ^ typed[1]}
+    return keys if one.experiment == other.experiment else {*keys, "+experiment"}
+
+
+def _named_beside(curve: RDCurve, other: RDCurve) -> RDCurve:
+    """Return ``curve`` with all settings in its name in which its runs differ from those of ``other``."""
+    shared = {*(other.about.get(TYPED) or ()), *curve.name.split()}
+    return replace(curve, name=" ".join([curve.name, *(t for t in curve.about.get(TYPED) or () if t not in shared)]))
 
 
 def tables(comparison: Comparison) -> list[Table]:

@@ -43,6 +43,13 @@ def test_table_of_a_known_shift(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert lines[1][5:] == [f"{low:.2f}", "to", f"{high:.2f}", "100", "%", "4", "/", "4"]
 
 
+def test_one_bad_curve_does_not_end_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    anchor, short = write(tmp_path / "anchor.json"), write(tmp_path / "short.json", points=2)
+    assert main([anchor, short, write(tmp_path / "better.json", 0.9)]) == 0
+    told = capsys.readouterr()
+    assert "-10.00" in told.out and told.err.count("left out: short ") == 1
+
+
 def test_metric_and_method_are_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     anchor, test = write(tmp_path / "anchor.json"), write(tmp_path / "test.json", 0.9)
     assert main([anchor, test, "--metric", "ms-ssim", "--method", "akima"]) == 0

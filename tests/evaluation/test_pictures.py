@@ -28,3 +28,9 @@ def test_different_names_are_different_files(tmp_path: Path) -> None:
     files = {folder.path(maker, name) for name in names for maker in ("runs/a.ckpt", "runs_a.ckpt")}
     assert len(files) == 2 * len(names)
     assert all(file.parent.parent == tmp_path and len(file.name) < 120 for file in files)
+
+
+def test_long_names_keep_whole_words(tmp_path: Path) -> None:
+    kept = PictureFolder(tmp_path, tmp_path)
+    maker = "results/runs/jointiq-enhancer=mine/lmbda0.06_seed0_6cc60425/checkpoints/last.ckpt" + "/x" * 9
+    assert kept.path(maker, "a.png").parent.name.startswith("mine_lmbda0.06_seed0")

@@ -35,23 +35,23 @@ RESULTS = Path("results")
 
 
 def compare(anchor: RDCurve, tests: Sequence[RDCurve], metrics: Sequence[str], method: str) -> list[BDRate]:
-    """Return the BD-rates of ``tests`` against ``anchor``; a metric that a pair does not have is named on stderr.
+    """Return the BD-rates of ``tests`` against ``anchor``; what cannot be compared is named on stderr.
 
     Raises:
-        DataError: a pair has none of the metrics.
+        DataError: nothing can be compared; the first reason.
     """
     rates = []
+    failed: list[DataError] = []
     for test in tests:
-        failed: list[DataError] = []
         for metric in metrics:
             try:
                 rates.append(bd_rate(anchor, test, metric, method))
             except DataError as error:
                 failed.append(error)
-        if len(failed) == len(metrics):
-            raise failed[0]
-        for problem in failed:
-            print(f"left out: {problem}", file=sys.stderr)
+    if not rates and failed:
+        raise failed[0]
+    for problem in dict.fromkeys(map(str, failed)):
+        print(f"left out: {problem}", file=sys.stderr)
     return rates
 
 

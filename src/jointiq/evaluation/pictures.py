@@ -58,7 +58,10 @@ def picture_path(rd_file: Path, row: Mapping[str, Any]) -> Path | None:
 
 def _safe(name: str) -> str:
     """Return a file name for ``name``; different names have different ones."""
-    safe = re.sub(r"[^A-Za-z0-9._+-]+", "_", name.removesuffix(".png")).strip("._")[-_LONGEST:]
+    safe = re.sub(r"[^A-Za-z0-9._+-]+", "_", name.removesuffix(".png")).strip("._")
+    if len(safe) > _LONGEST:
+        end = safe[-_LONGEST:]
+        safe = end.partition("_")[2] or end  # no half word at its beginning
     if safe == name.removesuffix(".png"):
         return safe
     # File names may have bytes that are no text.

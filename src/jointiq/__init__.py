@@ -19,9 +19,10 @@ __all__ = ["decode", "encode", "load"]
 def __getattr__(name: str) -> Any:
     # Not imported before it is used: PyTorch takes seconds, and the light commands do without it.
     if name in __all__:
+        from jointiq.errors import ignore_import_warnings
+
         with warnings.catch_warnings():
-            # CompressAI's, at import: nothing that a user could change.
-            warnings.filterwarnings("ignore", r".*torch\.jit\.script.*", FutureWarning)
+            ignore_import_warnings()
             from jointiq.coding import api
         return getattr(api, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

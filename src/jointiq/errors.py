@@ -71,6 +71,11 @@ class DataError(UserError):
     """An image or a folder of images that cannot be used."""
 
 
+def ignore_import_warnings() -> None:
+    """Ignore what the import of CompressAI warns of: nothing that a user could change."""
+    warnings.filterwarnings("ignore", r".*torch\.jit\.script.*", FutureWarning)
+
+
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
     """Exit with code 2 and one line on stderr for a :class:`UserError`, with 130 on Ctrl-C.
@@ -82,8 +87,7 @@ def one_line_errors() -> Iterator[None]:
         if isinstance(stream, io.TextIOWrapper):
             # File names may hold what the terminal's encoding does not have.
             stream.reconfigure(errors="backslashreplace")
-    # CompressAI's, at import: nothing that a user could change.
-    warnings.filterwarnings("ignore", r".*torch\.jit\.script.*", FutureWarning)
+    ignore_import_warnings()
     try:
         try:
             yield

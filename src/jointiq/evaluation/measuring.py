@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from jointiq.data.images import pixel_hash, read_image
-from jointiq.errors import ConfigError, UserError
+from jointiq.errors import ConfigError, UserError, ignore_import_warnings
 from jointiq.evaluation.metrics import Image
 from jointiq.evaluation.pictures import PICTURE, PictureFolder
 from jointiq.evaluation.rd import Row
@@ -202,6 +202,7 @@ def _begin(dealt: SimpleQueue[str] | None = None) -> None:
     """Prepare a worker process: one thread, and one of the GPUs in the queue ``dealt``."""
     if dealt is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = dealt.get()
+    ignore_import_warnings()
     import torch
 
     torch.set_num_threads(1)

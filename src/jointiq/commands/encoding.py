@@ -104,7 +104,11 @@ class Encoder:
         wish = self.wish
         if self.model.quality is None and (wish.target is not None or (self.chosen and wish.quality is not None)):
             key, value = ("quality", wish.quality) if wish.target is None else (wish.target, wish.value)
-            raise ConfigError(f"--{key}", value, "left out, because this model has one rate")
+            raise ConfigError(
+                f"--{key}",
+                value,
+                "left out, because this model has one rate; or a --checkpoint of all rates (model.rates=continuous)",
+            )
         if wish.steps:
             from jointiq.coding.refine import require_refinable
 

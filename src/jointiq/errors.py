@@ -12,6 +12,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from numbers import Integral
 from typing import NoReturn
 
 EXIT_USER_ERROR = 2
@@ -43,7 +44,7 @@ def check_whole(key: str, value: object, smallest: int, largest: float = math.in
     Raises:
         ConfigError: names the key, the value and the range.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or not smallest <= value <= largest:
+    if isinstance(value, bool) or not isinstance(value, Integral) or not smallest <= int(value) <= largest:
         limit = "up" if largest == math.inf else f"to {largest}"
         raise ConfigError(key, value, f"a whole number from {smallest} {limit}")
 

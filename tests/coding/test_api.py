@@ -89,7 +89,7 @@ def test_refined(living, picture):
     model, image = living(), picture(60, 70)
     model.objective = Objective(0.3)
     data = jointiq.encode(model, image, refine=12)
-    assert data == refine_image(model, image, 12).best.encoded.data
+    assert data == refine_image(model, image, 12).best.encoded.data == jointiq.encode(model, image, refine=np.int64(12))
     assert jointiq.decode(data, model).size == (70, 60)
     assert jointiq.encode(model, Image.fromarray(image), refine=0) == encode_image(model, image).data
 

@@ -456,8 +456,6 @@ def test_a_psnr_is_searched_for(run, all_rates, photographs, tmp_path):
 
 def test_rates_that_cannot_be(run, checkpoint, all_rates, photographs, tmp_path):
     for model, options in (
-        (checkpoint, ("--quality", "50")),
-        (checkpoint, ("--bpp", "0.3")),
         (all_rates, ("--quality", "101")),
         (all_rates, ("--quality", "0.5")),
         (all_rates, ("--bpp", "0")),
@@ -468,6 +466,9 @@ def test_rates_that_cannot_be(run, checkpoint, all_rates, photographs, tmp_path)
         code, _, err = run("encode", photographs / "a.png", tmp_path / "a.jiq", "--checkpoint", model, *options)
         assert code == 2 and one_line(err) and options[0].lstrip("-") in err, options
         assert not (tmp_path / "a.jiq").exists()
+    for option in ("--quality", "--bpp"):
+        code, _, err = run("encode", photographs / "a.png", tmp_path / "a.jiq", "--checkpoint", checkpoint, option, "1")
+        assert code == 2 and one_line(err) and option in err and "model.rates=continuous" in err
     code, _, err = run("encode", photographs / "a.png", tmp_path / "a.jiq", "--bpp", "1", "--quality", "2")
     assert code == 2 and "not allowed with" in err
 
@@ -548,4 +549,15 @@ def test_what_cannot_be_refined(run, checkpoint, larger, tmp_path):
         assert code == 2 and one_line(err) and "--refine" in err, steps
     code, _, err = run(*encode, "--refine", "5", "--effort", "high")
     assert code == 2 and "not allowed with" in err
+    code, _, err = run(*encode, "--refine", "many")
+    assert code == 2 and one_line(err) and "argument --refine: 'many' is no number;" in err
     assert not (tmp_path / "a.jiq").exists()
+
+
+@pytest.mark.parametrize("name", ["folder.jiq", "file.txt/a.jiq"])
+def test_what_cannot_be_written_is_not_refined_first(run, refinable, larger, monkeypatch, tmp_path, name):
+    (tmp_path / "folder.jiq").mkdir()
+    (tmp_path / "file.txt").touch()
+    monkeypatch.setattr(refine, "refine_image", lambda *given, **keys: pytest.fail("minutes of work"))
+    code, _, err = run("encode", larger / "a.png", tmp_path / name, "--checkpoint", refinable, "--refine", "5")
+    assert code == 2 and one_line(err) and f"cannot write {tmp_path / name}" in err

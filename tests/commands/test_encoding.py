@@ -102,6 +102,26 @@ def test_ctrl_c_ends_the_search_with_what_keeps_to_the_target(refinements):
     assert coded.interrupted and len(refinements.seen) == 1 and len(coded.encoded.data) <= 9000
 
 
+@pytest.mark.parametrize("searches", [0, 1])
+def test_ctrl_c_in_a_search_keeps_what_was_refined_before(refinements, monkeypatch, searches):
+    quality, made = encoding._Search.quality, []
+
+    def interrupted(search, value):
+        if len(made) == searches:
+            raise KeyboardInterrupt
+        made.append(value)
+        return quality(search, value)
+
+    monkeypatch.setattr(encoding._Search, "quality", interrupted)
+    if searches == 0:
+        with pytest.raises(KeyboardInterrupt):
+            code("bytes", 9000)
+    else:
+        coded = code("bytes", 9000)
+        assert coded.interrupted and len(refinements.seen) == 1 and len(coded.encoded.data) <= 9000
+        assert "refined in 10 steps" in coded.said
+
+
 def test_wishes():
     given = {"bpp": None, "psnr": None, "bytes": None, "quality": 3, "refine": None, "effort": "high"}
     assert Wish.of(Namespace(**given)) == Wish(None, 0.0, 3, encoding.EFFORTS["high"])

@@ -28,6 +28,11 @@ def test_the_plan_lists_commands_and_trains_nothing(capsys, tmp_path):
     assert not (tmp_path / "studies" / "runs").exists()
 
 
+def test_a_plan_without_trainings_says_so(capsys, tmp_path):
+    assert main(["refine", "--plan", "--results", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "nothing to train\n"
+
+
 def test_a_study_that_needs_no_training_runs_from_the_command_line(capsys, tmp_path):
     output = tmp_path / "out"
     assert main(["lee_fig7", "--scale", "demo", "--results", str(tmp_path), "--output", str(output)]) == 0
@@ -35,3 +40,4 @@ def test_a_study_that_needs_no_training_runs_from_the_command_line(capsys, tmp_p
     assert {"results.json", "table.md", "table.csv", "report.md", "run_time.png", "run_time.svg"} <= {
         path.name for path in output.iterdir()
     }
+    assert "Trainings" not in (output / "report.md").read_text()

@@ -28,7 +28,7 @@ from jointiq.console import progress_bar
 from jointiq.data.images import image_size, is_ours, list_images, read_image, write_png
 from jointiq.errors import BitstreamError, DataError, ModelError, UserError, run_cli
 from jointiq.evaluation.metrics import psnr
-from jointiq.files import list_files, read_bytes, write_bytes
+from jointiq.files import atomic_path, list_files, read_bytes
 from jointiq.runtime import ended_by_signals, pick_device, set_threads
 
 # The models are imported late: `info`, and mistakes that show before a model is needed, do not wait for PyTorch.
@@ -40,7 +40,10 @@ _MODEL = "a .ckpt of src.train, or an export of src.export"
 
 
 def _number(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from error
     return int(value) if value.is_integer() else value
 
 
@@ -125,10 +128,12 @@ def encode(arguments: Namespace) -> int:
 
     def one(source: Path, target: Path) -> str:
         image, colours = _read(source)
-        with _about(source):
-            coded = encode_one(image)
-        encoded = coded.encoded
-        write_bytes(target, encoded.data)
+        # A file that cannot be written is found before minutes of refinement, not after them.
+        with atomic_path(target) as unfinished:
+            with _about(source):
+                coded = encode_one(image)
+            encoded = coded.encoded
+            unfinished.write_bytes(encoded.data)
         size, pixels = len(encoded.data), image.shape[0] * image.shape[1]
         totals["bytes"] += size
         totals["pixels"] += pixels

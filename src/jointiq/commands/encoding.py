@@ -104,7 +104,11 @@ class Encoder:
         wish = self.wish
         if self.model.quality is None and (wish.target is not None or (self.chosen and wish.quality is not None)):
             key, value = ("quality", wish.quality) if wish.target is None else (wish.target, wish.value)
-            raise ConfigError(f"--{key}", value, "left out, because this model has one rate")
+            raise ConfigError(
+                f"--{key}",
+                value,
+                "left out, because this model has one rate; or a --checkpoint of all rates (model.rates=continuous)",
+            )
         if wish.steps:
             from jointiq.coding.refine import require_refinable
 
@@ -142,18 +146,25 @@ class Encoder:
             encoded = search.encoded_at(quality)
             return Coded(encoded, _reached(search, target, quality, search.measure_at(quality), value))
         tried: dict[float, Refined] = {}
-        for _ in range(_ROUNDS):
-            refined = tried[quality] = self._refine(self.model.at(quality), image)
-            plain, best = (search.measure(each) for each in (refined.plain, refined.best))
-            if refined.interrupted or _is_near(target, best, value):
-                break
-            aim = value + plain - best if target == "psnr" else value * plain / best
-            quality = search.quality(aim)
-            if quality in tried:
-                break
+        interrupted = False
+        try:
+            for _ in range(_ROUNDS):
+                refined = tried[quality] = self._refine(self.model.at(quality), image)
+                plain, best = (search.measure(each) for each in (refined.plain, refined.best))
+                interrupted = refined.interrupted
+                if interrupted or _is_near(target, best, value):
+                    break
+                aim = value + plain - best if target == "psnr" else value * plain / best
+                quality = search.quality(aim)
+                if quality in tried:
+                    break
+        except KeyboardInterrupt:
+            # Between the steps of two refinements: what the first has found is not lost.
+            if not tried:
+                raise
+            interrupted = True
         quality, best_one = _pick(search, target, value, tried)
         said = _reached(search, target, quality, search.measure(best_one), value)
-        interrupted = any(one.interrupted for one in tried.values())
         chosen = tried[quality]
         gain = _gain(image, chosen.plain, chosen) if best_one is chosen.best else ""
         return Coded(best_one.encoded, said + gain, interrupted)

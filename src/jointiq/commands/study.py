@@ -89,9 +89,12 @@ def _plan(name: str, scale_name: str, options: Options) -> int:
     from jointiq.studies.runner import study_data, study_trainings
 
     scale = read_study(name).at(scale_name)
-    for one in study_trainings(scale, study_data(scale, options), options):
+    trainings = study_trainings(scale, study_data(scale, options), options)
+    for one in trainings:
         state = "finished" if one.job.is_finished() else "to do   "
         print(f"{state}  python -m src.train {shlex.join(one.job.overrides)}")
+    if not trainings:
+        print("nothing to train")
     return 0
 
 

@@ -146,7 +146,8 @@ def _report(study: Study, scale: Scale, rows: list[list[str]], findings: Finding
     for path, caption in findings.figures:
         parts.append(f"![{caption}]({path.name})\n\n{caption}\n")
     parts += [_body(table, level=2) for table in findings.tables]
-    parts.append(_body(_runs(scale), level=2))
+    if scale.runs:
+        parts.append(_body(_runs(scale), level=2))
     if problems:
         parts += ["## Not finished\n", "\n".join(f"- {line}" for line in problems) + "\n"]
     return "\n".join(parts)

@@ -20,8 +20,13 @@ from jointiq.training.callbacks.stop import EndWithOthers
 other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 launcher = Space(procs=[subprocess.Popen([sys.executable, "-c", sys.argv[2]]), other])
 watched_by_lightning = launcher.procs
-EndWithOthers(Path(sys.argv[1]), grace=0.2).setup(Space(strategy=Space(launcher=launcher)), None, "fit")
+watch, trainer = EndWithOthers(Path(sys.argv[1]), grace=0.2), Space(strategy=Space(launcher=launcher))
+watch.setup(trainer, None, "fit")
 assert not watched_by_lightning and len(launcher.procs) == 2
+watched = launcher.procs
+watch.setup(trainer, None, "validate")
+assert launcher.procs is watched and len(watched) == 2
+Path(sys.argv[1], "other.pid").write_text(str(other.pid))
 time.sleep(3)
 print(other.poll())
 other.kill()
@@ -37,6 +42,8 @@ def test_another_process_ends(tmp_path: Path, does: str, code: int) -> None:
     done = subprocess.run([sys.executable, "-c", WAITS, tmp_path, does], capture_output=True, text=True, timeout=60)
     assert done.returncode == code, done.stderr
     status = json.loads((tmp_path / "status.json").read_text())
+    other = Path("/proc", (tmp_path / "other.pid").read_text(), "cmdline")
+    assert not other.exists() or not other.read_bytes()  # a process that was killed has no command line
     if code:
         told = "another process of this training has ended; the same command goes on"
         assert done.stderr == f"error: {told}\n" and status["failure"] == told and not done.stdout

@@ -153,7 +153,7 @@ class EndWithOthers(Callback):
         """Watch the processes, if this one has started any."""
         launcher: Any = trainer.strategy.launcher
         processes = getattr(launcher, "procs", [])
-        if not processes:
+        if stage != "fit" or not processes:  # a validation after the training has the same processes
             return
         # Lightning watches this very list: without processes in it, its watch ends.
         launcher.procs = list(processes)

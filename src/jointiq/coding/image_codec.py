@@ -79,10 +79,11 @@ def encode_image(model: LearnedCodec, image: Image, estimate: bool = True, laten
     # Once a model: fingerprint and integers are not part of an image's time.
     identity = fingerprint(model)
     began = time.perf_counter()
-    if latents is not None and isinstance(model, IntegerCodec):
-        coded = model.encode_latents(latents)
-    else:
+    if latents is None:
         coded = model.encode(to_tensor(image, model.device))
+    else:
+        assert isinstance(model, IntegerCodec)
+        coded = model.encode_latents(latents)
     crc = latents_crc(coded.symbols)
     tenths = None if model.quality is None else to_tenths(model.quality)
     container = Container(

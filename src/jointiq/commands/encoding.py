@@ -16,7 +16,7 @@ from jointiq.evaluation.metrics import psnr
 # Imported late below: mistakes that show before a model is needed do not wait for PyTorch.
 if TYPE_CHECKING:
     from jointiq.coding.image_codec import Encoded, Image
-    from jointiq.coding.refine import Candidate, Refined
+    from jointiq.coding.refine import Advance, Candidate, Refined
     from jointiq.models.base import LearnedCodec
 
 #: What a model of all rates can be asked for: metavar and help.
@@ -30,9 +30,8 @@ _ROUNDS = 3
 # What counts as the target: this share of the bits, or dB.
 _NEAR_BITS, _NEAR_DB = 0.01, 0.03
 
-#: Told before a refinement what it is, and after every step its number and the share of the bits saved by then.
+#: Told before a refinement what it is.
 Begin = Callable[[str], object]
-Advance = Callable[[int, float], object]
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ class Encoder:
         if not wish.steps:
             return Coded(encode_image(at, image, estimate=False), said)
         refined = self._refine(at, image)
-        return Coded(refined.best.encoded, said + _gain(image, refined.plain, refined), refined.interrupted)
+        return Coded(refined.best.encoded, said + _gain(image, refined), refined.interrupted)
 
     def _refine(self, model: LearnedCodec, image: Image) -> Refined:
         from jointiq.coding.refine import refine_image
@@ -140,11 +139,11 @@ class Encoder:
         the networks alone, the file it finds is refined, and by what that changes the search aims higher or lower.
         """
         search = _Search(self.model, image, target)
-        aim = value = self.wish.value
-        quality = search.quality(aim)
+        value = self.wish.value
+        quality = search.quality(value)
         if not self.wish.steps:
             encoded = search.encoded_at(quality)
-            return Coded(encoded, _reached(search, target, quality, search.measure_at(quality), value))
+            return Coded(encoded, _reached(target, quality, search.measure_at(quality), value))
         tried: dict[float, Refined] = {}
         interrupted = False
         try:
@@ -163,10 +162,9 @@ class Encoder:
             if not tried:
                 raise
             interrupted = True
-        quality, best_one = _pick(search, target, value, tried)
-        said = _reached(search, target, quality, search.measure(best_one), value)
-        chosen = tried[quality]
-        gain = _gain(image, chosen.plain, chosen) if best_one is chosen.best else ""
+        quality, best_one = _pick(search, value, tried)
+        said = _reached(target, quality, search.measure(best_one), value)
+        gain = _gain(image, tried[quality]) if best_one is tried[quality].best else ""
         return Coded(best_one.encoded, said + gain, interrupted)
 
 
@@ -192,9 +190,13 @@ class _Search:
 
     def measure(self, candidate: Candidate) -> float:
         """Return what the target measures."""
+        return self._measured(candidate.encoded, candidate.picture)
+
+    def _measured(self, encoded: Encoded, picture: Image | None) -> float:
         if self.target == "psnr":
-            return psnr(self.image, candidate.picture)
-        size = len(candidate.encoded.data)
+            assert picture is not None
+            return psnr(self.image, picture)
+        size = len(encoded.data)
         return size if self.target == "bytes" else 8 * size / self.pixels
 
     def _encoded_at(self, quality: float) -> Encoded:
@@ -205,10 +207,8 @@ class _Search:
     def _measure_at(self, quality: float) -> float:
         from jointiq.coding.image_codec import decode_image
 
-        data = self.encoded_at(quality).data
-        if self.target == "psnr":
-            return psnr(self.image, decode_image(self.model, data).image)
-        return len(data) if self.target == "bytes" else 8 * len(data) / self.pixels
+        encoded = self.encoded_at(quality)
+        return self._measured(encoded, decode_image(self.model, encoded.data).image if self.target == "psnr" else None)
 
 
 def _is_near(target: str, reached: float, value: float) -> bool:
@@ -217,8 +217,9 @@ def _is_near(target: str, reached: float, value: float) -> bool:
     return (1 - _NEAR_BITS) * value <= reached <= (value if target == "bytes" else (1 + _NEAR_BITS) * value)
 
 
-def _pick(search: _Search, target: str, value: float, tried: Mapping[float, Refined]) -> tuple[float, Candidate]:
+def _pick(search: _Search, value: float, tried: Mapping[float, Refined]) -> tuple[float, Candidate]:
     """Return the best file that keeps to the target; where none does, the refined one that comes nearest to it."""
+    target = search.target
     refined = [(at, one.best) for at, one in tried.items()]
     options = [*refined, *((at, one.plain) for at, one in tried.items())]
 
@@ -240,7 +241,7 @@ def _pick(search: _Search, target: str, value: float, tried: Mapping[float, Refi
     return max(good, key=quality) if good else min(refined, key=lambda option: abs(reached(option) - value))
 
 
-def _reached(search: _Search, target: str, quality: float, reached: float, value: float) -> str:
+def _reached(target: str, quality: float, reached: float, value: float) -> str:
     """Return the quality as text, and whether it is one of the ends, where the target lies beyond."""
     missed = {"psnr": reached < value, "bytes": reached > value, "bpp": quality in (LOWEST, HIGHEST)}[target]
     end = "lowest" if quality == LOWEST else "highest"
@@ -248,11 +249,12 @@ def _reached(search: _Search, target: str, quality: float, reached: float, value
     return f"{found}, quality {quality:g}" + (f", the {end} there is" if missed else "")
 
 
-def _gain(image: Image, plain: Candidate, refined: Refined) -> str:
+def _gain(image: Image, refined: Refined) -> str:
     """Return what a refinement was worth, as text."""
+    plain, best = refined.plain, refined.best
     stopped = ", stopped" if refined.interrupted else ""
-    if refined.best.picture is plain.picture:
+    if best.picture is plain.picture:
         return f"; refined in {refined.steps} steps{stopped}: nothing gained"
-    before, after = len(plain.encoded.data), len(refined.best.encoded.data)
-    change = psnr(image, refined.best.picture) - psnr(image, plain.picture)
+    before, after = len(plain.encoded.data), len(best.encoded.data)
+    change = psnr(image, best.picture) - psnr(image, plain.picture)
     return f"; refined in {refined.steps} steps{stopped}: {100 * (after / before - 1):+.1f} % bytes, {change:+.2f} dB"

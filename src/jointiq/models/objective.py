@@ -72,10 +72,14 @@ class Objective:
         """Return lambda, of a model of all rates at one of its qualities."""
         return self.lmbda if quality is None else log_spaced(self.lmbda_range, quality)
 
+    @property
+    def rate_scale(self) -> float:
+        """A nat in units of R."""
+        return 1.0 if self.rate_unit == "nats" else 1 / math.log(2)
+
     def nats_weight(self, quality: float | None, pixels: int) -> float:
         """Return what a nat of an image's rate counts; ``pixels`` are its own, without those that padding adds."""
-        unit = 1.0 if self.rate_unit == "nats" else 1 / math.log(2)
-        return self.lambda_at(quality) * unit / pixels
+        return self.lambda_at(quality) * self.rate_scale / pixels
 
     def distortion_weight(self, quality: float | None) -> float:
         """Return what :func:`distortion` counts."""
@@ -91,12 +95,12 @@ def distortion(x_hat: Tensor, x: Tensor, kind: str) -> Tensor:
 
 
 def ms_ssim(x: Tensor, y: Tensor) -> Tensor:
-    """The loss's own MS-SSIM of every image, (B,), of two batches (B, 3, H, W) on the 0..255 scale, H and W >= 16.
+    """Return the MS-SSIM of every image, (B,), of two batches (B, 3, H, W) on the 0..255 scale, H and W >= 16.
 
-    What is measured and logged is :func:`jointiq.evaluation.metrics.ms_ssim`, with which this agrees where both sides
-    exceed 160 pixels. Below, where that has no value, the window shrinks at each scale to min(11, side) and its sigma
-    in proportion: the rule of the metric's authors. Contrast terms are kept above zero, because the root of zero has
-    no gradient.
+    It is differentiable, and equals :func:`jointiq.evaluation.metrics.ms_ssim`, which is measured and logged, where
+    both sides exceed 160 pixels. For smaller images, where that is undefined, the window shrinks at each scale to
+    min(11, side) and its sigma in proportion: the rule of the metric's authors. Contrast terms are kept above zero,
+    because the root of zero has no gradient.
     """
     terms = []
     for level in range(len(_SCALE_WEIGHTS)):

@@ -21,7 +21,6 @@ from jointiq.data.images import read_image, write_png
 from jointiq.errors import ConfigError, DataError
 from jointiq.evaluation.bd_rate import MIN_POINTS, NoBDRate, bd_rate
 from jointiq.evaluation.measuring import Measured, measure
-from jointiq.evaluation.metrics import mean
 from jointiq.evaluation.models import ModelMaker
 from jointiq.evaluation.plots.rd_plot import OUR_COLOURS, new_figure, save
 from jointiq.evaluation.rd import Row, curve_from_rows
@@ -79,10 +78,8 @@ def analyse(context: Context, options: Mapping[str, Any]) -> Findings:
             rows = _measured(context, images, checkpoints, ways, options.get("crop"))
             saved = {way: _saved(rows, way) for way in ways[1:]}
             for way, (effect, count) in saved.items():
-                seconds = mean(row["encoding_time"] for of_image in rows[way] for row in of_image)
-                table.rows.append(
-                    (system, str(way.variant), str(way.steps), _text(effect), number(seconds, 2), str(count))
-                )
+                seconds = number(_seconds(rows, way), 2)
+                table.rows.append((system, str(way.variant), str(way.steps), _text(effect), seconds, str(count)))
             trained = context.of(system)
             findings.ours += [
                 _ours(value, saved, str(images), steps_text(trained))
@@ -95,7 +92,7 @@ def analyse(context: Context, options: Mapping[str, Any]) -> Findings:
 
 
 def _systems(context: Context, options: Mapping[str, Any]) -> dict[str, list[Path]]:
-    """The checkpoints of each system: of shipped models, and of the runs that have enough rates.
+    """Return the checkpoints of each system: of shipped models, and of the runs that have enough rates.
 
     Raises:
         ConfigError: no such shipped model.
@@ -149,7 +146,7 @@ def _maker(checkpoint: str, device: str, way: Way) -> ModelMaker:
 
 
 def _cropped(context: Context, path: Path, crop: Sequence[int]) -> Path:
-    """The middle of an image as a file of its own."""
+    """Write the middle of an image to a file of its own, and return that."""
     image = read_image(path)
     height, width = (min(side, most) for side, most in zip(image.shape, crop, strict=False))
     top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
@@ -159,7 +156,7 @@ def _cropped(context: Context, path: Path, crop: Sequence[int]) -> Path:
 
 
 def _saved(rows: Rows, way: Way) -> tuple[Effect | None, int]:
-    """The bits saved, in percent, and of how many images; those without a BD-rate are left out."""
+    """Return the bits saved, in percent, and of how many images; those without a BD-rate are left out."""
     percents = []
     for plain, refined in zip(rows[Way()], rows[way], strict=True):
         anchor, test = (
@@ -173,6 +170,11 @@ def _saved(rows: Rows, way: Way) -> tuple[Effect | None, int]:
     if not percents:
         return None, 0
     return paired_effect([np.array([percents])], [np.zeros((1, len(percents)))]), len(percents)
+
+
+def _seconds(rows: Rows, way: Way) -> float:
+    """Return the mean seconds of encoding an image."""
+    return float(np.mean([row["encoding_time"] for of_image in rows[way] for row in of_image]))
 
 
 def _text(effect: Effect | None) -> str:
@@ -201,9 +203,8 @@ def _figure(
         points = []
         for way, (effect, _) in saved.items():
             if way.variant == variant and effect is not None:
-                seconds = mean(row["encoding_time"] for of_image in rows[way] for row in of_image)
                 half = effect.high - effect.mean if np.isfinite(effect.high) else 0.0
-                points.append((seconds, effect.mean, half, way.steps))
+                points.append((_seconds(rows, way), effect.mean, half, way.steps))
         if points:
             seconds_, means, halves, _ = zip(*sorted(points), strict=True)
             axes.errorbar(

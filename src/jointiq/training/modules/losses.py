@@ -72,7 +72,7 @@ class RateDistortionLoss:
         self.balance = balance
         self.distortion = distortion
         self.rate_unit = rate_unit
-        self.rate_scale = 1.0 if rate_unit == "nats" else 1 / math.log(2)
+        self.rate_scale = self.objective.rate_scale
         self.rate_positions = math.inf if rate_positions == ALL_POSITIONS else float(rate_positions)
 
     @property

@@ -29,6 +29,11 @@ NAME ?=
 SCALE ?= pilot
 ARGS ?=
 
+# A mistyped name (RESULT=DIR) would else change nothing, without a word.
+NAMES := PYTHON PYTEST_ARGS COUNT WHAT SEED RESULTS ANCHORS METHOD REPORT_IMAGES NAME SCALE ARGS
+$(foreach one,$(filter-out $(NAMES) VENV,$(.VARIABLES)),$(if $(filter command,$(firstword $(origin $(one)))),\
+	$(error $(one): no such variable; allowed: $(NAMES))))
+
 # One thread per test process: xdist already keeps every core busy, and sums stay the same on every machine size.
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 WANDB_MODE=disabled \
 	$(PY) -m pytest -n logical --maxprocesses 4 --dist worksteal

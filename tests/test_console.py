@@ -34,6 +34,16 @@ def piped(table: Table) -> str:
     return stream.getvalue()
 
 
+def test_latex() -> None:
+    table = Table("Two\nlines", ("my_model & co", "BD-rate %"), rows=[("50 % {a}", "-3.40"), (r"~^\x", "–")])
+    table.breaks = {1, 2}
+    assert table.latex().splitlines() == [
+        "% Two lines", r"\begin{tabular}{lr}", r"\toprule", r"my\_model \& co & BD-rate \% \\", r"\midrule",
+        r"50 \% \{a\} & $-$3.40 \\", r"\midrule", r"\textasciitilde{}\textasciicircum{}/x & -- \\",
+        r"\bottomrule", r"\end{tabular}",
+    ]  # fmt: skip
+
+
 def curve(name: str, folder: str = "results/studies/table2/run") -> RDCurve:
     """Four points of long checkpoints, with every column that an evaluation can have."""
     numbers = ("bpp_payload", "bpp_exact", "bpp_estimate", "psnr_mid", "encoding_time", "decoding_time")

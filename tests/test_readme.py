@@ -59,6 +59,13 @@ def test_make_targets_exist(line: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("typed", ["RESULT=results", "results=results"])
+def test_make_refuses_a_mistyped_name(typed: str) -> None:
+    done = subprocess.run(["make", "--dry-run", "bdrate", typed], cwd=ROOT, capture_output=True, text=True)
+    name = typed.partition("=")[0]
+    assert done.returncode == 2 and f"{name}: no such variable; allowed: " in done.stderr
+
+
 def test_make_runs_modules_that_exist() -> None:
     modules = set(re.findall(r"-m (src\.[a-z_.]+)", (ROOT / "Makefile").read_text(encoding="utf-8")))
     assert "src.demo" in modules

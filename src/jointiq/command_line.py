@@ -40,5 +40,8 @@ def command(**values: object) -> str:
 def override(key: str, value: object) -> str:
     """Return ``key=value`` for Hydra's command line, the value quoted where it has to be."""
     text = "null" if value is None else str(value)
-    is_plain = re.fullmatch(r"[\w./+:%@-]+", text, re.ASCII)
-    return f"{key}={text if is_plain else QuotedString(text, Quote.single).with_quotes()}"
+    if re.fullmatch(r"[\w./+:%@-]+", text, re.ASCII):
+        return f"{key}={text}"
+    # A shell puts the whole into single quotes, inside which double ones are readable.
+    quote = Quote.single if '"' in text else Quote.double
+    return f"{key}={QuotedString(text, quote).with_quotes()}"

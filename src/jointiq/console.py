@@ -115,6 +115,22 @@ class Table:
         lines = ["| " + " | ".join(cells) + " |" for cells in (texts[0], rule, *texts[1:])]
         return "\n".join([f"# {plain_markdown(self.title)}", "", *lines, ""])
 
+    def latex(self) -> str:
+        """Return the table as LaTeX (package booktabs), without a float around it; the title is a comment above."""
+        lines = [" & ".join(plain_latex(cell) for cell in cells) + r" \\" for cells in (self.header, *self.rows)]
+        for after in sorted(self.breaks - {len(self.rows)}, reverse=True):
+            lines.insert(after + 1, r"\midrule")
+        columns = "l" * self.left + "r" * (len(self.header) - self.left)
+        begin = [f"% {' '.join(self.title.split())}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
+        return "\n".join([*begin, lines[0], r"\midrule", *lines[1:], r"\bottomrule", r"\end{tabular}", ""])
+
+
+def plain_latex(text: str) -> str:
+    """A text in LaTeX: characters that mean something are escaped, and signs of numbers become minus signs."""
+    escaped = re.sub(r"[&%$#_{}]", r"\\\g<0>", " ".join(text.split()).replace("\\", "/"))
+    escaped = escaped.replace("~", r"\textasciitilde{}").replace("^", r"\textasciicircum{}").replace(NOTHING, "--")
+    return re.sub(r"^([+-])(?=\d)", r"$\g<1>$", escaped)
+
 
 def plain_markdown(text: str) -> str:
     """A text in Markdown: in a table a bar or a new line would end the cell, and an angle bracket begins a tag."""

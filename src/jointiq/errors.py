@@ -10,9 +10,11 @@ import math
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from numbers import Integral
+from types import FrameType
 from typing import NoReturn
 
 EXIT_USER_ERROR = 2
@@ -89,10 +91,16 @@ def one_line_errors() -> Iterator[None]:
             # File names may hold what the terminal's encoding does not have.
             stream.reconfigure(errors="backslashreplace")
     ignore_import_warnings()
+    in_main = threading.current_thread() is threading.main_thread()
+    ours = in_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if ours:
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         try:
             yield
         finally:
+            if ours:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
             sys.stdout.flush()
     except UserError as error:
         _fail(error)
@@ -108,6 +116,18 @@ def one_line_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
         sys.exit(EXIT_INTERRUPTED)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt, or end the process at once while a module is imported.
+
+    An import that is cut in its middle ends in a traceback, or in an abort where it is PyTorch's, which takes seconds.
+    """
+    specs = [getattr(module, "__spec__", None) for module in list(sys.modules.values())]
+    if any(getattr(spec, "_initializing", False) for spec in specs):
+        os.write(2, b"interrupted\n")
+        os._exit(EXIT_INTERRUPTED)
+    signal.default_int_handler(number, frame)
 
 
 def run_cli(main: Callable[[], int | None]) -> None:

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -91,6 +91,32 @@ def ended_by_signals() -> Iterator[None]:
     finally:
         for one in ours:
             signal.signal(one, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def first_interrupt_noted() -> Iterator[Callable[[], bool]]:
+    """While this context lasts, the first Ctrl-C is noted and interrupts nothing; the second one does.
+
+    Yields a function that tells whether there was one. Outside of the main thread, or where Ctrl-C is ignored, there is
+    none.
+    """
+    noted = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal noted
+        if noted:
+            signal.default_int_handler(number, frame)
+        noted = True
+
+    before = signal.getsignal(signal.SIGINT)
+    in_main = threading.current_thread() is threading.main_thread() and callable(before)
+    if in_main:
+        signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: noted
+    finally:
+        if in_main:
+            signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

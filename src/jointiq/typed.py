@@ -8,6 +8,7 @@ import contextlib
 import functools
 import importlib.util
 import os
+import re
 import shlex
 import sys
 from argparse import Namespace
@@ -20,12 +21,12 @@ from hydra._internal import utils as hydra_utils
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, Quote, QuotedString, ValueType
+from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from jointiq.command_line import program
+from jointiq.command_line import override, program
 from jointiq.configs import CONFIGS, INSTALLED, compose, option_names
 from jointiq.errors import UserError, nearest, one_line_errors
 
@@ -134,8 +135,9 @@ def _check_override(name: str, text: str, sweeps: bool) -> None:
         raise UserError(_how_to_quote(text)) from None
     key = parsed.key_or_group
     if parsed.is_sweep_override() and not sweeps:
-        as_list = f"{key}=[{text.partition('=')[2]}]"
-        raise UserError(f"{text} is several values; allowed: -m (a run each), {as_list} (a list), or {_quoted(text)}")
+        given = text.partition("=")[2]
+        as_list, as_text = f"{key}=[{given}]", shlex.quote(override(key, given))
+        raise UserError(f"{text} is several values; allowed: -m (a run each), {as_list} (a list), or {as_text}")
     if key.startswith("hydra.") and (instead := _ELSEWHERE[name].get(key.removeprefix("hydra."))):
         raise UserError(f"{key}: Hydra writes nothing here; allowed: {instead}")
     if key in ("hydra/launcher", "hydra/sweeper"):
@@ -157,16 +159,10 @@ def _check_plugin(typed: str, name: str) -> None:
 
 
 def _how_to_quote(text: str) -> str:
-    key, equals, _ = text.partition("=")
+    key, equals, value = text.partition("=")
     if not equals or not key.strip("+~"):
         return f"{text}: no KEY=VALUE"
-    return f"{text} is not readable for Hydra; with quotes, as typed in a shell: {_quoted(text)}"
-
-
-def _quoted(text: str) -> str:
-    key, _, value = text.partition("=")
-    quote = Quote.single if '"' in value else Quote.double
-    return shlex.quote(f"{key}={QuotedString(value, quote).with_quotes()}")
+    return f"{text} is not readable for Hydra; with quotes, as typed in a shell: {shlex.quote(override(key, value))}"
 
 
 def _in_one_line(name: str, error: HydraException, overrides: Sequence[str]) -> str:
@@ -181,7 +177,7 @@ def _in_one_line(name: str, error: HydraException, overrides: Sequence[str]) -> 
             known = []
         known += dict.fromkeys(one.partition(".")[0] for one in known)
         return f"{key}: no such key{nearest(key, known)}"
-    text = " ".join(words).partition(" Config search path:")[0]
+    text = re.sub(r"^In '[^']*': ", "", " ".join(words).partition(" Config search path:")[0])
     said, _, options = text.partition(" Available options in ")
     option = said.partition("'")[2].rpartition("'")[0].rpartition("/")[2]
     group, _, names = options.partition(": ")

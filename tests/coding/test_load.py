@@ -32,6 +32,16 @@ def test_checkpoint(living, latents, tmp_path):
     assert loaded.integers.encode_y(y_hat, z_hat) == model.integers.encode_y(y_hat, z_hat)
 
 
+def test_the_folder_of_a_run(living, tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    model = living()
+    save_checkpoint(model, tmp_path / "checkpoints" / "last.ckpt")
+    assert load_model(tmp_path).config == model.config
+    with pytest.raises(UserError, match=r"nothing/checkpoints/last\.ckpt: no such checkpoint"):
+        (tmp_path / "nothing").mkdir()
+        load_model(tmp_path / "nothing")
+
+
 def test_other_keys_of_a_training_run_are_ignored(living, tmp_path):
     model = living()
     state = {f"net.{name}": value for name, value in model.state_dict().items()} | {"loss.weight": torch.ones(3)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -95,7 +96,7 @@ def test_what_is_worse_is_not_taken(monkeypatch):
     model, image = trained_for(make_living()), photo(40, 50)
     worse = {name: value + 3 for name, value in model.latents(to_tensor(image)).items()}
     # The estimate likes it, the real file does not.
-    monkeypatch.setattr(refine, "_descend", lambda *given: (worse, 5, False))
+    monkeypatch.setattr(refine, "_descend", lambda *given: (worse, 5))
     refined = refine_image(model, image, 5)
     assert refined.best.encoded.data == refined.plain.encoded.data
 
@@ -110,17 +111,49 @@ def test_a_refinement_that_leads_nowhere_ends_early(monkeypatch):
 
 def test_ctrl_c_keeps_the_best_so_far():
     model, image, seen = trained_for(make_living()), photo(60, 60), []
+    before = signal.getsignal(signal.SIGINT)
 
     def advance(step, saved):
         seen.append(saved)
         if step == 9:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
 
     recipe = replace(RECIPE, check=4, learning_rate=0.1)
     refined = refine_image(model, image, 1000, recipe, advance)
     assert refined.interrupted and refined.steps == 9
     assert refined.best.loss < refined.plain.loss and seen[-1] > 0
     assert seen == sorted(seen) and seen[0] == 0
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize(("at", "steps"), [("Cost", 0), ("_candidate", 12)])
+def test_ctrl_c_around_the_steps_loses_nothing(monkeypatch, at, steps):
+    """Before the first one the picture is coded as it is; after the last one the file is made as if nothing was."""
+    model, image = trained_for(make_living()), photo(60, 60)
+    recipe = replace(RECIPE, check=4, learning_rate=0.1)
+    whole = refine_image(model, image, steps, recipe)
+    made = getattr(refine, at)
+
+    def interrupted(*given):
+        signal.raise_signal(signal.SIGINT)
+        monkeypatch.setattr(refine, at, made)
+        return made(*given)
+
+    monkeypatch.setattr(refine, at, interrupted)
+    refined = refine_image(model, image, 12, recipe)
+    assert refined.interrupted and refined.steps == steps
+    assert refined.best.encoded.data == whole.best.encoded.data
+
+
+def test_a_second_ctrl_c_ends_everything():
+    def advance(step, saved):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        refine_image(trained_for(make_living()), photo(20, 20), 5, advance=advance)
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_the_loss_is_that_of_the_training():

@@ -43,6 +43,15 @@ def test_table_of_a_known_shift(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert lines[1][5:] == [f"{low:.2f}", "to", f"{high:.2f}", "100", "%", "4", "/", "4"]
 
 
+def test_a_folder_of_files_is_all_of_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "anchors").mkdir()
+    for name in ("jpeg", "webp"):
+        write(tmp_path / "anchors" / f"{name}.json")
+    assert main([str(tmp_path / "anchors"), str(write(tmp_path / "ours.json")), "--metric", "psnr"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines if " psnr " in line] == [["jpeg", "webp"], ["jpeg", "ours"]]
+
+
 def test_one_bad_curve_does_not_end_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     anchor, short = write(tmp_path / "anchor.json"), write(tmp_path / "short.json", points=2)
     assert main([anchor, short, write(tmp_path / "better.json", 0.9)]) == 0

@@ -334,6 +334,22 @@ def test_a_killed_process_leaves_nothing_that_is_taken_for_a_result(number, tmp_
         assert list(tmp_path.iterdir()) == []
 
 
+def test_ctrl_c_while_a_package_is_imported(tmp_path):
+    """PyTorch would abort, with a traceback; so would code that takes any error of an import for a missing package."""
+    (tmp_path / "slow.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
+    program = (
+        "from jointiq.errors import run_cli\ndef main():\n  try:\n    import slow\n"
+        "  except BaseException as error:\n    raise RuntimeError from error\nrun_cli(main)\n"
+    )
+    variables = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{tmp_path}"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stdout.readline() == "importing\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=20) == ("", "interrupted\n") and process.returncode == 130
+
+
 def test_an_ignored_signal_stays_ignored(tmp_path):
     program = WRITER.replace("time.sleep(60)", "time.sleep(1)")
     ignoring = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh", sys.executable, "-c", program, str(tmp_path / "a.jiq")]

@@ -118,7 +118,7 @@ def test_several_folders_are_one_set(folder: Path, made: Callable[[list[str]], A
     expected = ["b/1.png", "b/2.png", "a/1.png"]  # in the order given, and no file twice
     assert split_images(both, "train") == [folder / name for name in expected]
     for wrong, message in (("none", "no such folder"), ("empty", "0 images match")):
-        with pytest.raises(DataError, match=rf"^{places[wrong]}: {message}"):
+        with pytest.raises(DataError, match=rf"^data.test_dir: {places[wrong]}: {message}"):
             split_images({**settings, "test_dir": made([places["a"], places[wrong]])}, "test")
     with pytest.raises(ConfigError, match=r"data\.val_dir=\[\] "):
         split_images({**settings, "val_dir": made([])}, "val")

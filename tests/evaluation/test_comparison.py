@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,18 @@ def test_models_against_anchors_and_table_2(results: Path, capsys: pytest.Captur
     assert document["method"] == "pchip" and len(document["rates"]) == 10 and document["left_out"] == []
     out = capsys.readouterr().out
     assert "Table 2" in out and "PSNR, pchip" in out and "MS-SSIM in dB, pchip" in out
+
+
+def test_a_small_overlap_is_marked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    anchor, far = write(tmp_path / "anchors" / "jpeg.json"), write(tmp_path / "far.json", 0.5, shift=15)
+    assert main([str(anchor), str(write(tmp_path / "near.json", 0.5)), "--metric", "psnr"]) == 0
+    told = capsys.readouterr().out
+    assert "-50.00 " in told and "*" not in told
+    assert main([str(anchor), str(far), "--metric", "psnr"]) == 0
+    assert "* the curves share less than 25% of their range of quality" in capsys.readouterr().out
+    assert main(["--results", str(tmp_path)]) == 0
+    assert "* the curves share less than 25%" in capsys.readouterr().out
+    assert re.search(r"far & \$-\$\d\d\.\d\d\* & ", (tmp_path / "bdrate.tex").read_text())
 
 
 def test_method_output_and_anchors_are_chosen(results: Path, tmp_path: Path) -> None:

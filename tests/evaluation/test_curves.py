@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from statistics import stdev
 from typing import Any
 
@@ -37,6 +38,27 @@ def test_a_point_is_the_mean_over_seeds_and_their_spread_is_kept() -> None:
 def test_joined_again_it_is_the_same() -> None:
     (curve,) = join_points([point(0.5, 0.2), point(0.5, 0.3, seed=1), point(0.06, 0.8)])
     assert join_points([curve, point(0.5, 0.2)]) == [curve]
+
+
+def test_a_measured_curve_names_the_runs_that_it_is_of() -> None:
+    """It is joined with the points of its runs, whose own numbers count; what is no mean is kept."""
+    own = [point(0.5, 0.2), point(0.06, 0.8)]
+    measured = join_points([point(0.5, 0.3), point(0.06, 0.8)])[0]
+    measured = replace(measured, name="Mine", results={**measured.results, "parameters": (7.0, 7.0)})
+    for points in ([*own, measured], [measured, *own]):
+        (curve,) = join_points(points)
+        assert curve.name == "Mine" and curve.bpp == pytest.approx((0.25, 0.85))
+        assert curve.results["parameters"] == (7.0, 7.0)
+    (curve,) = join_points([*own, measured, point(0.12, 0.4)])
+    assert len(curve) == 3 and "parameters" not in curve.results
+
+
+def test_points_of_a_model_of_all_rates_are_named_by_quality() -> None:
+    points = [point(0.5, 0.2), point(0.06, 0.8)]
+    for one, quality in zip(points, (1, 50.5), strict=True):
+        for row in one.images:
+            row["quality"] = quality
+    assert join_points(points)[0].parameter == ("quality 1", "quality 50.5")
 
 
 def test_other_keys_and_other_images_are_other_curves() -> None:

@@ -41,7 +41,7 @@ def test_submitit_on_this_machine(images: Path, tmp_path: Path) -> None:
     """Distributed jobs too; a failed job stops no other; typed again, the sweep skips what is finished."""
     sweep = f"hydra.sweep.dir={tmp_path / 'sweep'}"
     command = (
-        "-m", *tiny.overrides(images, 2), "trainer=ddp_cpu", "hydra/launcher=submitit_local", "lmbda=0.5,1.5",
+        "-m", *tiny.overrides(images, 2), "trainer=ddp_cpu", "hydra/launcher=submitit_local", "model.G=3,0",
         f"paths.results={tmp_path}", sweep,
     )  # fmt: skip
     process = start(*command)

@@ -196,7 +196,7 @@ def test_a_sweep_that_is_killed_again_and_again(tmp_path: Path) -> None:
     """One of its jobs fails; the others are skipped, continued or started, and end as in an unbroken sweep."""
     tiny.write_images(tmp_path)
     pace = ("callbacks.checkpoint.every_steps=5", "trainer.val_check_interval=15")
-    common = ("-m", *tiny.overrides(tmp_path, 100), *pace, "lmbda=0.5,1.5,0.06")
+    common = ("-m", *tiny.overrides(tmp_path, 100), *pace, "model.G=1,0,2")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
     def start(results: str) -> subprocess.Popen[bytes]:

@@ -122,14 +122,14 @@ def test_a_sweep(settings: None, request: pytest.FixtureRequest, tmp_path: Path,
     cluster = [f"hydra.launcher.address={request.getfixturevalue('address')}"] if joins else []
     tiny.write_images(tmp_path)
     typed = (
-        *tiny.overrides(tmp_path, 2), *cluster, "trainer=ddp_cpu", "hydra.launcher.cpus=1", "lmbda=0.5,1.5",
+        *tiny.overrides(tmp_path, 2), *cluster, "trainer=ddp_cpu", "hydra.launcher.cpus=1", "model.G=3,0",
         f"paths.results={os.path.relpath(tmp_path, tiny.ROOT)}", f"hydra.sweep.dir={tmp_path / 'sweep'}",
     )  # fmt: skip
     for skipped in (0, 1):
         process = start(*typed)
         output = process.communicate(timeout=400)[0]
         assert process.returncode == 1 and "Traceback" not in output, output
-        assert "2 runs: 1 done, 1 failed" in output and "ended with exit code 2: lmbda=1.5 is not allowed" in output
+        assert "2 runs: 1 done, 1 failed" in output and "ended with exit code 2: model.G=0 is not allowed" in output
         assert output.count("finished before, skipped") == skipped
     (folder,) = (tmp_path / "runs" / "jointiq").glob("[!.]*")
     assert [row["step"] for row in tiny.rows(folder) if "train/loss" in row] == ["0", "1"]

@@ -181,7 +181,7 @@ def trained_steps(results: Path) -> list[int]:
 @real
 def test_an_array(cluster: Mapping[str, str], job: Callable[[int], tuple[str, ...]], tmp_path: Path) -> None:
     """Two jobs of two tasks, and one that fails; typed again, what is finished is not handed over."""
-    typed = (*job(2), *TWO_TASKS, "lmbda=0.5,0.06,1.5", f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    typed = (*job(2), *TWO_TASKS, "model.G=1,2,0", f"hydra.sweep.dir={tmp_path / 'sweep'}")
     output = end(start(cluster, *typed), 1)
     assert "3 jobs started" in output and "3 runs: 2 done, 1 failed" in output and "exit code 2" in output
     folders = list((tmp_path / "runs" / "jointiq").glob("[!.]*"))

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from jointiq.coding import EXPORT, PTH_TAR
+from jointiq.coding import CHECKPOINT, EXPORT, PTH_TAR
 from jointiq.coding.export import read_export
 from jointiq.errors import ModelError, UserError
 from jointiq.models import build_model
@@ -35,7 +35,7 @@ _UNREADABLE = (
 
 
 def load_model(path: str | Path, device: torch.device | str = "cpu") -> LearnedCodec:
-    """Load the model in ``path``, in evaluation mode on ``device``.
+    """Load the model in ``path`` (a file, or the folder of a run), in evaluation mode on ``device``.
 
     Raises:
         UserError: no such file, or not one of ours. Nothing in it is executed.
@@ -43,6 +43,8 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> LearnedC
     """
     path = Path(path)
     try:
+        if path.is_dir():
+            path /= CHECKPOINT
         if not path.is_file():
             raise UserError(f"{path}: no such checkpoint")
         model = read_export(path) if path.suffix == EXPORT else read_training_checkpoint(path)

@@ -35,7 +35,7 @@ from jointiq.layers.quantize import round_ste
 from jointiq.models.base import LearnedCodec, require_finite
 from jointiq.models.integer_codec import IntegerCodec
 from jointiq.models.objective import Objective, distortion
-from jointiq.runtime import tf32
+from jointiq.runtime import first_interrupt_noted, tf32
 
 SGA, SGA_PLUS, STRAIGHT_THROUGH = "sga", "sga+", "straight-through"
 #: How rounding can be relaxed; see :func:`relax`.
@@ -104,7 +104,7 @@ class Refined:
         plain: of the latents that the networks give.
         best: the better one of that and of the refined one; the seconds of its file are those of everything.
         steps: that were taken.
-        interrupted: by Ctrl-C, before the last step.
+        interrupted: by Ctrl-C, which ended the steps, or came after the last one.
     """
 
     plain: Candidate
@@ -145,7 +145,7 @@ def refine_image(
     """Encode an 8-bit RGB image (H, W, 3) with latents refined in up to ``steps`` steps.
 
     The same image, model, steps, device and threads give the same file. Ctrl-C ends the steps, and the best candidate
-    so far is taken.
+    so far is taken; a second Ctrl-C ends everything.
 
     Args:
         estimate: of :func:`jointiq.coding.image_codec.encode_image`.
@@ -160,46 +160,45 @@ def refine_image(
     require_size(*image.shape[:2])
     x = to_tensor(image, model.device)
     began = time.perf_counter()
-    with _frozen(model), torch.enable_grad(), torch.backends.cudnn.flags(deterministic=True):
-        cost = Cost(model, objective, x)
-        with torch.no_grad():
-            start = {name: value.clone() for name, value in require_finite(model.analyse(x)).items()}
-        found, taken, interrupted = _descend(cost, start, steps, recipe, advance)
-    plain = _candidate(cost, image, rounded(start), estimate)
-    best = plain if found is None else min(plain, _candidate(cost, image, found, estimate), key=lambda one: one.loss)
+    with first_interrupt_noted() as interrupted:
+        with _frozen(model), torch.enable_grad(), torch.backends.cudnn.flags(deterministic=True):
+            cost = Cost(model, objective, x)
+            with torch.no_grad():
+                start = {name: value.clone() for name, value in require_finite(model.analyse(x)).items()}
+            found, taken = _descend(cost, start, steps, recipe, advance, interrupted)
+        plain = _candidate(cost, image, rounded(start), estimate)
+        candidates = [plain] if found is None else [plain, _candidate(cost, image, found, estimate)]
+    best = min(candidates, key=lambda one: one.loss)
     seconds = time.perf_counter() - began
-    return Refined(plain, replace(best, encoded=replace(best.encoded, seconds=seconds)), taken, interrupted)
+    return Refined(plain, replace(best, encoded=replace(best.encoded, seconds=seconds)), taken, interrupted())
 
 
 def _descend(
-    cost: Cost, start: Latents, steps: int, recipe: Recipe, advance: Advance
-) -> tuple[Latents | None, int, bool]:
-    """Return the best rounded latents, None where none are better than the start; steps taken; whether interrupted."""
+    cost: Cost, start: Latents, steps: int, recipe: Recipe, advance: Advance, interrupted: Callable[[], bool]
+) -> tuple[Latents | None, int]:
+    """Return the best rounded latents, None where none are better than the start, and the steps taken."""
     generator = torch.Generator(cost.x.device).manual_seed(_SEED)
     latents = {name: value.clone().requires_grad_() for name, value in start.items()}
     optimizer = torch.optim.Adam(list(latents.values()), lr=recipe.learning_rate)
     first, bits = cost.evaluate(rounded(start))
     best, found, found_at = first, None, 0
-    taken, interrupted = 0, False
-    try:
-        for step in range(1, steps + 1):
-            temperature = recipe.hot * (recipe.cold / recipe.hot) ** ((step - 1) / max(1, steps - 1))
-            relaxed = {name: relax(value, recipe.variant, temperature, generator) for name, value in latents.items()}
-            optimizer.zero_grad()
-            torch.autograd.backward(list(relaxed.values()), cost.gradients(relaxed))
-            optimizer.step()
-            taken = step
-            if step % recipe.check == 0 or step == steps:
-                candidate = rounded(latents)
-                loss, _ = cost.evaluate(candidate)
-                if loss < best:
-                    best, found, found_at = loss, candidate, step
-            advance(step, (first - best) / bits)
-            if step - found_at > max(recipe.check, recipe.patience * steps):
-                break
-    except KeyboardInterrupt:
-        interrupted = True
-    return found, taken, interrupted
+    taken = 0
+    while taken < steps and not interrupted():
+        temperature = recipe.hot * (recipe.cold / recipe.hot) ** (taken / max(1, steps - 1))
+        relaxed = {name: relax(value, recipe.variant, temperature, generator) for name, value in latents.items()}
+        optimizer.zero_grad()
+        torch.autograd.backward(list(relaxed.values()), cost.gradients(relaxed))
+        optimizer.step()
+        taken += 1
+        if taken % recipe.check == 0 or taken == steps:
+            candidate = rounded(latents)
+            loss, _ = cost.evaluate(candidate)
+            if loss < best:
+                best, found, found_at = loss, candidate, taken
+        advance(taken, (first - best) / bits)
+        if taken - found_at > max(recipe.check, recipe.patience * steps):
+            break
+    return found, taken
 
 
 def rounded(latents: Latents) -> Latents:

@@ -23,6 +23,7 @@ from jointiq.evaluation.comparison import (
     find_curves,
     given_curves,
     print_comparison,
+    print_rates,
     write_comparison,
 )
 from jointiq.evaluation.rd import RDCurve
@@ -120,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog=program("bdrate"),
         parents=[comparison_options()],
         description="Print how many percent more (+) or fewer (-) bits each TEST needs than ANCHOR at equal quality. "
-        "Without files: the tables of a whole results folder, printed and written as bdrate.md, .csv and .json; "
+        "Without files: the tables of a whole results folder, printed and written as bdrate.md, .tex, .csv and .json; "
         "without RESULTS also what the project itself has measured.",
         epilog="ANCHOR, TEST: RD JSON as written by src.evaluate, src.anchors or CompressAI, or folders of runs and "
         "sweeps, such as results/runs/jointiq; a sweep alone compares its curves. MS-SSIM is compared in dB.",
@@ -148,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if len(curves) < 2:
         raise UserError("give either ANCHOR.json and at least one TEST.json, or --results and --anchors (and --wandb)")
     metrics = tuple(METRICS) if options.metric == "both" else (options.metric,)
-    bd_table(compare(curves[0], curves[1:], metrics, options.method)).print()
+    print_rates([bd_table(compare(curves[0], curves[1:], metrics, options.method))])
     return 0
 
 

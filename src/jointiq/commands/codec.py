@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from jointiq.coding.image_codec import Encoded, Image
     from jointiq.models.base import LearnedCodec
 
-_MODEL = "a .ckpt of src.train, or an export of src.export"
+_MODEL = "a .ckpt of src.train, the folder of a run, or an export of src.export"
 
 
 def _number(text: str) -> float:

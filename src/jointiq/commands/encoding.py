@@ -243,7 +243,10 @@ def _pick(search: _Search, value: float, tried: Mapping[float, Refined]) -> tupl
 
 def _reached(target: str, quality: float, reached: float, value: float) -> str:
     """Return the quality as text, and whether it is one of the ends, where the target lies beyond."""
-    missed = {"psnr": reached < value, "bytes": reached > value, "bpp": quality in (LOWEST, HIGHEST)}[target]
+    far_above = quality == LOWEST and reached > value + _NEAR_DB
+    missed = {
+        "psnr": reached < value or far_above, "bytes": reached > value, "bpp": quality in (LOWEST, HIGHEST),
+    }[target]  # fmt: skip
     end = "lowest" if quality == LOWEST else "highest"
     found = f", {reached:.2f} dB" if target == "psnr" else ""
     return f"{found}, quality {quality:g}" + (f", the {end} there is" if missed else "")

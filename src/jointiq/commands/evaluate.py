@@ -19,15 +19,16 @@ from omegaconf import DictConfig, ListConfig
 from rich.progress import Progress, TaskID
 
 from jointiq.bitstream.container import require_quality
+from jointiq.coding import CHECKPOINT
 from jointiq.console import progress_bar
 from jointiq.data import test_images
 from jointiq.errors import ConfigError, check_whole, run_cli
-from jointiq.evaluation.curves import CURVE, EXPERIMENT, TYPED, join_points
+from jointiq.evaluation.curves import CURVE, EXPERIMENT, TYPED, join_points, point_name
 from jointiq.evaluation.measuring import Measured, worker_count
 from jointiq.evaluation.pictures import PictureFolder
 from jointiq.evaluation.rd import RDCurve, write_rd
 from jointiq.evaluation.tables import rd_table
-from jointiq.runs.folder import CHECKPOINT, find_runs, read_config, stage_folders
+from jointiq.runs.folder import find_runs, read_config, stage_folders
 from jointiq.runs.name import curve_name
 from jointiq.runs.rd_point import key_of_curve, lambda_of
 from jointiq.runtime import pick_device, set_threads
@@ -93,16 +94,20 @@ def _config_of(run: Path) -> DictConfig:
     return read_config([run, *stage_folders(run)][-1])
 
 
-def _over_seeds(curve: RDCurve, makers: Sequence[ModelMaker]) -> RDCurve:
-    """Return the curve of runs with one point for each lambda, the mean over its seeds."""
+def _of_runs(curve: RDCurve, makers: Sequence[ModelMaker], refine: int) -> RDCurve:
+    """Return a curve as one of runs: with a point for each lambda, the mean over its seeds, and what it belongs to."""
     configs = {maker.name: _config_of(Path(maker.checkpoint).parents[1]) for maker in makers}
     lambdas = {maker.name: lambda_of(configs[maker.name], maker.quality) for maker in makers}
-    if len(set(lambdas.values())) == len(makers):
-        return curve
     labels = {name: {"lmbda": lambdas[name], "seed": cfg.seed} for name, cfg in configs.items()}
     rows = tuple({**row, **labels[row["checkpoint"]]} for row in curve.images)
     cfg = configs[makers[0].name]
-    about = {CURVE: key_of_curve(cfg), EXPERIMENT: cfg.experiment_name, TYPED: list(cfg.get("typed") or ())}
+    # Refined files make a curve of their own.
+    typed = [f"refine={refine}"] if refine else []
+    about = {
+        CURVE: " ".join([key_of_curve(cfg), *typed]),
+        EXPERIMENT: cfg.experiment_name,
+        TYPED: [*(cfg.get("typed") or ()), *typed],
+    }
     (joined,) = join_points([replace(curve, images=rows).with_about(about)])
     return replace(joined, description=curve.description or joined.description).with_about(
         {**curve.about, **joined.about}
@@ -112,8 +117,8 @@ def _over_seeds(curve: RDCurve, makers: Sequence[ModelMaker]) -> RDCurve:
 def _maker_of_each_point(curve: RDCurve, makers: Sequence[ModelMaker]) -> list[ModelMaker]:
     """Return the model of each point; for a mean over seeds, that of the first seed."""
     by_name = {maker.name: maker for maker in makers}
-    of_lambda = {f"{row['lmbda']:g}": row["checkpoint"] for row in reversed(curve.images) if "lmbda" in row}
-    return [by_name[of_lambda.get(point, point)] for point in curve.parameter]
+    of_point = {point_name(row): row["checkpoint"] for row in reversed(curve.images) if "lmbda" in row}
+    return [by_name[of_point.get(point, point)] for point in curve.parameter]
 
 
 def _output(value: object) -> Path:
@@ -187,7 +192,7 @@ def evaluate(cfg: DictConfig) -> int:
                 cfg.refine,
             )
             if key:
-                curve = _over_seeds(curve, makers[key])
+                curve = _of_runs(curve, makers[key], cfg.refine)
             if repeats is not None:
                 counting = progress.add_task("complexity", total=len(curve), note="")
                 counted = _maker_of_each_point(curve, makers[key])

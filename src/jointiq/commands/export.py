@@ -22,7 +22,7 @@ def main() -> None:
         "configuration. It contains no code, and decodes the same latents on every machine. Or, by the name of the "
         "output, in the layout of CompressAI's checkpoints.",
     )
-    parser.add_argument("checkpoint", type=Path, help="checkpoint of src.train, such as .../checkpoints/last.ckpt")
+    parser.add_argument("checkpoint", type=Path, help="checkpoint of src.train, or the folder of its run")
     parser.add_argument("output", type=Path, help=f"file to write, ending in {EXPORT} or {PTH_TAR}")
     parser.add_argument("--half", action="store_true", help=f"store the transforms in 16 bits ({EXPORT} only)")
     arguments = parser.parse_args()

@@ -34,20 +34,22 @@ def pictures_of(sources: Sources, packing: Packing, show: Sequence[str]) -> Gall
 
 
 def report(sources: Sources, output: Path, title: str, packing: Packing, show: Sequence[str] = ()) -> list[Path]:
-    """Write the page, and beside it the plots (``-psnr`` and ``-ms-ssim``, PNG and SVG) and the points (CSV).
+    """Write the page, and beside it the plots (``-psnr`` and ``-ms-ssim``, PNG, SVG and PDF) and the points (CSV).
 
     Returns:
         The paths written.
     """
     # Imported late, so that --help and a mistyped command do not wait for Matplotlib.
-    from jointiq.evaluation.plots.rd_plot import rd_plot
+    from jointiq.evaluation.plots.rd_plot import PAPER, rd_plot
     from jointiq.evaluation.report.page import PLOTS, curves, render
 
     page = render(title, sources, pictures_of(sources, packing, show), packing)
     ours, theirs = curves(sources)
     points = output.with_suffix(".csv")
     table = points_csv([("model", curve) for curve in ours] + [("anchor", curve) for curve in theirs])
-    plots = [rd_plot(output.with_name(f"{output.stem}-{metric}"), ours, theirs, metric) for metric in PLOTS]
+    plots = [
+        rd_plot(output.with_name(f"{output.stem}-{metric}"), ours, theirs, metric, suffixes=PAPER) for metric in PLOTS
+    ]
     # Last, so that there is no page of a report that has failed.
     write_text(output, page)
     write_text(points, table)
@@ -60,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog=program("report"),
         parents=[comparison_options()],
         description="Write one HTML file with RD plots, BD-rates, tables, per-image plots, and a viewer that compares "
-        "decoded pictures at equal rate. Beside it: the plots as PNG and SVG, the points as CSV.",
+        "decoded pictures at equal rate. Beside it: the plots as PNG, SVG and PDF, the points as CSV.",
         epilog="Pictures are there where src.evaluate and src.anchors ran with pictures=DIR.",
     )
     parser.add_argument(

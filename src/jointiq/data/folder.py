@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jointiq.data.images import list_images
-from jointiq.errors import ConfigError
+from jointiq.errors import ConfigError, DataError
 
 
 def images(data: Mapping[str, Any], split: str) -> list[Path]:
@@ -22,7 +22,10 @@ def images(data: Mapping[str, Any], split: str) -> list[Path]:
     if not data[key]:
         allowed = f"a folder of images: data={data['name']} data.{key}=DIR, or several: data.{key}=[DIR1,DIR2]"
         raise ConfigError(f"data.{key}", data[key], allowed)
-    paths = (path for folder in folders for path in list_images(str(folder), data["pattern"]))
+    try:
+        paths = [path for folder in folders for path in list_images(str(folder), data["pattern"])]
+    except DataError as error:
+        raise DataError(f"data.{key}: {error}") from error
     return list(dict.fromkeys(paths))
 
 

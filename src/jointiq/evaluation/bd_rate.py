@@ -16,6 +16,8 @@ from jointiq.evaluation.rd import MS_SSIM, PSNR, RDCurve
 METRICS = {"psnr": PSNR, "ms-ssim": MS_SSIM}
 METHODS = ("pchip", "akima", "cubic")
 MIN_POINTS = 4
+#: Below this share of the range of quality, two curves are hardly comparable, and their BD-rate is marked.
+LITTLE_OVERLAP = 0.25
 
 #: Kind of :class:`NoBDRate` of a curve with fewer than :data:`MIN_POINTS` points.
 TOO_FEW = "with too few rates for a BD-rate"

@@ -22,12 +22,13 @@ import yaml
 
 from jointiq.command_line import Parser
 from jointiq.configs import EXPERIMENTS
-from jointiq.console import NOTHING, Table, number, plain_markdown
+from jointiq.console import NOTHING, Table, plain_markdown
 from jointiq.errors import DataError
 from jointiq.evaluation.bd_rate import METHODS, METRICS, MIN_POINTS, TOO_FEW, BDRate, NoBDRate, bd_rate
 from jointiq.evaluation.curves import CURVE, EXPERIMENT, TYPED, image_set, is_of_runs, join_points
-from jointiq.evaluation.rd import RDCurve, Row, read_rd, rows_as_csv
+from jointiq.evaluation.rd import RDCurve, Row, read_per_image, read_rd, rows_as_csv
 from jointiq.evaluation.short_names import short_names
+from jointiq.evaluation.tables import MARKED, bd_percent
 from jointiq.files import read_json, write_text
 
 FULL_MODEL = "jointiq"
@@ -192,17 +193,29 @@ def _joined(points: Sequence[CurveFile]) -> list[CurveFile]:
 def given_curves(places: Sequence[Path]) -> list[RDCurve]:
     """Read the curves of RD files, runs, sweeps and folders of these, in the order given.
 
-    A folder without runs may hold the per-image files of CompressAI (:func:`jointiq.evaluation.rd.read_per_image`). Of
-    several curves in a place the full model comes first.
+    A folder without runs may hold the per-image files of CompressAI (:func:`jointiq.evaluation.rd.read_per_image`), or
+    RD files. Of several curves of runs in a place the full model comes first.
 
     Raises:
         DataError: a place without a curve.
     """
     curves: list[CurveFile] = []
     for place in places:
-        inside = [file for file in find_curves([place]) if file.place] if place.is_dir() else []
-        curves += inside or [CurveFile(place, read_rd(place))]
+        curves += _inside(place) if place.is_dir() else [CurveFile(place, read_rd(place))]
     return [file.curve for file in _distinct(curves)]
+
+
+def _inside(folder: Path) -> list[CurveFile]:
+    """Return the curves of runs in a folder, or that of its per-image files, or those of its RD files."""
+    found = find_curves([folder])
+    if of_runs := [file for file in found if file.place]:
+        return of_runs
+    try:
+        return [CurveFile(folder, read_per_image(folder))]
+    except DataError:
+        if not found:
+            raise
+    return found
 
 
 def _nearest_to_full_model(file: CurveFile) -> tuple[bool, int]:
@@ -387,16 +400,23 @@ def _rates_table(title: str, other: str, rates: Sequence[BDRate]) -> Table:
     for i, rate in enumerate(rates):
         if i and rate.anchor != rates[i - 1].anchor:
             table.end_group()
-        table.rows.append((rate.anchor, rate.test, number(rate.percent, 2, sign=True), *_range(rate)))
+        table.rows.append((rate.anchor, rate.test, bd_percent(rate), *_range(rate)))
     return table
 
 
 def print_comparison(comparison: Comparison) -> None:
     """Print the tables, and the left-out pairs to stderr."""
-    for table in tables(comparison):
-        table.print()
+    print_rates(tables(comparison))
     for line in comparison.left_out_by_kind():
         print(f"left out: {line}", file=sys.stderr)
+
+
+def print_rates(of: Sequence[Table]) -> None:
+    """Print tables of BD-rates, and what their marks mean."""
+    for table in of:
+        table.print()
+    if any(cell.endswith("*") for table in of for row in table.rows for cell in row):
+        print(MARKED)
 
 
 def _range(rate: BDRate) -> tuple[str, str, str]:
@@ -414,18 +434,18 @@ def _table_2(study: Ablations, method: str) -> Table:
         row = study.rates.get(name, {})
         psnr, ms_ssim = row.get("psnr"), row.get("ms-ssim")
         details = _range(psnr) if psnr else (NOTHING,) * 3
-        ours = [number(rate.percent if rate else None, 2) for rate in (psnr, ms_ssim)]
+        ours = [bd_percent(rate, sign=False) if rate else NOTHING for rate in (psnr, ms_ssim)]
         table.rows.append((label, f"{paper:.2f}", ours[0], *details, ours[1]))
     return table
 
 
 def write_comparison(folder: Path, comparison: Comparison) -> list[Path]:
-    """Write ``bdrate.md``, ``bdrate.csv`` and ``bdrate.json`` into ``folder``."""
+    """Write ``bdrate.md``, ``.tex`` (LaTeX), ``.csv`` and ``.json`` into ``folder``."""
     texts = [table.markdown() for table in tables(comparison)]
     texts.append(
         "The overlap is the range of quality both curves cover, over which the mean is taken, and its share of "
         "what either covers; nothing is extrapolated. Points are those of the anchor (or full model) and of the model. "
-        "MS-SSIM in dB is -10 log10(1 - mean MS-SSIM).\n"
+        f"MS-SSIM in dB is -10 log10(1 - mean MS-SSIM). {MARKED}.\n"
     )
     if comparison.left_out:
         texts.append(
@@ -444,8 +464,9 @@ def write_comparison(folder: Path, comparison: Comparison) -> list[Path]:
         "rates": rows,
         "left_out": [str(one) for one in comparison.left_out],
     }
-    files = [folder / f"bdrate.{suffix}" for suffix in ("md", "csv", "json")]
+    files = [folder / f"bdrate.{suffix}" for suffix in ("md", "tex", "csv", "json")]
     write_text(files[0], "\n".join(texts))
-    write_text(files[1], rows_as_csv(rows))
-    write_text(files[2], json.dumps(document, indent=1) + "\n")
+    write_text(files[1], "\n".join(table.latex() for table in tables(comparison)))
+    write_text(files[2], rows_as_csv(rows))
+    write_text(files[3], json.dumps(document, indent=1) + "\n")
     return files

@@ -31,10 +31,16 @@ def image_set(curve: RDCurve) -> frozenset[tuple[Any, ...]]:
     return frozenset((row.get("image"), row.get("width"), row.get("height")) for row in curve.images)
 
 
+def point_name(row: Row) -> str:
+    """Return the name of the point that a row of a run belongs to: its lambda, or a quality of a model of all rates."""
+    return f"{row['lmbda']:g}" if row.get("quality") is None else f"quality {row['quality']:g}"
+
+
 def join_points(points: Iterable[RDCurve]) -> list[RDCurve]:
     """Join RD points of runs to curves; the points of a curve have the same key and the same images.
 
-    Of two runs with the same lambda and seed one counts. Curves with the same name are told apart by their overrides.
+    A run that several files hold counts once, as the file with the fewest points has it: the run's own. The name is
+    that of the file with the most points. Curves with the same name are told apart by their overrides.
     """
     groups: dict[tuple[str, frozenset[tuple[Any, ...]]], list[RDCurve]] = defaultdict(list)
     for point in points:
@@ -43,20 +49,24 @@ def join_points(points: Iterable[RDCurve]) -> list[RDCurve]:
 
 
 def _join(points: Sequence[RDCurve]) -> RDCurve:
+    points = sorted(points, key=len)
     runs: dict[tuple[float, int], dict[str, Row]] = defaultdict(dict)
     for row in (row for point in points for row in point.images):
         runs[float(row["lmbda"]), int(row["seed"])].setdefault(str(row["image"]), row)
     seeds: dict[float, list[list[Row]]] = defaultdict(list)
     for (lmbda, _), rows in sorted(runs.items()):
         seeds[lmbda].append(list(rows.values()))
-    first = points[0]
+    largest = points[-1]
     curve = curve_from_rows(
-        first.name,
-        [(f"{lmbda:g}", [row for rows in of_lambda for row in rows]) for lmbda, of_lambda in seeds.items()],
+        largest.name,
+        [(point_name(of[0][0]), [row for rows in of for row in rows]) for of in seeds.values()],
         "real files of the test images, a point for each lambda",
     )
+    if len(curve) == len(largest):
+        # What is no mean over images, such as the number of parameters.
+        curve = replace(curve, results={**largest.results, **curve.results})
     spread = [_spread(lmbda, of_lambda) for lmbda, of_lambda in seeds.items() if len(of_lambda) > 1]
-    about = {key: first.about.get(key) for key in (CURVE, EXPERIMENT, TYPED)}
+    about = {key: largest.about.get(key) for key in (CURVE, EXPERIMENT, TYPED)}
     return curve.with_about({**about, SPREAD: spread} if spread else about)
 
 

@@ -38,7 +38,10 @@ RESULT_KEYS = {
 }
 
 #: Types of the rows' labels and of keys in ``about``, where they are present.
-_LABELS = {"image": str, "width": int | None, "height": int | None, "lmbda": int | float, "seed": int}
+_LABELS = {
+    "image": str, "width": int | None, "height": int | None, "lmbda": int | float, "seed": int,
+    "quality": int | float | None,
+}  # fmt: skip
 _ABOUT = {"curve": str, "experiment": str | None, "typed": list | None}
 
 Row = Mapping[str, Any]

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from jointiq.console import NOTHING, Table, number
-from jointiq.evaluation.bd_rate import BDRate
+from jointiq.evaluation.bd_rate import LITTLE_OVERLAP, BDRate
 from jointiq.evaluation.metrics import ms_ssim_db
 from jointiq.evaluation.rd import MS_SSIM, PSNR, RDCurve, rows_as_csv
 from jointiq.evaluation.short_names import short_names
 
 MS_SSIM_DB = f"{MS_SSIM}-db"
+#: What a marked BD-rate means.
+MARKED = f"* the curves share less than {LITTLE_OVERLAP:.0%} of their range of quality: hardly comparable"
 
 #: Key in an RD file's ``results`` -> heading and digits, in the order of the tables.
 COLUMNS = {
@@ -91,6 +93,11 @@ def points_csv(curves: Sequence[tuple[str, RDCurve]]) -> str:
     return rows_as_csv([{key: row.get(key) for key in keys} for row in rows])
 
 
+def bd_percent(rate: BDRate, sign: bool = True) -> str:
+    """Return a BD-rate for a table, marked where the curves hardly overlap (:data:`MARKED` says how)."""
+    return number(rate.percent, 2, sign) + ("*" if rate.overlap < LITTLE_OVERLAP else "")
+
+
 def bd_table(rates: Sequence[BDRate]) -> Table:
     """Return a table with a row for each BD-rate, with everything needed to quote it."""
     table = Table(
@@ -106,7 +113,7 @@ def bd_table(rates: Sequence[BDRate]) -> Table:
                 rate.test,
                 rate.metric,
                 rate.method,
-                number(rate.percent, 2, sign=True),
+                bd_percent(rate),
                 f"{rate.low:.2f} to {rate.high:.2f}",
                 f"{100 * rate.overlap:.0f} %",
                 f"{rate.anchor_points} / {rate.test_points}",

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from jointiq.coding import CHECKPOINT
 from jointiq.configs import ROOT, literal
 from jointiq.errors import DataError, UserError
 from jointiq.files import read_json, remove_unfinished, write_text
@@ -26,7 +27,6 @@ from jointiq.runs.name import run_key
 CONFIG = "config.yaml"
 #: Exists once the training is complete.
 DONE = "done.json"
-CHECKPOINT = Path("checkpoints") / "last.ckpt"
 #: The run's point on rate-distortion curves (:mod:`jointiq.runs.rd_point`).
 RD_FILE = "rd.json"
 

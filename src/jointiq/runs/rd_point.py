@@ -16,6 +16,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from jointiq.coding import CHECKPOINT
 from jointiq.console import progress_bar
 from jointiq.data import test_images
 from jointiq.data.images import named_images
@@ -23,7 +24,7 @@ from jointiq.errors import DataError, UserError
 from jointiq.evaluation.curves import CURVE, EXPERIMENT, TYPED
 from jointiq.evaluation.measuring import Measured
 from jointiq.evaluation.rd import MS_SSIM, PSNR, RDCurve, read_rd, write_rd
-from jointiq.runs.folder import CHECKPOINT, RD_FILE, read_config
+from jointiq.runs.folder import RD_FILE, read_config
 from jointiq.runs.name import curve_key, curve_name
 from jointiq.runtime import pick_device
 

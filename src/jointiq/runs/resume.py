@@ -17,6 +17,7 @@ from hydra.core.override_parser.types import OverrideType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from jointiq.coding import CHECKPOINT
 from jointiq.configs import compose, literal
 from jointiq.errors import ConfigError, UserError
 from jointiq.runs import folder as run_folder
@@ -70,7 +71,7 @@ def find_start(folder: Path, cfg: DictConfig) -> Start:
     """
     held = not begins_anew(cfg) and _is_held(folder, cfg)
     # A run that was continued from its own last checkpoint to the end.
-    own = cfg.ckpt_path is not None and Path(cfg.ckpt_path).resolve() == (folder / run_folder.CHECKPOINT).resolve()
+    own = cfg.ckpt_path is not None and Path(cfg.ckpt_path).resolve() == (folder / CHECKPOINT).resolve()
     if (held or (own and run_folder.has_same_key(folder, cfg))) and (folder / run_folder.DONE).is_file():
         return Start(finished=True)
     if not held:

@@ -72,7 +72,7 @@ def measure_trained(
     of += [(one, SizesMaker(str(one.checkpoint), device, one.folder.name, checked=checked)) for one in sizes]
     makers = [maker for _, maker in of]
     with progress_bar() as progress:
-        bar = progress.add_task("code images", total=len(makers) * len(images), note="")
+        bar = progress.add_task("code images", total=len(makers) * len(images), note="", visible=bool(makers))
 
         def advance(done: Measured) -> None:
             progress.update(bar, advance=1, note=f"{done.maker.name} {done.image}")

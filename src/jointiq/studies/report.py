@@ -37,7 +37,7 @@ def write_results(
         device: the device, as text.
         problems: trainings that are not finished, one line each.
     """
-    rows = main_rows(scale, findings, str(train) if train else "nothing", device)
+    rows = main_rows(scale, findings, str(train) if train else NOTHING, device)
     made = provenance()
     document = {
         "study": study.name,

@@ -10,10 +10,11 @@ from pathlib import Path
 from hydra import initialize_config_dir
 from hydra.errors import HydraException
 
+from jointiq.coding import CHECKPOINT
 from jointiq.command_line import override
 from jointiq.configs import CONFIGS
 from jointiq.errors import EXIT_TERMINATED, UserError
-from jointiq.runs.folder import CHECKPOINT, DONE, done_step, stage_folders
+from jointiq.runs.folder import DONE, done_step, stage_folders
 from jointiq.studies.plan import Run, Scale
 from jointiq.sweeps.jobs import Job, run_jobs
 from jointiq.sweeps.resources import places

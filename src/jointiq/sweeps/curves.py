@@ -38,8 +38,8 @@ def close_sweep(record: Path, results: Path = Path("results")) -> None:
     is written. An error is printed to stderr and does not fail the sweep.
 
     Args:
-        record: the sweep's folder. ``record/curves/NAME.json`` are the curves, ``record/curves.png`` and ``.svg`` the
-            plot, ``record/bdrate.md``, ``.csv`` and ``.json`` the BD-rates.
+        record: the sweep's folder. ``record/curves/NAME.json`` are the curves, ``record/curves.png``, ``.svg`` and
+            ``.pdf`` the plot, ``record/bdrate.md``, ``.tex``, ``.csv`` and ``.json`` the BD-rates.
         results: its folder ``anchors`` holds the anchors, beside those that ``logger.NAME.anchors`` names.
     """
     try:
@@ -68,9 +68,9 @@ def close_sweep(record: Path, results: Path = Path("results")) -> None:
 
 def _plot(record: Path, models: Sequence[RDCurve], anchors: Sequence[RDCurve]) -> list[Path]:
     # Imported late, with Matplotlib.
-    from jointiq.evaluation.plots.rd_plot import rd_plot
+    from jointiq.evaluation.plots.rd_plot import PAPER, rd_plot
 
-    return rd_plot(record / "curves", models, anchors)
+    return rd_plot(record / "curves", models, anchors, suffixes=PAPER)
 
 
 def finished_runs(record: Path) -> list[Path]:

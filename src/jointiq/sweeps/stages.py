@@ -15,13 +15,14 @@ from pathlib import Path
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
+from jointiq.coding import CHECKPOINT
 from jointiq.command_line import command, override
 from jointiq.configs import compose
 from jointiq.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, UserError
 from jointiq.files import atomic_path
 from jointiq.runs import folder as run_folder
 from jointiq.runs import rd_point, resume
-from jointiq.runs.folder import CHECKPOINT, DONE, RD_FILE
+from jointiq.runs.folder import DONE, RD_FILE
 from jointiq.runs.lock import locked
 from jointiq.runs.name import run_folder as folder_of
 from jointiq.sweeps.processes import run_process

@@ -28,7 +28,7 @@ from jointiq.sweeps.jobs import Job, JobResult, clear_notes, run_jobs
 from jointiq.sweeps.on_ray import run_on_ray
 from jointiq.sweeps.processes import run_process
 from jointiq.sweeps.resources import places
-from jointiq.training.validation import refuse_unread
+from jointiq.training.validation import refuse_missing_package, refuse_unread, validate
 from jointiq.typed import task_overrides
 
 _POLL_SECONDS = 5.0
@@ -77,13 +77,13 @@ def _launch(
         run: runs the jobs, given the sweep's folder.
 
     Raises:
-        SystemExit: code 2: wrong numbers of jobs or devices, or a ``rerun=`` that names no run; 130: Ctrl-C; 143:
-            SIGTERM. Started jobs have saved.
+        SystemExit: code 2: a wrong value, or a ``rerun=`` that names no run; 130: Ctrl-C; 143: SIGTERM. Started jobs
+            have saved.
     """
     with one_line_errors():
         jobs = jobs_of(job_overrides)
         if first == 0:
-            _tell_of_few_rates(jobs)
+            _check(jobs)
         results = run(jobs, Path(hydra.sweep.dir))
     if any(result.code in (None, EXIT_TERMINATED) for result in results):
         sys.exit(EXIT_TERMINATED)
@@ -103,9 +103,16 @@ def jobs_of(job_overrides: Sequence[Sequence[str]]) -> list[Job]:
     return jobs
 
 
-def _tell_of_few_rates(jobs: Sequence[Job]) -> None:
-    # A job without a folder has a wrong config, which it reports itself. A single job makes no curve.
-    if len(jobs) > 1 and (line := too_few_rates([job.cfg for job in jobs if job.folder is not None])):
+def _check(jobs: Sequence[Job]) -> None:
+    """Refuse a wrong value of any job before the first one trains, and tell of curves that will have too few rates.
+
+    A model's own settings are left to the jobs, so that nobody waits for PyTorch here.
+    """
+    for job in jobs:
+        validate(job.cfg)
+        refuse_missing_package(job.cfg)
+    # A single job makes no curve.
+    if len(jobs) > 1 and (line := too_few_rates([job.cfg for job in jobs])):
         print(line, flush=True)
 
 
@@ -142,7 +149,7 @@ def launch_elsewhere(launcher: Launcher, record: Path, job_overrides: Sequence[S
             slurm.check_settings(launcher, jobs[first].cfg)
         known = slurm.queued(record.parent, record) if in_slurm else {}
         if first == 0:
-            _tell_of_few_rates(list(jobs.values()))
+            _check(list(jobs.values()))
             clear_notes(record, job_overrides)
         to_do: dict[int, Job] = {}
         in_queue: dict[int, slurm.QueuedJob] = {}

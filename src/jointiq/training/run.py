@@ -17,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 
+from jointiq.coding import CHECKPOINT
 from jointiq.command_line import command, program
 from jointiq.configs import literal
 from jointiq.errors import DataError, UserError
@@ -71,7 +72,7 @@ def train(cfg: DictConfig) -> Path:
             _say(warning)
         to_measure = is_first and rd_point.is_missing(folder, cfg)  # a wrong folder is refused before the training
         if start.finished:
-            further = f"ckpt_path={folder / run_folder.CHECKPOINT} trainer.max_steps=MORE"
+            further = f"ckpt_path={folder / CHECKPOINT} trainer.max_steps=MORE"
             _say(f"finished before: {folder} (resume=never trains it again, {further} goes on with it)")
             if to_measure:
                 _measure_again(folder, cfg)
@@ -90,8 +91,8 @@ def train(cfg: DictConfig) -> Path:
         try:
             fit(cfg, training, start.checkpoint)
             step = training.trainer.global_step
-            saved = (folder / run_folder.CHECKPOINT).is_file()
-            result = folder / run_folder.CHECKPOINT if saved else "nothing saved without callbacks.checkpoint"
+            saved = (folder / CHECKPOINT).is_file()
+            result = folder / CHECKPOINT if saved else "nothing saved without callbacks.checkpoint"
             _say(f"{'stopped' if stop.stopped else 'trained'} at step {step}: {result}")
             if saved and not stop.stopped and is_first:
                 # Before measuring: if that is stopped, the run counts as finished, and the same command measures it.
@@ -195,7 +196,7 @@ def fit(cfg: DictConfig, training: Training, checkpoint: str | None) -> None:
     trainer, module, data = training.trainer, training.module, training.data
     try:
         start_logs(cfg, trainer.loggers, training.first_step)
-        with unwrapped_errors(folder / run_folder.CHECKPOINT), tf32(cfg.tf32):
+        with unwrapped_errors(folder / CHECKPOINT), tf32(cfg.tf32):
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
             if not training.stop.stopped and module.validated_at != trainer.global_step:
                 trainer.validate(module, datamodule=data, verbose=False)

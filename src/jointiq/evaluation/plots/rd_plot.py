@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -22,19 +23,28 @@ from jointiq.evaluation.plots.labels import Label, place_labels
 from jointiq.evaluation.rd import RDCurve
 from jointiq.files import atomic_path
 
+#: A line style of Matplotlib's.
+Line = str | tuple[int, tuple[float, ...]]
 #: Colour-blind safe (Okabe and Ito), strongest first.
 OUR_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+#: The second six curves, and so on.
+OUR_LINES: tuple[Line, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)))
 ANCHOR_GREYS = ("#6b6b6b", "#969696", "#b0b0b0")
-ANCHOR_LINES = ("--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)))
+ANCHOR_LINES: tuple[Line, ...] = ("--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)))
 AXIS_LABELS = {"psnr": "PSNR (dB)", "ms-ssim": "MS-SSIM (dB)"}
 WIDTH, HEIGHT = 6.4, 4.4  # inches
+#: Suffixes of a plot for pages, and of one for papers.
+PAGE, PAPER = (".png", ".svg"), (".png", ".svg", ".pdf")
+#: Keys of the time stamps in files.
+_DATES = {".svg": "Date", ".pdf": "CreationDate"}
 
 
 def save(figure: Figure, path: str | Path, dpi: int = 200) -> Path:
     """Write a figure atomically in the format of the path's suffix, without a time stamp."""
     path = Path(path)
-    metadata: dict[str, str | None] | None = {"Date": None} if path.suffix == ".svg" else None
-    with atomic_path(path) as temporary:
+    metadata: dict[str, str | None] = {_DATES[path.suffix]: None} if path.suffix in _DATES else {}
+    # Publishers refuse the fonts of type 3 that Matplotlib would embed.
+    with atomic_path(path) as temporary, rc_context({"pdf.fonttype": 42}):
         figure.savefig(temporary, format=path.suffix[1:], dpi=dpi, metadata=metadata, bbox_inches="tight")
     return path
 
@@ -53,11 +63,12 @@ def rd_plot(
     metric: str = "psnr",
     title: str = "",
     bpp_range: tuple[float, float] | None = None,
+    suffixes: Sequence[str] = PAGE,
 ) -> list[Path]:
-    """Write :func:`rd_figure` to ``stem`` (a path without suffix) plus ``.png`` and ``.svg``; return both paths."""
+    """Write :func:`rd_figure` to ``stem`` (a path without suffix) plus each of ``suffixes``; return the paths."""
     figure = rd_figure(ours, anchors, metric, title, bpp_range)
     stem = Path(stem)
-    return [save(figure, stem.with_name(stem.name + suffix)) for suffix in (".png", ".svg")]
+    return [save(figure, stem.with_name(stem.name + suffix)) for suffix in suffixes]
 
 
 def rd_figure(
@@ -85,7 +96,8 @@ def rd_figure(
         labels += _draw(axes, curve, metric, bpp_range, grey, line, bold=False)
     drawn = len(axes.lines)
     for i, curve in enumerate(ours):
-        labels += _draw(axes, curve, metric, bpp_range, OUR_COLOURS[i % len(OUR_COLOURS)], "-", bold=True)
+        line = OUR_LINES[i // len(OUR_COLOURS) % len(OUR_LINES)]
+        labels += _draw(axes, curve, metric, bpp_range, OUR_COLOURS[i % len(OUR_COLOURS)], line, bold=True)
     if bpp_range:
         axes.set_xlim(*bpp_range)
     _cut_below(axes, axes.lines[drawn:], labels)
@@ -122,7 +134,7 @@ def _draw(
     metric: str,
     bpp_range: tuple[float, float] | None,
     colour: str,
-    line: str | tuple[int, tuple[int, ...]],
+    line: Line,
     bold: bool,
 ) -> list[Label]:
     """Draw the part of a curve inside ``bpp_range``; return its label, or none if there was nothing to draw."""

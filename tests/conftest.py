@@ -57,9 +57,13 @@ def _living_state(items: tuple[tuple[str, Any], ...], seed: int) -> tuple[dict[s
         scale = Z_STD / model.analyse(x)["z"].std()
         last.weight.mul_(scale)
         last.bias.mul_(scale)
-        entropy.z_prior.log_sigma.normal_(math.log(Z_STD), 0.3)
+        # A prior that fits: where the coder's probabilities end, far out in a Gaussian's tails, files are smaller than
+        # its likelihood says.
+        z = model.analyse(to_tensor(photo(576, 576)))["z"]
+        reach = torch.maximum(z.square().mean((0, 2, 3)).sqrt(), z.abs().amax((0, 2, 3)) / 4).clamp(min=0.5)
+        entropy.z_prior.log_sigma.copy_(reach.log() + torch.empty_like(reach).normal_(0, 0.2))
         # f: sigmas around that of y, and parameters that differ from place to place.
-        entropy.estimator.preliminary.bias[-entropy.G * model.config["M"] :] += math.log(Y_STD)
+        entropy.estimator.preliminary.bias[-entropy.G * model.config["M"] :] += math.log(1.3 * Y_STD)
         if model.config["hyper_exp"]:
             entropy.h_s.conv.weight.mul_(0.02)
         if entropy.global_context is not None:

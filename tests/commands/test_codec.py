@@ -452,7 +452,7 @@ def test_a_psnr_is_searched_for(run, all_rates, photographs, tmp_path):
     code, out, _ = run(*encode, "--psnr", 90)
     assert code == 0 and "quality 100, the highest there is" in out
     code, out, _ = run(*encode, "--psnr", 0.1)
-    assert code == 0 and " dB, quality 1," in out
+    assert code == 0 and " dB, quality 1, the lowest there is" in out
 
 
 def test_rates_that_cannot_be(run, checkpoint, all_rates, photographs, tmp_path):

@@ -65,8 +65,8 @@ def test_every_system_gives_a_better_file_that_its_decoder_reads(system, distort
 
 
 def test_bits_fall_at_equal_quality_or_quality_rises_at_equal_bits():
-    model, image = trained_for(make_living(), lmbda=0.3), photo(96, 112)
-    refined = refine_image(model, image, 60, replace(RECIPE, learning_rate=0.1))
+    model, image = trained_for(make_living(), lmbda=0.5), photo(96, 112)
+    refined = refine_image(model, image, 60, replace(RECIPE, learning_rate=0.2))
     assert len(refined.best.encoded.data) < 0.9 * len(refined.plain.encoded.data)
     assert psnr(image, refined.best.picture) > psnr(image, refined.plain.picture) - 0.1
 

@@ -93,7 +93,7 @@ def test_beyond_the_ends_the_end_is_refined_once(refinements, target, value):
     coded = code(target, value)
     assert len(refinements.seen) == 1 and refinements.seen[0] in (1, 100)
     assert f"quality {refinements.seen[0]:g}" in coded.said and "refined in 10 steps" in coded.said
-    assert ("there is" in coded.said) == ((target, value) not in (("bytes", 1e9), ("psnr", 5)))
+    assert ("there is" in coded.said) == ((target, value) != ("bytes", 1e9))
 
 
 def test_ctrl_c_ends_the_search_with_what_keeps_to_the_target(refinements):

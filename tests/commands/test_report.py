@@ -27,7 +27,9 @@ def test_page_plots_and_points(results: Path, tmp_path: Path, capsys: pytest.Cap
     assert main([str(results), "--images", str(results.parent / "images"), "--output", str(page)]) == 0
     assert f"{page}: {page.stat().st_size / 1e6:.1f} MB" in capsys.readouterr().out
     assert sorted(path.name for path in page.parent.iterdir()) == [
-        "page-ms-ssim.png", "page-ms-ssim.svg", "page-psnr.png", "page-psnr.svg", "page.csv", "page.html"]  # fmt: skip
+        "page-ms-ssim.pdf", "page-ms-ssim.png", "page-ms-ssim.svg", "page-psnr.pdf", "page-psnr.png", "page-psnr.svg",
+        "page.csv", "page.html",
+    ]  # fmt: skip
     with Image.open(page.parent / "page-psnr.png") as plot:
         assert plot.width > 1000
     with (page.parent / "page.csv").open() as stream:

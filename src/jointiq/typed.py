@@ -73,7 +73,7 @@ def hydra_command(name: str) -> Callable[[Callable[[DictConfig], Any]], Callable
                     except HydraException as error:
                         if os.environ.get("HYDRA_FULL_ERROR") == "1":
                             raise
-                        raise UserError(_in_one_line(name, error, arguments.overrides)) from error
+                        raise UserError(in_one_line(name, error, arguments.overrides)) from error
 
         return main
 
@@ -165,7 +165,7 @@ def _how_to_quote(text: str) -> str:
     return f"{text} is not readable for Hydra; with quotes, as typed in a shell: {shlex.quote(override(key, value))}"
 
 
-def _in_one_line(name: str, error: HydraException, overrides: Sequence[str]) -> str:
+def in_one_line(name: str, error: HydraException, overrides: Sequence[str]) -> str:
     """Return what Hydra says, with the names nearest to a key or option that it does not know."""
     words = str(error).split()
     if words[:2] == ["Could", "not"] and words[2:3] == ["override"] and "defaults" not in words:

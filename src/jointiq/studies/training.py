@@ -18,6 +18,7 @@ from jointiq.runs.folder import DONE, done_step, stage_folders
 from jointiq.studies.plan import Run, Scale
 from jointiq.sweeps.jobs import Job, run_jobs
 from jointiq.sweeps.resources import places
+from jointiq.typed import in_one_line
 
 Key = tuple[str, float, int]
 
@@ -92,8 +93,9 @@ def _training(run: Run, lmbda: float, seed: int, common: Sequence[str], made: Ma
         overrides.append(override("init_from", source.checkpoint))
     try:
         job = Job.of([*overrides, *common])
+        job.check()
     except HydraException as error:
-        raise UserError(f"run {run.name}: {' '.join(str(error).split())}") from error
+        raise UserError(f"run {run.name}: {in_one_line('train', error, [*overrides, *common])}") from error
     return Training(run, lmbda, seed, job, source)
 
 

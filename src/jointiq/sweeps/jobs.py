@@ -27,6 +27,7 @@ from jointiq.runs.name import run_folder
 from jointiq.runs.resume import config_to_train
 from jointiq.runtime import usable_cores
 from jointiq.sweeps.processes import PassOnSigterm, exit_code, start_process
+from jointiq.training.validation import refuse_missing_package, refuse_unread, validate
 
 _POLL_SECONDS = 0.1
 
@@ -59,6 +60,17 @@ class Job:
         except (OmegaConfBaseException, ValueError, TypeError):
             folder = None
         return cls(tuple(overrides), cfg, folder)
+
+    def check(self) -> None:
+        """Refuse wrong values before anything trains; a model's own settings are left to the training.
+
+        Raises:
+            UserError: a key that nothing reads, a value that is not allowed, or a package that is not installed.
+        """
+        if self.cfg.rerun is None:
+            refuse_unread("train", self.cfg, self.overrides)
+        validate(self.cfg)
+        refuse_missing_package(self.cfg)
 
     def is_finished(self) -> bool:
         """Return whether the run of this config is finished and measured, and is not to be trained anew."""

@@ -28,7 +28,6 @@ from jointiq.sweeps.jobs import Job, JobResult, clear_notes, run_jobs
 from jointiq.sweeps.on_ray import run_on_ray
 from jointiq.sweeps.processes import run_process
 from jointiq.sweeps.resources import places
-from jointiq.training.validation import refuse_missing_package, refuse_unread, validate
 from jointiq.typed import task_overrides
 
 _POLL_SECONDS = 5.0
@@ -81,36 +80,32 @@ def _launch(
             have saved.
     """
     with one_line_errors():
-        jobs = jobs_of(job_overrides)
+        jobs = jobs_of(job_overrides, first)
         if first == 0:
-            _check(jobs)
+            _tell_of_few_rates(jobs)
         results = run(jobs, Path(hydra.sweep.dir))
     if any(result.code in (None, EXIT_TERMINATED) for result in results):
         sys.exit(EXIT_TERMINATED)
     return [_job_return(result) for result in results]
 
 
-def jobs_of(job_overrides: Sequence[Sequence[str]]) -> list[Job]:
-    """Return the jobs of a sweep.
+def jobs_of(job_overrides: Sequence[Sequence[str]], first: int = 0) -> list[Job]:
+    """Return jobs of a sweep; those of its first batch are all checked before one of them trains.
+
+    What a later batch tries (values that an optimising sweeper draws) is a failed job where it is wrong.
 
     Raises:
-        UserError: a key that nothing reads, or a ``rerun=`` that names no run.
+        UserError: see :meth:`Job.check`, or a ``rerun=`` that names no run.
         HydraException: an override that does not go with the configs.
     """
     jobs = [Job.of(overrides) for overrides in job_overrides]
-    if jobs[0].cfg.rerun is None:
-        refuse_unread("train", jobs[0].cfg, jobs[0].overrides)
+    if first == 0:
+        for job in jobs:
+            job.check()
     return jobs
 
 
-def _check(jobs: Sequence[Job]) -> None:
-    """Refuse a wrong value of any job before the first one trains, and tell of curves that will have too few rates.
-
-    A model's own settings are left to the jobs, so that nobody waits for PyTorch here.
-    """
-    for job in jobs:
-        validate(job.cfg)
-        refuse_missing_package(job.cfg)
+def _tell_of_few_rates(jobs: Sequence[Job]) -> None:
     # A single job makes no curve.
     if len(jobs) > 1 and (line := too_few_rates([job.cfg for job in jobs])):
         print(line, flush=True)
@@ -143,13 +138,13 @@ def launch_elsewhere(launcher: Launcher, record: Path, job_overrides: Sequence[S
             submitted jobs go on.
     """
     with one_line_errors():
-        jobs = dict(enumerate(jobs_of(job_overrides), start=first))
+        jobs = dict(enumerate(jobs_of(job_overrides, first), start=first))
         in_slurm = slurm.is_slurm(launcher)
         if in_slurm:
             slurm.check_settings(launcher, jobs[first].cfg)
         known = slurm.queued(record.parent, record) if in_slurm else {}
         if first == 0:
-            _check(list(jobs.values()))
+            _tell_of_few_rates(list(jobs.values()))
             clear_notes(record, job_overrides)
         to_do: dict[int, Job] = {}
         in_queue: dict[int, slurm.QueuedJob] = {}

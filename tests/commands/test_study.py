@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from jointiq.commands.study import main
-from jointiq.errors import ConfigError
+from jointiq.errors import ConfigError, UserError
 from jointiq.studies.plan import study_names
 
 
@@ -25,6 +25,17 @@ def test_the_plan_lists_commands_and_trains_nothing(capsys, tmp_path):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 and all(line.startswith("to do     python -m src.train +experiment=") for line in lines)
     assert "lee2019" in lines[0] and "init_from=" in lines[1]
+    assert not (tmp_path / "studies" / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [("lmda=3", "run trunk: lmda: no such key; nearest: lmbda"), ("+lmda=3", "lmda: nothing reads this key"),
+     ("optim.lr=oops", "optim.lr='oops' is not allowed")],
+)  # fmt: skip
+def test_a_wrong_override_is_found_before_the_first_training(tmp_path, typed, message):
+    with pytest.raises(UserError, match=message):
+        main(["fig6", typed, "--results", str(tmp_path)])
     assert not (tmp_path / "studies" / "runs").exists()
 
 

@@ -29,6 +29,9 @@ def start(*overrides: str, **environment: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
+PAGE = (tiny.ROOT / "docs/cluster.md").read_text()
+
+
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
     tiny.write_images(tmp_path)
@@ -54,6 +57,14 @@ def test_submitit_on_this_machine(images: Path, tmp_path: Path) -> None:
     assert (folder / "checkpoints" / "last.ckpt").stat().st_mtime == before
 
 
+#: What the page's table of settings says is typed.
+SETTINGS = [
+    word
+    for line in re.findall(r"^\| .* \| `(.*hydra\.launcher.*)` \|$", PAGE, re.MULTILINE)
+    for word in shlex.split(line)
+]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_script_for_slurm(images: Path, tmp_path: Path) -> None:
@@ -66,7 +77,7 @@ def test_the_script_for_slurm(images: Path, tmp_path: Path) -> None:
     process = start(
         "-m", *tiny.overrides(images), "trainer=ddp", "trainer.devices=4", "data.batch_size=8", "lmbda=0.5,0.06",
         "hydra/launcher=slurm", "hydra.launcher.partition=gpus", "+hydra.launcher.additional_parameters.reservation=me",
-        f"paths.results={tmp_path}", f"hydra.sweep.dir={tmp_path / 'sweep'}",
+        *SETTINGS, f"paths.results={tmp_path}", f"hydra.sweep.dir={tmp_path / 'sweep'}",
         PATH=f"{programs}:{os.environ['PATH']}",
     )  # fmt: skip
     script = tmp_path / "script"
@@ -78,17 +89,17 @@ def test_the_script_for_slurm(images: Path, tmp_path: Path) -> None:
     assert script.is_file(), output
     options = dict(re.findall(r"^#SBATCH --([\w-]+)=?(.*)$", script.read_text(), re.MULTILINE))
     expected = {
+        "account": "NAME", "qos": "NAME", "mem": "64GB", "mail-type": "END,FAIL",
         "array": "0-1%2", "nodes": "1", "ntasks-per-node": "4", "gpus-per-node": "4", "cpus-per-task": "8",
         "time": "1440", "signal": "USR2@300", "partition": "gpus", "job-name": "jointiq", "reservation": "me",
     }  # fmt: skip
     assert {key: options.get(key) for key in expected} == expected
     assert "requeue" not in options or options["requeue"] == ""
+    assert "\nmodule load cuda\n" in script.read_text()
     assert "srun" in script.read_text() and "submitit.core._submit" in script.read_text()
 
 
-COMMANDS = re.findall(
-    r"python -m src\.train (.*?)(?: [>&].*)?$", (tiny.ROOT / "docs/cluster.md").read_text(), re.MULTILINE
-)
+COMMANDS = re.findall(r"python -m src\.train (.*?)(?: [>&].*)?$", PAGE, re.MULTILINE)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

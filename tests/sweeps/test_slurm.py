@@ -191,7 +191,7 @@ def test_an_array(cluster: Mapping[str, str], job: Callable[[int], tuple[str, ..
     logs = list((tmp_path / "sweep" / ".submitit").glob("*_*/*_log.out"))
     assert len(logs) == 6  # two tasks of three jobs
     output = end(start(cluster, *typed), 1)
-    assert output.count("finished before, skipped") == 2 and "1 jobs started" in output
+    assert output.count("finished before, skipped") == 2 and "1 job started" in output
     assert "3 runs: 2 done, 1 failed" in output
 
 
@@ -203,7 +203,7 @@ def test_the_time_limit(cluster: Mapping[str, str], job: Callable[[int], tuple[s
     wait_until(lambda: slurm_cluster.ask(cluster, "squeue", "--noheader", "--format=%T") == "RUNNING", process)
     again = start(cluster, *typed, f"hydra.sweep.dir={tmp_path / 'sweeps' / 'b'}")
     output = end(process, 0)
-    assert "1 jobs started" in output and "1 run: 1 done" in output
+    assert "1 job started" in output and "1 run: 1 done" in output
     output = end(again, 0)
     assert re.search(r"\[1/1\] in the queue already: SLURM job \d+\n0 jobs started", output), output
     assert "1 run: 1 done" in output
@@ -228,7 +228,7 @@ def test_a_cancelled_job(cluster: Mapping[str, str], job: Callable[[int], tuple[
     assert f"error: SLURM job {name} has ended without a result (CANCELLED)" in output
     assert "2 runs: 1 done, 1 cut" in output
     output = end(start(cluster, *typed), 0)
-    assert "finished before, skipped" in output and "1 jobs started" in output and "2 runs: 2 done" in output
+    assert "finished before, skipped" in output and "1 job started" in output and "2 runs: 2 done" in output
     for folder in (tmp_path / "runs" / "jointiq").glob("[!.]*"):
         assert [int(row["step"]) for row in tiny.rows(folder) if "train/loss" in row] == list(range(600))
 

@@ -24,6 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from jointiq.data import build_data
 from jointiq.data.patches import StepSampler
 from jointiq.models import build_model
+from jointiq.runs.status import read_run
 from jointiq.training.assemble import model_config
 from jointiq.training.modules.compression import CompressionModule
 from jointiq.training.modules.losses import RateDistortionLoss
@@ -138,9 +139,12 @@ def test_what_is_logged_are_means_over_the_processes(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("lost", ["first", "second"])
+@pytest.mark.parametrize("lost", ["first", "second", "starting"])
 def test_a_process_is_lost(tmp_path: Path, lost: str) -> None:
-    """The other one says so in a line, if it is not the one that started it, and ends; the same command goes on."""
+    """The other one says so in a line, if it is not the one that started it, and ends; the same command goes on.
+
+    So it does where the second is lost as soon as it is started, and the first waits for it.
+    """
     tiny.write_images(tmp_path)
     run = tmp_path / "run"
     command = (
@@ -150,16 +154,19 @@ def test_a_process_is_lost(tmp_path: Path, lost: str) -> None:
         f"paths.run_dir={run}",
     )
     process = typed.start(*command)
-    while not (run / "checkpoints" / "last.ckpt").is_file() and process.poll() is None:
+    while lost != "starting" and not (run / "checkpoints" / "last.ckpt").is_file() and process.poll() is None:
         time.sleep(0.05)
-    found = subprocess.run(["pgrep", "-P", str(process.pid), "-f", "src.train"], capture_output=True, text=True)
-    (second,) = map(int, found.stdout.split())
+    second = 0
+    while not second and process.poll() is None:
+        found = subprocess.run(["pgrep", "-P", str(process.pid), "-f", "src.train"], capture_output=True, text=True)
+        second = int(found.stdout or 0)
     os.kill(process.pid if lost == "first" else second, signal.SIGKILL)
     output = process.communicate(timeout=100)[0]  # and the second has closed it too
     assert process.returncode == (-signal.SIGKILL if lost == "first" else 2), output
     told = "error: another process of this training has ended; the same command goes on"
     assert "Traceback" not in output and (lost == "first" or output.splitlines()[-1] == told), output
+    assert read_run(run).state == ("cut" if lost == "first" else "failed")
     again = typed.start(*command)
     output = again.communicate(timeout=500)[0]
-    assert again.returncode == 0 and "continuing after step" in output, output
+    assert again.returncode == 0 and ("continuing after step" in output) == (lost != "starting"), output
     assert [int(row["step"]) for row in tiny.rows(run) if "train/loss" in row] == list(range(60))

@@ -85,10 +85,8 @@ def read_status(folder: Path) -> dict[str, Any]:
 
 
 def note_failure(folder: Path, message: str) -> None:
-    """Add to the status in ``folder`` why the run failed (one line), unless there is no status yet."""
-    values = read_status(folder)
-    if values:
-        write_status(folder, {**values, "failure": message})
+    """Add to the status in ``folder`` why the run failed (one line)."""
+    write_status(folder, {**read_status(folder), "failure": message})
 
 
 def read_run(folder: Path, name: str | None = None, code: int | None = None, message: str = "") -> RunStatus:
@@ -169,7 +167,8 @@ def read_folders(folders: Sequence[Path]) -> list[RunStatus]:
                 for path in find_runs(folder)
             ]
         if not found:
-            raise UserError(f"{folder}: no runs; allowed: the folder of a run, of a sweep, or of several")
+            missing = "no runs" if folder.is_dir() else "no such folder"
+            raise UserError(f"{folder}: {missing}; allowed: the folder of a run, of a sweep, or of several")
         runs += found
     return runs
 

@@ -16,7 +16,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from jointiq.command_line import TRAIN
-from jointiq.errors import ConfigError
+from jointiq.errors import ConfigError, UserError
 from jointiq.runs.job_notes import note_job
 from jointiq.sweeps.jobs import Job, JobResult, clear_notes, last_words
 from jointiq.sweeps.processes import PARENT, PassOnSigterm, exit_code, words_of
@@ -125,8 +125,12 @@ def _connected(address: str | None) -> Iterator[Any]:
         if address is not None:
             _reach(address)
         ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR)
-    except (OSError, ValueError, ray.exceptions.AuthenticationError) as error:
+    except Exception as error:  # a plain one where its processes do not start in time
         reason = " ".join(str(error).split())
+        if not isinstance(error, OSError | ValueError | ray.exceptions.AuthenticationError):
+            raise UserError(
+                f"Ray did not start; its logs are in /tmp/ray or $RAY_TMPDIR; try again ({reason})"
+            ) from error
         allowed = f"HOST:PORT of a cluster's head, or auto where `ray start` was typed on this machine ({reason})"
         raise ConfigError("hydra.launcher.address", address, allowed) from error
     try:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.singleton import Singleton
+from hydra.core.utils import JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 
@@ -57,6 +58,30 @@ class QueuedJob:
 
     name: str
     note: Path
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a task of a SLURM job runs: submitit's launcher, which keeps a failure to itself, with its exit code.
+
+    Attributes:
+        launcher: runs the job, given what it was submitted with, and returns how that ended.
+    """
+
+    launcher: Any
+
+    def __call__(self, *given: Any) -> Any:
+        """Run the job; a failed one ends the process with 1, which SLURM shows as FAILED."""
+        returned = self.launcher(*given)
+        if returned.status == JobStatus.FAILED:
+            sys.exit(1)
+        return returned
+
+    def checkpoint(self, *given: Any) -> Any:
+        """Return what is submitted when the job's time is over."""
+        from submitit.helpers import DelayedSubmission  # late, as in :func:`submit`
+
+        return DelayedSubmission(self, *given)
 
 
 def is_slurm(launcher: Launcher) -> bool:
@@ -139,7 +164,7 @@ def submit(launcher: Any, record: Path, jobs: Mapping[int, Job]) -> dict[int, Qu
         executor = submitit.AutoExecutor(folder, cluster="slurm", slurm_max_num_timeout=times)
         executor.update_parameters(**{key if key in common else f"slurm_{key}": settings[key] for key in settings})
         submitted = executor.map_array(
-            launcher,
+            Task(launcher),
             [list(job.overrides) for job in jobs.values()],
             ["hydra.sweep.dir"] * len(jobs),
             list(jobs),
@@ -147,7 +172,9 @@ def submit(launcher: Any, record: Path, jobs: Mapping[int, Job]) -> dict[int, Qu
             [Singleton.get_state()] * len(jobs),
         )
     except Exception as error:  # submitit has one of its own for every cause; what SLURM says is in its last line
-        raise UserError(f"hydra/launcher=slurm: {str(error).strip().splitlines()[-1]}") from error
+        reason = str(error).strip().splitlines()[-1]
+        hint = "; trainer=cpu and trainer=ddp_cpu ask for no GPU" if "(gres)" in reason else ""
+        raise UserError(f"hydra/launcher=slurm: {reason}{hint}") from error
     queued = {
         number: QueuedJob(job.job_id, note_file(record, number)) for number, job in zip(jobs, submitted, strict=True)
     }

@@ -161,10 +161,21 @@ def launch_elsewhere(launcher: Launcher, record: Path, job_overrides: Sequence[S
                 _say(number, len(jobs), "being trained by another process already")
             else:
                 to_do[number] = job
-        print(f"{len(to_do)} jobs started; how all stand: {program('status')} {record}", flush=True)
+        submitted: dict[int, slurm.QueuedJob] = {}
+        if in_slurm and to_do:
+            try:
+                submitted = slurm.submit(launcher, record, to_do)
+            except UserError:
+                for number in to_do:
+                    note_file(record, number).unlink()  # it does not wait for anything
+                raise
+        started = f"{len(to_do)} job{'' if len(to_do) == 1 else 's'} started"
+        print(f"{started}; how all stand: {program('status')} {record}", flush=True)
+        if submitted:
+            names = ", ".join(job.name for job in submitted.values())
+            print(f"in SLURM: {names} (Ctrl-C leaves them there); what they print: {record / '.submitit'}", flush=True)
         if in_slurm:
-            in_queue |= slurm.submit(launcher, record, to_do) if to_do else {}
-            for number, code in slurm.wait_for(in_queue).items():
+            for number, code in slurm.wait_for(in_queue | submitted).items():
                 note_job(record, number, jobs[number].overrides, jobs[number].folder, code)
         elif to_do:
             _run_by(launcher, [job.overrides for job in to_do.values()], first)

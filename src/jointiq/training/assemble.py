@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import hydra
@@ -31,7 +30,7 @@ from jointiq.training.callbacks.checkpoint_io import AtomicCheckpointIO, check_s
 from jointiq.training.callbacks.compiled import Compile
 from jointiq.training.callbacks.health import FiniteLoss
 from jointiq.training.callbacks.step_seed import StepSeed
-from jointiq.training.callbacks.stop import EndWithOthers, StopOnSignal
+from jointiq.training.callbacks.stop import StopOnSignal
 from jointiq.training.csv_log import CsvLog
 from jointiq.training.modules.compression import CompressionModule, EnhancementModule, optimizer_of
 from jointiq.training.modules.entropy import EntropyModule
@@ -176,7 +175,6 @@ def build_trainer(cfg: DictConfig, stop: StopOnSignal, checkpoint_io: AtomicChec
         callbacks.insert(0, WeightMean(cfg.optim.ema_decay))
     if cfg.optim.get("compile"):
         callbacks.append(Compile(cfg.optim.compile))
-    others = EndWithOthers(Path(cfg.paths.run_dir))
     # StopOnSignal requeues SLURM's jobs; Lightning's own way would save a checkpoint elsewhere.
     cluster = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
     try:
@@ -190,7 +188,7 @@ def build_trainer(cfg: DictConfig, stop: StopOnSignal, checkpoint_io: AtomicChec
             # Networks cache tables for an image size; made in inference mode, training could not use them.
             inference_mode=False,
             num_sanity_val_steps=0,
-            callbacks=[StepSeed(cfg.seed), FiniteLoss(), stop, others, *callbacks],
+            callbacks=[StepSeed(cfg.seed), FiniteLoss(), stop, *callbacks],
             logger=loggers,
             plugins=[checkpoint_io, *cluster],
             enable_checkpointing=False,

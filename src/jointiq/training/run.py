@@ -30,7 +30,7 @@ from jointiq.runs.resume import Start, find_start
 from jointiq.runs.status import note_failure
 from jointiq.runtime import ended_by_signals, set_threads, tf32
 from jointiq.training.assemble import Training, build_loggers, build_training, end_logs, start_logs
-from jointiq.training.callbacks.stop import LOST
+from jointiq.training.callbacks.stop import LOST, end_with_others
 from jointiq.training.modules.compression import NonFiniteError
 
 
@@ -197,6 +197,7 @@ def fit(cfg: DictConfig, training: Training, checkpoint: str | None) -> None:
     try:
         start_logs(cfg, trainer.loggers, training.first_step)
         with unwrapped_errors(folder / CHECKPOINT), tf32(cfg.tf32):
+            end_with_others(trainer, folder)
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
             if not training.stop.stopped and module.validated_at != trainer.global_step:
                 trainer.validate(module, datamodule=data, verbose=False)

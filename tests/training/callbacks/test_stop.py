@@ -12,20 +12,21 @@ import pytest
 from jointiq.runs.status import write_status
 
 WAITS = """
-import subprocess, sys, time
+import os, subprocess, sys, time
 from pathlib import Path
 from types import SimpleNamespace as Space
-from jointiq.training.callbacks.stop import EndWithOthers
+from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
+from jointiq.training.callbacks.stop import end_with_others
 
 other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-launcher = Space(procs=[subprocess.Popen([sys.executable, "-c", sys.argv[2]]), other])
-watched_by_lightning = launcher.procs
-watch, trainer = EndWithOthers(Path(sys.argv[1]), grace=0.2), Space(strategy=Space(launcher=launcher))
-watch.setup(trainer, None, "fit")
-assert not watched_by_lightning and len(launcher.procs) == 2
-watched = launcher.procs
-watch.setup(trainer, None, "validate")
-assert launcher.procs is watched and len(watched) == 2
+launcher = Space(procs=[], cluster_environment=Space(creates_processes_externally=False))
+end_with_others(Space(strategy=Space(launcher=launcher)), Path(sys.argv[1]), grace=0.2)
+lightnings = launcher.procs
+lightnings += [subprocess.Popen([sys.executable, "-c", sys.argv[2]]), other]
+_ChildProcessObserver(os.getpid(), lightnings, sleep_period=1).start()
+while lightnings:
+    time.sleep(0.01)
+assert len(launcher.procs) == 2
 Path(sys.argv[1], "other.pid").write_text(str(other.pid))
 time.sleep(3)
 print(other.poll())

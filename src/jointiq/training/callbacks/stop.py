@@ -28,6 +28,8 @@ _CLUSTER = (signal.SIGUSR1, signal.SIGUSR2)
 _ASK_EVERY = 10
 # Seconds in which a process may find out by itself that another one has ended, or meet the same error.
 _GRACE = 10.0
+# Seconds between two looks at the other processes, and the name of Lightning's thread that does the same.
+_POLL, _LIGHTNINGS_WATCH = 0.1, "child-process-observer"
 #: What is said when another process of the training has ended before its time.
 LOST = "another process of this training has ended; the same command goes on"
 
@@ -134,42 +136,41 @@ class StopOnSignal(Callback):
             _say(f"\nstopping after this step{again}")
 
 
-class EndWithOthers(Callback):
-    """End the first process of a distributed training, with a line, when one that it has started ends with an error.
+def end_with_others(trainer: Trainer, folder: Path, grace: float = _GRACE) -> None:
+    """Have the first process of a distributed training end, with a line, when one that it starts ends with an error.
 
-    gloo reports a lost process at once; NCCL may wait for it for ever. Lightning's own watch kills the first process,
-    which then says nothing.
+    gloo reports a lost process at once; NCCL may wait for it for ever, and so do both while processes are started.
+    Lightning's own watch kills the first process, which then says nothing.
 
     Args:
+        trainer: whose ``fit`` comes next.
         folder: of the run, where the failure is noted.
         grace: seconds in which the first process may end by itself.
     """
+    launcher: Any = trainer.strategy.launcher
+    environment = getattr(launcher, "cluster_environment", None)
+    if environment is not None and not environment.creates_processes_externally:
+        threading.Thread(target=_watch_others, args=(launcher, folder, grace), daemon=True).start()
 
-    def __init__(self, folder: Path, grace: float = _GRACE) -> None:
-        self._folder = folder
-        self._grace = grace
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Watch the processes, if this one has started any."""
-        launcher: Any = trainer.strategy.launcher
-        processes = getattr(launcher, "procs", [])
-        if stage != "fit" or not processes:  # a validation after the training has the same processes
+def _watch_others(launcher: Any, folder: Path, grace: float) -> None:
+    # Lightning's watch begins once all processes are started. It looks into this very list every few seconds: without
+    # processes in it, it ends.
+    while not any(thread.name == _LIGHTNINGS_WATCH for thread in threading.enumerate()):
+        time.sleep(_POLL)
+    processes: list[subprocess.Popen[bytes]] = list(launcher.procs)
+    watched, launcher.procs = launcher.procs, processes
+    watched.clear()
+    while not any(process.poll() for process in processes):
+        if all(process.returncode == 0 for process in processes):
             return
-        # Lightning watches this very list: without processes in it, its watch ends.
-        launcher.procs = list(processes)
-        processes.clear()
-        for process in launcher.procs:
-            threading.Thread(target=self._watch, args=(process, launcher.procs), daemon=True).start()
-
-    def _watch(self, process: subprocess.Popen[bytes], processes: list[subprocess.Popen[bytes]]) -> None:
-        if process.wait() == 0:
-            return
-        time.sleep(self._grace)  # if the first process ends in this time, so does this thread
-        note_failure(self._folder, LOST)
-        for other in processes:
-            other.kill()
-        print(f"error: {LOST}", file=sys.stderr, flush=True)
-        os._exit(EXIT_USER_ERROR)  # the main thread may wait in a collective operation
+        time.sleep(_POLL)
+    time.sleep(grace)  # if the first process ends in this time, so does this thread
+    note_failure(folder, LOST)
+    for process in processes:
+        process.kill()
+    print(f"error: {LOST}", file=sys.stderr, flush=True)
+    os._exit(EXIT_USER_ERROR)  # the main thread may wait in a collective operation
 
 
 @rank_zero_only

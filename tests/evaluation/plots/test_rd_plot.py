@@ -13,7 +13,7 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 
 from jointiq.evaluation.plots.picture_grid import GridRow, picture_grid
-from jointiq.evaluation.plots.rd_plot import rd_figure, rd_plot, shown_range
+from jointiq.evaluation.plots.rd_plot import PAPER, rd_figure, rd_plot, shown_range
 from jointiq.evaluation.rd import RDCurve
 from tests.marks import slow
 
@@ -31,6 +31,22 @@ def test_every_curve_is_labelled_at_its_right_end() -> None:
     assert labels(figure) == ["JPEG", "ours"]
     assert axes.texts[1].xy == (0.3, 28.0)
     assert (axes.get_title(loc="left"), axes.get_ylabel()) == ("a title", "PSNR (dB)")
+
+
+def test_many_curves_of_ours_are_told_apart_in_a_legend(tmp_path: Path) -> None:
+    many = [RDCurve(f"${i}", {"bpp": (0.2, 0.4 + 0.1 * i), "psnr-rgb": (25.0, 35.0)}) for i in range(10)]
+    figure = rd_figure(many, [ANCHOR])
+    (legend,) = figure.legends
+    assert labels(figure) == [] and [text.get_text() for text in legend.get_texts()] == [
+        *(c.name for c in many),
+        "JPEG",
+    ]
+    looks = {(line.get_color(), line.get_linestyle()) for line in legend.get_lines()}
+    assert len(looks) == 11
+    files = rd_plot(tmp_path / "plot", many, suffixes=PAPER)
+    assert [path.suffix for path in files] == [".png", ".svg", ".pdf"]
+    pdf = files[2].read_bytes()
+    assert pdf.startswith(b"%PDF") and b"/Type3" not in pdf and b"/CreationDate" not in pdf
 
 
 def test_curves_are_cut_at_the_range() -> None:

@@ -78,7 +78,7 @@ def rd_figure(
     title: str = "",
     bpp_range: tuple[float, float] | None = None,
 ) -> Figure:
-    """Draw rate-distortion curves, ours in colour and anchors in grey, each named at its right end.
+    """Draw rate-distortion curves, ours in colour and anchors in grey, each named at its right end; many of ours are named in a legend.
 
     Args:
         ours: curves to highlight; a single point is drawn as a diamond.
@@ -88,7 +88,9 @@ def rd_figure(
         bpp_range: part of the rate axis to show; curves wholly outside are left out. Default: :func:`shown_range`.
     """
     bpp_range = bpp_range or shown_range([curve for curve in ours if _quality(curve, metric) is not None])
-    figure = new_figure(WIDTH, max(HEIGHT, 1.0 + 1.15 * plot_labels.HEIGHT / 72.0 * (len(ours) + len(anchors))))
+    many = len(ours) > len(OUR_COLOURS)
+    height = max(HEIGHT, 1.0 + 1.15 * plot_labels.HEIGHT / 72.0 * (len(ours) + len(anchors)))
+    figure = new_figure(WIDTH * 1.4 if many else WIDTH, height)
     axes = figure.add_subplot()
     labels: list[Label] = []
     for i, curve in enumerate(anchors):
@@ -109,8 +111,21 @@ def rd_figure(
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#888888")
     axes.tick_params(color="#888888")
-    place_labels(figure, axes, labels)
+    if many:
+        _add_legend(figure, axes, labels)
+    else:
+        place_labels(figure, axes, labels)
     return figure
+
+
+def _add_legend(figure: Figure, axes: Axes, labels: Sequence[Label]) -> None:
+    """Name the curves beside the plot, ours first."""
+    lines = axes.lines[::2]  # each curve is a line and its points
+    named = sorted(zip(labels, lines, strict=True), key=lambda one: not one[0].bold)
+    handles, texts = [line for _, line in named], [drawable(label.text) for label, _ in named]
+    legend = figure.legend(handles, texts, loc="outside right upper", frameon=False, fontsize=8)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def shown_range(ours: Sequence[RDCurve]) -> tuple[float, float] | None:

@@ -78,7 +78,7 @@ def rd_figure(
     title: str = "",
     bpp_range: tuple[float, float] | None = None,
 ) -> Figure:
-    """Draw rate-distortion curves, ours in colour and anchors in grey, each named at its right end; many of ours are named in a legend.
+    """Draw rate-distortion curves: ours in colour, anchors in grey, named at their right ends, or in a legend if many.
 
     Args:
         ours: curves to highlight; a single point is drawn as a diamond.

@@ -16,7 +16,7 @@ from jointiq.console import NOTHING, Table, number
 from jointiq.errors import EXIT_HUNG_UP, EXIT_INTERRUPTED, EXIT_TERMINATED, DataError, UserError
 from jointiq.evaluation.rd import PSNR, read_rd
 from jointiq.files import finite, read_json, write_text
-from jointiq.runs.folder import DONE, RD_FILE, find_runs, stage_folders
+from jointiq.runs.folder import CONFIG, DONE, RD_FILE, find_runs, stage_folders
 from jointiq.runs.job_notes import JOBS, job_notes
 from jointiq.runs.lock import is_locked
 
@@ -85,8 +85,10 @@ def read_status(folder: Path) -> dict[str, Any]:
 
 
 def note_failure(folder: Path, message: str) -> None:
-    """Add to the status in ``folder`` why the run failed (one line)."""
-    write_status(folder, {**read_status(folder), "failure": message})
+    """Add to the status in ``folder``, if that holds a run, why the run failed (one line)."""
+    values = read_status(folder)
+    if values or (folder / CONFIG).is_file():
+        write_status(folder, {**values, "failure": message})
 
 
 def read_run(folder: Path, name: str | None = None, code: int | None = None, message: str = "") -> RunStatus:

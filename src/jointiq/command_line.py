@@ -1,4 +1,4 @@
-"""Command lines: what users call a command; those of a training, as typed and as another process is started."""
+"""Names of commands, the parser of their options, and Hydra overrides quoted for a shell."""
 
 from __future__ import annotations
 

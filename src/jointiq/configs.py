@@ -37,6 +37,10 @@ EXPERIMENTS = ROOT / "experiments"
 
 _HELP_WIDTH = 80
 
+#: What the loss of a model (:mod:`jointiq.models.objective`) may count: D, and units of R.
+DISTORTIONS = ("mse", "ms_ssim")
+RATE_UNITS = ("nats", "bits")
+
 
 def compose(name: str, overrides: Sequence[str] = ()) -> DictConfig:
     """Compose the config ``name`` (``train``, ``evaluate``, ...) with ``overrides`` as typed.

@@ -1,4 +1,4 @@
-"""Where and how parallel the networks run."""
+"""Device, threads, GPUs, signals, TF32 and memory of this process."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""What is typed to a command of Hydra's (train, evaluate, anchors, complexity): refused here, in one line, where Hydra
-cannot read it or nothing reads it, before anything else is done.
-"""
+"""Hydra commands (train, evaluate, ...): check what was typed, and turn Hydra's errors into one line."""
 
 from __future__ import annotations
 
@@ -119,12 +117,9 @@ def _check(name: str, typed: Namespace) -> None:
         raise UserError(f"-m is for {program('train')}; {program(name)} takes lists, such as KEY=[A,B]")
     if typed.multirun and not typed.overrides:
         raise UserError("-m alone: no values to sweep over; allowed: -m with a list such as lmbda=0.5,0.23, or no -m")
-    # Lightning adds some for the further processes of a distributed training, which repeat what is typed.
-    repeated = os.environ.get("LOCAL_RANK", "0") != "0"
     sweeps = typed.multirun or any(text.startswith("hydra.mode=") for text in typed.overrides)
     for text in typed.overrides:
-        if not (repeated and text.startswith("hydra.")):
-            _check_override(name, text, sweeps)
+        _check_override(name, text, sweeps)
 
 
 def _check_override(name: str, text: str, sweeps: bool) -> None:

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jointiq.data.image_sets import folder_name, link_folder, read_set, refuse_listed, refuse_trained, write_manifest
+from jointiq.data.image_sets import (
+    folder_name,
+    link_folder,
+    name_and_folder,
+    read_set,
+    refuse_listed,
+    refuse_trained,
+    write_manifest,
+)
 from jointiq.errors import ConfigError, DataError
 
 
@@ -30,6 +38,13 @@ def test_a_set_is_known_by_its_pixels_not_by_names_or_formats(folder, tmp_path):
 def test_folders_are_joined_and_may_be_named(folder, tmp_path):
     joined = read_set([f"mine={folder('a', 1)}", str(folder("x/train", 2))], tmp_path)
     assert joined.name == "mine+x/train" and len(joined.paths) == 2
+
+
+def test_a_folder_with_an_equals_sign():
+    for text, expected in (
+        ("kodak=/d/a=b", ("kodak", "/d/a=b")), ("/d/a=b", ("", "/d/a=b")), ("a/b", ("", "a/b")), ("k=d", ("k", "d")),
+    ):  # fmt: skip
+        assert name_and_folder(text) == expected
 
 
 def test_changed_images_are_looked_at_again(folder, tmp_path, picture):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from jointiq.data.loader import Loader, obey
+from jointiq.data.loader import Loader, exit_with_training
 
 
 class Pids(Dataset[Tensor]):
@@ -25,7 +25,7 @@ class Pids(Dataset[Tensor]):
 
 
 def loader() -> Loader[Tensor]:
-    return Loader(Pids(), batch_size=1, num_workers=2, persistent_workers=True, worker_init_fn=obey)
+    return Loader(Pids(), batch_size=1, num_workers=2, persistent_workers=True, worker_init_fn=exit_with_training)
 
 
 @pytest.mark.parametrize("name", ["TERM", "INT", "HUP", "USR1", "USR2"])

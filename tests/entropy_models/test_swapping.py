@@ -19,12 +19,12 @@ from jointiq.training.modules.losses import RateDistortionLoss
 from jointiq.training.schedules import constant
 
 TRUNKS: dict[str, dict[str, Any]] = {
-    "jointiq": {"name": "jointiq", "N": 6, "M": 6},
+    "jointiq": {"name": "jointiq", "N": 6, "M": 9},
     "balle2017": {"name": "balle2017", "N": 6},
 }
 ENTROPY_MODELS: dict[str, dict[str, Any]] = {
     "context": {"G": 2, "min_known": 4},
-    "hybrid": {"M1": 4, "M2": 2},
+    "hybrid": {"M1": 4},
     "factorized": {},
     "coarse_to_fine": {"h2": 8, "h1": 4},
 }
@@ -32,7 +32,10 @@ ENTROPY_MODELS: dict[str, dict[str, Any]] = {
 
 def build(trunk: str, name: str) -> Any:
     torch.manual_seed(0)
-    model = build_model({**TRUNKS[trunk], "entropy_model": name, **ENTROPY_MODELS[name]}).eval()
+    config = {**TRUNKS[trunk], "entropy_model": name, **ENTROPY_MODELS[name]}
+    if name == "hybrid":
+        config["M2"] = config.get("M", config["N"]) - config["M1"]
+    model = build_model(config).eval()
     with torch.no_grad():
         model.g_a.convs[-1].weight.mul_(30)
     return model

@@ -9,6 +9,7 @@ bytes   field
 1-5     image width           LEB128
 1-5     length of segment z   LEB128
 1-5     length of segment y   LEB128
+1-2     quality in tenths     LEB128, format version 2 only
 4       CRC-32 of the decoded latents, little-endian
 ...     segment z, segment y
 4       CRC-32 of everything before it, little-endian

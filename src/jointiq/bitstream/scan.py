@@ -6,8 +6,8 @@ to the right in the rows above, and such a neighbour has a smaller t, so the pos
 and are coded together: a 32x48 grid takes 110 steps in place of 1536.
 ``quarters``: four steps, whatever the size. Each codes one position of every 2x2 block, :data:`PLACES`.
 
-Positions of a step of raster and wavefront are evenly spaced in a row-major grid, so a step is (first row, first
-column, count) and the spacing is (+1 row, ``-step_columns`` columns).
+Positions of a step of raster and wavefront are evenly spaced, so a step is its first row and column, a count, and the
+rows and columns from one position to the next.
 """
 
 from __future__ import annotations

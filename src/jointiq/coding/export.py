@@ -22,7 +22,7 @@ from torch import Tensor
 from jointiq.bitstream import tables
 from jointiq.bitstream.scan import Quarters, get_scan
 from jointiq.coding.fingerprint import fingerprint
-from jointiq.entropy_models.factorized import CDF_BITS
+from jointiq.entropy_models.factorized import TABLE_BITS
 from jointiq.errors import ConfigError, UserError
 from jointiq.files import write_bytes
 from jointiq.layers.block_context import weight_count
@@ -146,7 +146,7 @@ def _is_allowed(name: str, value: Tensor, integers: Mapping[str, Tensor], model:
         return value.dtype == torch.int32 and value.shape == model.weights()[name].shape
     if part == "cdf":
         rising = value.dtype == torch.int32 and value.dim() == 2 and bool((value.diff(dim=1) >= 0).all())
-        return rising and value.shape[0] == model.config["N"] and _within(value, 0, 1 << CDF_BITS)
+        return rising and len(value) == len(model.weights()["prior.matrices.0"]) and _within(value, 0, 1 << TABLE_BITS)
     if name == "global_context.weights":
         scan, K = get_scan(model.config["scan"]), model.config["K"]
         if isinstance(scan, Quarters):

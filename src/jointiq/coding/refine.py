@@ -7,7 +7,7 @@ Inference for Neural Image Compression"). Neither the decoder nor the format cha
 1. Begin with the latents that the networks give, not rounded.
 2. In every step, relax the rounding (:func:`relax`), evaluate the loss of the training on the relaxed latents
    (:class:`Cost`: Eq. 7 with the model's lambda and distortion, through the enhancer), and move the latents by Adam.
-   The temperature of the relaxation falls to nearly nothing, so that in the end the relaxed latents are whole numbers.
+   The temperature of the relaxation falls, so that the relaxed latents come close to whole numbers.
 3. Every few steps round the latents as they would be coded and evaluate these. The best so far is kept.
 4. Code the best and the unrefined latents to real files, and keep the file whose bytes and 8-bit picture have the lower
    loss: a refined file is never worse than that of the networks alone.
@@ -34,7 +34,7 @@ from jointiq.layers.padding import Size
 from jointiq.layers.quantize import round_ste
 from jointiq.models.base import LearnedCodec, require_finite
 from jointiq.models.integer_codec import IntegerCodec
-from jointiq.models.objective import Objective, distortion
+from jointiq.models.objective import Objective, image_distortion
 from jointiq.runtime import first_interrupt_noted, tf32
 
 SGA, SGA_PLUS, STRAIGHT_THROUGH = "sga", "sga+", "straight-through"
@@ -268,7 +268,7 @@ class Cost:
 
     def of(self, nats: float, picture: Image) -> float:
         """Return the loss of a rate, in nats, and an 8-bit picture."""
-        error = distortion(to_tensor(picture, self.x.device), self.x, self.objective.distortion)
+        error = image_distortion(to_tensor(picture, self.x.device), self.x, self.objective.distortion)
         return nats * self.nats_weight + self.distortion_weight * float(error)
 
     def gradients(self, latents: Latents) -> list[Tensor]:
@@ -294,7 +294,7 @@ class Cost:
         x = self.x[..., rows, columns]
         if slope is None:
             share = x[0, 0].numel() / self.x[0, 0].numel()
-            error = distortion(x_hat, x, self.objective.distortion).sum() * share
+            error = image_distortion(x_hat, x, self.objective.distortion).sum() * share
         else:
             # What the tile's pixels do to a distortion that is not a mean over pixels.
             error = (x_hat * slope[..., rows, columns]).sum()
@@ -317,7 +317,7 @@ class Cost:
         with torch.no_grad():
             x_hat, _ = self.model.reconstruct_from(inputs, self.size)
         x_hat.requires_grad_()
-        (slope,) = torch.autograd.grad(distortion(x_hat, self.x, self.objective.distortion).sum(), x_hat)
+        (slope,) = torch.autograd.grad(image_distortion(x_hat, self.x, self.objective.distortion).sum(), x_hat)
         return slope
 
 

@@ -108,11 +108,11 @@ def compare_all_there_is(anchors: Sequence[Path], method: str, output: Path | No
     if comparison.has_rates:
         print("written:", *write_comparison(output or RESULTS, comparison))
     elif not kept:
-        raise DataError(f"{RESULTS}/: no curves that can be compared; python -m src.evaluate makes RD files")
+        raise DataError(f"{RESULTS}/: no curves that can be compared; {program('evaluate')} makes RD files")
     else:
         found = f"{len(models)} RD files of models, {len(against)} of anchors"
         print(f"{RESULTS}/: nothing of yours to compare yet ({found});")
-        print("python -m src.evaluate makes RD files of models, python -m src.anchors of codecs")
+        print(f"{program('evaluate')} makes RD files of models, {program('anchors')} of codecs")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from jointiq.coding.image_codec import Encoded, Image
     from jointiq.models.base import LearnedCodec
 
+#: An installed package has the commands of the codec without its name.
+_PROGRAM = "jointiq" if INSTALLED else program("codec")
 _MODEL = "a .ckpt of src.train, the folder of a run, or an export of src.export"
 
 
@@ -60,12 +62,12 @@ def _add_quality(parser: Any) -> None:
 def _parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     top = Parser(
-        prog="jointiq" if INSTALLED else program("codec"),
+        prog=_PROGRAM,
         description="Compress images with a trained model into .jiq files, and back. A file decodes only with the "
         "model that wrote it; its latents are the same on every machine. Without --checkpoint the models in weights/ "
         "are used, which decode finds by what the file says.",
-        epilog="Examples: python -m src.codec encode photo.png photo.jiq --quality 2; "
-        "python -m src.codec encode photo.png photo.jiq --checkpoint run/checkpoints/last.ckpt",
+        epilog=f"Examples: {_PROGRAM} encode photo.png photo.jiq --quality 2; "
+        f"{_PROGRAM} encode photo.png photo.jiq --checkpoint run/checkpoints/last.ckpt",
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 

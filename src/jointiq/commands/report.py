@@ -12,6 +12,7 @@ from pathlib import Path
 from jointiq.command_line import Parser, program
 from jointiq.console import progress_bar
 from jointiq.errors import ConfigError, run_cli
+from jointiq.evaluation.bd_rate import METRICS
 from jointiq.evaluation.comparison import comparison_options
 from jointiq.evaluation.report.gallery import FORMATS, MEGABYTE, Gallery, Packing, gallery
 from jointiq.evaluation.report.sources import Sources, read_sources
@@ -41,14 +42,14 @@ def report(sources: Sources, output: Path, title: str, packing: Packing, show: S
     """
     # Imported late, so that --help and a mistyped command do not wait for Matplotlib.
     from jointiq.evaluation.plots.rd_plot import PAPER, rd_plot
-    from jointiq.evaluation.report.page import PLOTS, curves, render
+    from jointiq.evaluation.report.page import curves, render
 
     page = render(title, sources, pictures_of(sources, packing, show), packing)
     ours, theirs = curves(sources)
     points = output.with_suffix(".csv")
     table = points_csv([("model", curve) for curve in ours] + [("anchor", curve) for curve in theirs])
     plots = [
-        rd_plot(output.with_name(f"{output.stem}-{metric}"), ours, theirs, metric, suffixes=PAPER) for metric in PLOTS
+        rd_plot(output.with_name(f"{output.stem}-{metric}"), ours, theirs, metric, suffixes=PAPER) for metric in METRICS
     ]
     # Last, so that there is no page of a report that has failed.
     write_text(output, page)

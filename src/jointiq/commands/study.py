@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from jointiq.command_line import Parser, program
 from jointiq.configs import INSTALLED
 from jointiq.errors import ConfigError, UserError, run_cli
-from jointiq.studies.plan import SCALES, read_study, study_names
+from jointiq.studies.plan import SCALES, Study, read_study, study_names
 
 if TYPE_CHECKING:
     from jointiq.studies.runner import Options
@@ -82,13 +82,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     # Models this small hardly gain from a second thread; several processes at a time pay more.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    return _plan(given.name, given.scale, options) if given.plan else run_study(study, given.scale, options)
+    return _plan(study, given.scale, options) if given.plan else run_study(study, given.scale, options)
 
 
-def _plan(name: str, scale_name: str, options: Options) -> int:
+def _plan(study: Study, scale_name: str, options: Options) -> int:
     from jointiq.studies.runner import study_data, study_trainings
 
-    scale = read_study(name).at(scale_name)
+    scale = study.at(scale_name)
     trainings = study_trainings(scale, study_data(scale, options), options)
     for one in trainings:
         state = "finished" if one.job.is_finished() else "to do   "

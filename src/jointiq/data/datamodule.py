@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from jointiq.data.images import image_size
-from jointiq.data.loader import Loader, obey
+from jointiq.data.loader import Loader, exit_with_training
 from jointiq.data.patches import Patches, RandomPatches, StepSampler, WholeImages
 from jointiq.runtime import usable_cores
 
@@ -120,5 +120,5 @@ class ImageData(lightning.LightningDataModule):
             "num_workers": self.num_workers,
             "pin_memory": self.on_gpu,
             "persistent_workers": self.num_workers > 0,
-            "worker_init_fn": obey,
+            "worker_init_fn": exit_with_training,
         }

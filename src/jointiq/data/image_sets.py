@@ -62,7 +62,7 @@ def read_set(given: Sequence[str], cache: Path) -> ImageSet:
     """
     names, paths = [], []
     for text in given:
-        name, _, folder = text.rpartition("=")
+        name, folder = name_and_folder(text)
         if folder.startswith("sample:"):
             paths += sample_images(folder.removeprefix("sample:"))
             names.append(name or "sample photographs")
@@ -70,6 +70,12 @@ def read_set(given: Sequence[str], cache: Path) -> ImageSet:
             paths += list_images(folder)
             names.append(name or folder_name(Path(folder)))
     return ImageSet("+".join(names), tuple(paths), tuple(hashes(paths, FileFacts(cache / "hashes.json"))))
+
+
+def name_and_folder(text: str) -> tuple[str, str]:
+    """Split ``NAME=DIR``; the name is "" where none is given. A folder may have an equals sign in its path."""
+    name, equals, folder = text.partition("=")
+    return (name, folder) if equals and "/" not in name else ("", text)
 
 
 def folder_name(folder: Path) -> str:

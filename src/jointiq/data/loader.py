@@ -16,22 +16,25 @@ from torch.utils.data import DataLoader
 T_co = TypeVar("T_co", covariant=True)
 
 #: Signals that are the training's: it decides what becomes of the run, and its workers end with it.
-_OF_THE_TRAINING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
+_BLOCKED_IN_WORKERS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
 
 
 class Loader(DataLoader[T_co]):
-    """PyTorch's loader, whose workers start with those signals blocked; :func:`obey` is its ``worker_init_fn``."""
+    """PyTorch's loader, whose workers start with those signals blocked.
+
+    Its ``worker_init_fn`` is :func:`exit_with_training`.
+    """
 
     def __iter__(self) -> Any:
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_TRAINING)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED_IN_WORKERS)
         try:
             return super().__iter__()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def obey(_worker: int) -> None:
-    """End this worker on SIGTERM of the training itself, and of no one else."""
+def exit_with_training(_worker: int) -> None:
+    """Exit when the training process, and no other, sends SIGTERM."""
     # In a thread: only who waits for a signal is told which process sent it.
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
 

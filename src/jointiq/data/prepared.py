@@ -25,13 +25,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jointiq.command_line import program
 from jointiq.data import folder
 from jointiq.data.datamodule import ImageData
 from jointiq.data.patches import Patches
 from jointiq.errors import ConfigError, DataError
 
 PATCHES, LIST, MANIFEST = "patches.npy", "patches.csv", "manifest.json"
-_MAKER = "python -m src.prepare"
+_MAKER = program("prepare")
 
 
 def images(data: Mapping[str, Any], split: str) -> list[Path]:
@@ -46,7 +47,7 @@ def build(data: Mapping[str, Any], seed: int, **settings: Any) -> ImageData:
         ConfigError: ``train_dir`` is not one folder.
     """
     if not data["train_dir"] or folder.is_list(data["train_dir"]):
-        made = "one folder, the --output of python -m src.prepare: data=prepared data.train_dir=DIR"
+        made = f"one folder, the --output of {_MAKER}: data=prepared data.train_dir=DIR"
         raise ConfigError("data.train_dir", data["train_dir"], made)
     return PreparedData(Path(data["train_dir"]), images(data, "val"), seed=seed, **settings)
 

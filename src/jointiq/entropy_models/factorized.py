@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from jointiq.entropy_models import register_entropy_model
 from jointiq.entropy_models.base import EntropyModel, Latents
-from jointiq.entropy_models.integer.factorized import CDF_BITS, IntegerFactorized
+from jointiq.entropy_models.integer.factorized import TABLE_BITS, IntegerFactorized
 from jointiq.layers.integer_layers import require_finite
 from jointiq.layers.padding import Size, pyramid
 from jointiq.layers.quantize import add_uniform_noise, round_ste
@@ -85,7 +85,7 @@ def integer_cdf(density: FactorizedDensity) -> Tensor:
     for parameter in density.parameters():
         require_finite(parameter)
     precise = copy.deepcopy(density).cpu().double()
-    total = 1 << CDF_BITS
+    total = 1 << TABLE_BITS
     reach = REACH_MIN
     while True:
         edges = torch.arange(-reach, reach + 2, dtype=torch.float64) - 0.5

@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from jointiq.command_line import Parser
+from jointiq.command_line import Parser, program
 from jointiq.configs import EXPERIMENTS
 from jointiq.console import NOTHING, Table, plain_markdown
 from jointiq.errors import DataError
@@ -237,7 +237,8 @@ def find_compared(results: Sequence[Path], anchors: Sequence[Path]) -> tuple[lis
     models = find_curves(results, anchors=False)
     if not models:
         named = ", ".join(map(str, results))
-        raise DataError(f"no RD files in {named} (anchors not counted); python -m src.evaluate output=FILE makes them")
+        made = f"{program('evaluate')} output=FILE makes them"
+        raise DataError(f"no RD files in {named} (anchors not counted); {made}")
     against = find_curves(anchors) if anchors else find_curves([p for p in results if p.is_dir()], anchors=True)
     judged = {place.resolve() for place in results if place.is_file()}
     return models, [file for file in against if file.path.resolve() not in judged]
@@ -306,7 +307,7 @@ def compare_all(models: Sequence[CurveFile], anchors: Sequence[CurveFile], metho
         raise DataError(f"no BD-rate can be computed; first of {len(reasons)} reasons: {reasons[0]}")
     raise DataError(
         f"nothing to compare: {len(models)} RD files of models, {len(anchors)} of anchors, no {FULL_MODEL}.json "
-        "with an ablation beside it; anchors come from python -m src.anchors, models from python -m src.evaluate"
+        f"with an ablation beside it; anchors come from {program('anchors')}, models from {program('evaluate')}"
     )
 
 

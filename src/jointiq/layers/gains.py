@@ -4,7 +4,7 @@ A curve has a value at each of some levels, evenly spaced from quality 1 to 100,
 Gains are stored as logarithms, so that they are interpolated geometrically (Cui et al. 2021, "Asymmetric Gained Deep
 Image Compression With Continuous Rate Adaptation").
 
-    x --> g_a --[* a gain on the features]--> y * gain --> round --> y_hat / gain' --> g_s --[* a gain]--> x_mid
+    x --> g_a --[* a gain on the features]--> y * gain --> round --> y_hat * gain' --> g_s --[* a gain]--> x_mid
 """
 
 from __future__ import annotations

@@ -133,8 +133,8 @@ class LearnedCodec(StoredModel, ABC):
 
     def forward(self, x: Tensor) -> dict[str, Any]:
         """Return what :meth:`compression` does, and ``x_hat``: its ``x_mid``, enhanced."""
-        compressed = self.compression(x)
-        return {"x_hat": self.enhance(compressed["x_mid"]), **compressed}
+        output = self.compression(x)
+        return {"x_hat": self.enhance(output["x_mid"]), **output}
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile the networks of a training step in place, with the arguments of ``torch.compile``."""
@@ -237,14 +237,14 @@ class LearnedCodec(StoredModel, ABC):
                 damage goes unnoticed, as the strings carry no checksum; a ``.jiq`` file does.
         """
         pictures: list[Tensor] = []
-        size = first = (0, 0)
+        size = previous = (0, 0)
         for y, side in zip(*strings, strict=True):
             height, position = unpack_varint(side, 0)
             width, position = unpack_varint(side, position)
             size = (height, width)
-            if pictures and size != first:
-                raise BitstreamError(f"the strings of a batch hold images of different sizes, {first} and {size}")
-            first = size
+            if pictures and size != previous:
+                raise BitstreamError(f"the strings of a batch hold images of different sizes, {previous} and {size}")
+            previous = size
             if tuple(self.latent_shape(size)) != tuple(shape):
                 raise BitstreamError(f"the strings hold latents of size {self.latent_shape(size)}, not {tuple(shape)}")
             model = self
@@ -262,13 +262,15 @@ class LearnedCodec(StoredModel, ABC):
         Raises:
             BitstreamError: the model has no such quality.
         """
-        if tenths is None and self.quality is None:
+        quality = None if tenths is None else tenths / TENTHS
+        if quality is None and self.quality is None:
             return self
         try:
-            return self.at(-1 if tenths is None else tenths / TENTHS)
+            if quality is None:
+                raise BitstreamError("the file names the quality none, which its model does not have")
+            return self.at(quality)
         except ConfigError as error:
-            there = "none" if tenths is None else f"{tenths / TENTHS:g}"
-            raise BitstreamError(f"the file names the quality {there}, which its model does not have") from error
+            raise BitstreamError(f"the file names the quality {quality:g}, which its model does not have") from error
 
     def to_float(self, latent: Tensor) -> Tensor:
         """Return a decoded latent in the precision of the networks."""
@@ -287,7 +289,7 @@ class LearnedCodec(StoredModel, ABC):
         return torch.zeros((), device=self.device)
 
 
-def compressed(x_mid: Tensor, log_likelihoods: Latents) -> dict[str, Any]:
+def compression_output(x_mid: Tensor, log_likelihoods: Latents) -> dict[str, Any]:
     """Return the dictionary of :meth:`LearnedCodec.compression`."""
     return {
         "x_mid": x_mid,

@@ -29,7 +29,7 @@ from jointiq.errors import ConfigError
 from jointiq.layers.aggregation import Aggregation, SynthesisFeatures
 from jointiq.layers.padding import Size
 from jointiq.layers.transforms import AnalysisTransform, SynthesisTransform
-from jointiq.models.base import compressed
+from jointiq.models.base import compression_output
 from jointiq.models.integer_codec import IntegerCodec, to_unit
 from jointiq.parts import Settings, at_least, checked
 
@@ -88,7 +88,7 @@ class CoarseToFine(IntegerCodec):
         latents = self.analyse(x)
         log_likelihoods, rounded, features = self.entropy_model.evaluate(latents)
         x_mid = self._picture(rounded["y"], features, (x.shape[-2], x.shape[-1]))
-        result = compressed(x_mid, log_likelihoods)
+        result = compression_output(x_mid, log_likelihoods)
         if self.training and self.head_y is not None:
             result["auxiliary"] = self._helper_loss(latents, features)
         return result

@@ -44,7 +44,7 @@ from jointiq.entropy_models.base import Latents
 from jointiq.entropy_models.integer.compressai_symbols import decoded, encoded
 from jointiq.errors import BitstreamError, ConfigError, ModelError
 from jointiq.layers.padding import Size
-from jointiq.models.base import CodedLatents, DecodedLatents, LearnedCodec, compressed, require_finite
+from jointiq.models.base import CodedLatents, DecodedLatents, LearnedCodec, compression_output, require_finite
 from jointiq.parts import Settings, at_least, one_of
 
 #: Image models of CompressAI's zoo, by the names they have there: those that its `eval_model` loads, of a fixed rate.
@@ -157,7 +157,7 @@ class CompressAICodec(LearnedCodec):
         with torch.autocast(x.device.type, enabled=False):
             out = self.net(_padded(x.float()))
         x_mid = _cropped(out["x_hat"], (x.shape[-2], x.shape[-1]))
-        return compressed(x_mid, {name: out["likelihoods"][name].log() for name in (*self.side, "y")})
+        return compression_output(x_mid, {name: out["likelihoods"][name].log() for name in (*self.side, "y")})
 
     def analyse(self, x: Tensor) -> Latents:
         """Return the latents of the padded images."""

@@ -15,7 +15,7 @@ from jointiq.entropy_models.integer.self_test import require_exact
 from jointiq.errors import ConfigError
 from jointiq.layers.gains import TransformGains
 from jointiq.layers.padding import Size
-from jointiq.models.base import CodedLatents, DecodedLatents, LearnedCodec, compressed
+from jointiq.models.base import CodedLatents, DecodedLatents, LearnedCodec, compression_output
 
 
 class IntegerCodec(LearnedCodec):
@@ -57,14 +57,16 @@ class IntegerCodec(LearnedCodec):
         if chosen != self.OWN_ENTROPY_MODEL and not self.SWAPS_ENTROPY_MODEL:
             raise ConfigError("model.entropy_model", chosen, f"{self.OWN_ENTROPY_MODEL}, with {self.registered_name()}")
         self._entropy_class, settings = ENTROPY_MODELS.get(chosen)
-        ours, theirs = self.SETTINGS.names(), settings.names()
+        model_keys, entropy_keys = self.SETTINGS.names(), settings.names()
         for key, value in values.items():
-            if key not in ours and key not in theirs:
-                known = ", ".join([*ours, *theirs])
+            if key not in model_keys and key not in entropy_keys:
+                known = ", ".join([*model_keys, *entropy_keys])
                 where = f"{self.registered_name()} with the entropy model {chosen}"
                 raise ConfigError(f"model.{key}", value, f"the keys of {where}: {known}")
-        self.settings = self.SETTINGS.of({key: values[key] for key in ours if key in values}, self.registered_name())
-        self.entropy_settings = settings.of({key: values[key] for key in theirs if key in values}, chosen)
+        self.settings = self.SETTINGS.of(
+            {key: values[key] for key in model_keys if key in values}, self.registered_name()
+        )
+        self.entropy_settings = settings.of({key: values[key] for key in entropy_keys if key in values}, chosen)
         self.config = {
             "name": self.registered_name(),
             **self.settings.as_dict(),
@@ -96,10 +98,10 @@ class IntegerCodec(LearnedCodec):
         size = (x.shape[-2], x.shape[-1])
         if self.quality is None:
             log_likelihoods, y_hat = self.entropy_model(self.analysis(x))
-            return compressed(self.synthesis(y_hat, size), log_likelihoods)
+            return compression_output(self.synthesis(y_hat, size), log_likelihoods)
         quality = self.drawn_qualities(x) if self.training else self.qualities(x)
         log_likelihoods, y_hat = self.entropy_model(self.analysis(x, quality), quality)
-        return {**compressed(self.synthesis(y_hat, size, quality), log_likelihoods), "quality": quality}
+        return {**compression_output(self.synthesis(y_hat, size, quality), log_likelihoods), "quality": quality}
 
     def analysis(self, x: Tensor, quality: Tensor | None = None) -> Tensor:
         """Return y (B, M, h, w), float32 and not rounded, of images in [0, 1]."""

@@ -4,7 +4,7 @@
 
 R is the rate of the latents; D is the mean squared error on the 0..255 scale, or 3000 (1 - MS-SSIM). A training adds
 batches, crops and sampled positions to it (:mod:`jointiq.training.modules.losses`); an encoder that refines the latents
-of a picture lowers it as it stands (:mod:`jointiq.coding.refine`).
+of a picture lowers it with R over the picture's own pixels (:mod:`jointiq.coding.refine`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from pytorch_msssim.ssim import _ssim
 from torch import Tensor
 from torch.nn import functional as F
 
+from jointiq.configs import DISTORTIONS, RATE_UNITS
+from jointiq.errors import ConfigError
 from jointiq.layers.gains import log_spaced
 
 _PEAK = 255.0
@@ -37,6 +39,9 @@ class Objective:
         distortion: ``mse`` or ``ms_ssim``.
         rate_unit: of R, ``nats`` or ``bits``.
         lmbda_range: of a model of all rates: lambda at the lowest and at the highest quality.
+
+    Raises:
+        ConfigError: another distortion or unit.
     """
 
     lmbda: float
@@ -45,9 +50,16 @@ class Objective:
     rate_unit: str = "nats"
     lmbda_range: tuple[float, float] = (0.6, 0.008)
 
+    def __post_init__(self) -> None:
+        for key, value, allowed in (
+            ("distortion.name", self.distortion, DISTORTIONS), ("distortion.rate_unit", self.rate_unit, RATE_UNITS),
+        ):  # fmt: skip
+            if value not in allowed:
+                raise ConfigError(key, value, allowed)
+
     @classmethod
     def read(cls, stored: Mapping[str, Any]) -> Objective | None:
-        """Return what a checkpoint, or the metadata of an export, says of it (:meth:`texts`); None where it does not.
+        """Read it from a checkpoint, or from an export's metadata (:meth:`texts`); None if that has none.
 
         Raises:
             ValueError, TypeError: values that are none.
@@ -82,11 +94,11 @@ class Objective:
         return self.lambda_at(quality) * self.rate_scale / pixels
 
     def distortion_weight(self, quality: float | None) -> float:
-        """Return what :func:`distortion` counts."""
+        """Return what :func:`image_distortion` counts."""
         return (1 - self.lambda_at(quality)) / 1000
 
 
-def distortion(x_hat: Tensor, x: Tensor, kind: str) -> Tensor:
+def image_distortion(x_hat: Tensor, x: Tensor, kind: str) -> Tensor:
     """Return D of every image, (B,), of two batches (B, 3, H, W) in [0, 1]."""
     x_hat, x = x_hat.float() * _PEAK, x * _PEAK
     if kind == "mse":

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from jointiq.command_line import override
 from jointiq.console import progress_bar
-from jointiq.data.image_sets import ImageSet, check_disjoint, link_folder, read_listed, read_set
+from jointiq.data.image_sets import ImageSet, check_disjoint, link_folder, name_and_folder, read_listed, read_set
+from jointiq.data.images import named_images
 from jointiq.data.prepared import LIST, MANIFEST, open_patches
 from jointiq.errors import ConfigError, UserError
 from jointiq.evaluation.codecs.pillow import find_codecs
@@ -186,7 +187,7 @@ def run_study(study: Study, scale_name: str, options: Options) -> int:
         raise UserError(f"{study.name}: none of its {len(jobs)} trainings could be finished; their messages are above")
 
     coded = [one for one in finished if one.run.measure]
-    # With decode: one, runs that start from another have its pictures; their files are not decoded.
+    # With decode: one, runs that start from another have its pictures; of their files one in each set is decoded.
     sizes = [one for one in coded if scale.decode == "one" and one.run.init_from]
     decoded = [one for one in coded if one not in sizes]
     measured = measure_trained(decoded, sizes, data.measured, device, options.measured, options.jobs)
@@ -231,7 +232,7 @@ def anchor_curves(images: ImageSet, families: Sequence[str], options: Options) -
     for family, reason in found.absent.items():
         print(f"absent: {family}: {reason}")
     folder = options.work / "anchors" / images.digest
-    named = [(path.name, path) for path in images.paths]
+    named = named_images(images.paths)
     with progress_bar() as progress:
         bar = progress.add_task(
             "real codecs", total=sum(len(codec.settings) for codec in found.codecs) * len(named), note=""
@@ -257,7 +258,7 @@ def published_curves(given: Sequence[str]) -> Mapping[str, Mapping[str, RDCurve]
     """
     found: dict[str, dict[str, RDCurve]] = {}
     for text in given:
-        name, _, folder = text.partition("=")
+        name, folder = name_and_folder(text)
         if not name or not folder:
             raise ConfigError("--published", text, "SET=DIR, SET the name of a test set")
         curves = found.setdefault(name, {})

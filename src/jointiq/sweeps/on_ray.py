@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from jointiq.command_line import TRAIN
 from jointiq.errors import ConfigError, UserError
-from jointiq.runs.job_notes import note_job
+from jointiq.runs.job_notes import JOBS, note_job
 from jointiq.sweeps.jobs import Job, JobResult, clear_notes, last_words
 from jointiq.sweeps.processes import PARENT, PassOnSigterm, exit_code, words_of
 from jointiq.sweeps.resources import cores_of_a_process, uses_gpus
@@ -68,7 +68,7 @@ def run_on_ray(
         sizes = [_size(job.cfg, cpus, ray.nodes()) for job in jobs]  # a job that fits nowhere would wait for ever
         results: dict[int, JobResult] = {}
         running: dict[Any, int] = {}
-        logs = [(record / "jobs" / f"{number}.log").absolute() for number in range(first, first + len(jobs))]
+        logs = [(record / JOBS / f"{number}.log").absolute() for number in range(first, first + len(jobs))]
         printed = [log.stat().st_size if log.is_file() else 0 for log in logs]
 
         def say(number: int, text: str) -> None:

@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 
 from jointiq.errors import ConfigError, UserError
 from jointiq.files import write_text
-from jointiq.runs.job_notes import find_note, note_file
+from jointiq.runs.job_notes import JOBS, find_note, note_file
 from jointiq.sweeps.jobs import Job
 from jointiq.sweeps.resources import cores_of_a_process
 
@@ -135,7 +135,7 @@ def queued(sweeps: Path, record: Path) -> dict[str, QueuedJob]:
     """
     states = _queue() or {}
     found = {}
-    for file in {*sweeps.glob(f"*/jobs/*{_NUMBER}"), *(record / "jobs").glob(f"*{_NUMBER}")}:
+    for file in {*sweeps.glob(f"*/{JOBS}/*{_NUMBER}"), *(record / JOBS).glob(f"*{_NUMBER}")}:
         name, note = file.read_text().strip(), file.with_suffix(".json")
         known = find_note(note)
         if known is not None and known.folder is not None and states.get(name, _ENDED[0]) not in _ENDED:

@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 
 from jointiq.command_line import program
 from jointiq.errors import EXIT_TERMINATED, EXIT_USER_ERROR, UserError, one_line_errors
-from jointiq.runs.job_notes import find_note, note_file, note_job
+from jointiq.runs.job_notes import JOBS, find_note, note_file, note_job
 from jointiq.runs.lock import is_locked
 from jointiq.runs.status import read_sweep, status_table
 from jointiq.sweeps import slurm
@@ -153,12 +153,12 @@ def launch_elsewhere(launcher: Launcher, record: Path, job_overrides: Sequence[S
             # It may wait in the cluster's queue for long; until it starts its note says waiting.
             note_job(record, number, job.overrides, job.folder, 0 if finished else None)
             if finished:
-                _say(number, len(jobs), "finished before, skipped")
+                _say(number, first + len(jobs), "finished before, skipped")
             elif place in known:
                 in_queue[number] = slurm.follow(record, number, known[place])
-                _say(number, len(jobs), f"in the queue already: SLURM job {known[place].name}")
+                _say(number, first + len(jobs), f"in the queue already: SLURM job {known[place].name}")
             elif job.folder is not None and is_locked(job.folder):
-                _say(number, len(jobs), "being trained by another process already")
+                _say(number, first + len(jobs), "being trained by another process already")
             else:
                 to_do[number] = job
         submitted: dict[int, slurm.QueuedJob] = {}
@@ -191,8 +191,8 @@ def _run_by(launcher: Launcher, job_overrides: Sequence[Sequence[str]], first: i
         print(f"error: {message}; other jobs go on, the same command tries this one again", file=sys.stderr, flush=True)
 
 
-def _say(number: int, jobs: int, text: str) -> None:
-    print(f"[{number + 1}/{jobs}] {text}", flush=True)
+def _say(number: int, last: int, text: str) -> None:
+    print(f"[{number + 1}/{last}] {text}", flush=True)
 
 
 def run_elsewhere(hydra: HydraConf, cfg: DictConfig, run_here: Callable[[], object]) -> float:
@@ -239,7 +239,7 @@ def run_elsewhere(hydra: HydraConf, cfg: DictConfig, run_here: Callable[[], obje
 
 def _number(record: Path, job: Job, given: int) -> int:
     """Return the number of ``job`` by its note, or ``given``: launchers do not count jobs that are not submitted."""
-    numbers = [given, *sorted(int(path.stem) for path in (record / "jobs").glob("*.json"))]
+    numbers = [given, *sorted(int(path.stem) for path in (record / JOBS).glob("*.json"))]
     typed = list(job.overrides)
     notes = {one: find_note(note_file(record, one)) for one in numbers}
     return next((one for one, note in notes.items() if note is not None and note.overrides == typed), given)

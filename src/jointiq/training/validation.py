@@ -18,7 +18,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
-from jointiq.configs import option_names, rate_rows
+from jointiq.configs import DISTORTIONS, RATE_UNITS, option_names, rate_rows
 from jointiq.data import LATENT, data_set_names
 from jointiq.errors import ConfigError, UserError, check_whole
 from jointiq.training.schedules import SCHEDULES
@@ -29,8 +29,6 @@ from jointiq.typed import added, unknown
 PCA, AUTO = "pca", "auto"
 NO_FILE = (None, PCA, AUTO)
 
-DISTORTIONS = ("mse", "ms_ssim")
-RATE_UNITS = ("nats", "bits")
 #: The value of ``distortion.rate_positions`` that counts the rate of every position.
 ALL_POSITIONS = "all"
 

@@ -65,6 +65,10 @@ def test_bpg_is_run_and_its_file_counted(
     assert coded.size == int((own_temporary_folder.parent / "size").read_text()) + 14
     assert codec.version == "Stand-in, version 1.2"
     assert list(own_temporary_folder.iterdir()) == []
+    # Such a codec can be asked for a rate as well.
+    most = codec.roundtrip(image, 0).size
+    found = nearest_rate(codec, image, 8 * (most - 20) / (31 * 45))
+    assert found.bpp == pytest.approx(8 * (most - 20) / (31 * 45), rel=0.002)
 
 
 def test_vvenc_pads_odd_sides_and_keeps_the_picture(

@@ -6,10 +6,11 @@ import pytest
 
 from jointiq.coding.refine import RECIPE, SGA_PLUS
 from jointiq.coding.shipped import shipped_models
+from jointiq.data.images import read_image, write_png
 from jointiq.errors import ConfigError, DataError
 from jointiq.evaluation.measuring import Measured
 from jointiq.studies.analyses import refinement
-from jointiq.studies.analyses.refinement import Way, _saved, analyse
+from jointiq.studies.analyses.refinement import Way, _cropped, _saved, analyse
 from jointiq.studies.plan import Value
 from tests.studies.contexts import IMAGES, a_context, a_run
 
@@ -60,6 +61,15 @@ def test_bits_saved_are_paired_by_image_and_have_an_interval(pretended, tmp_path
     (ours,) = findings.ours
     assert ours.numbers["low"] < ours.numbers["mean"] == pytest.approx(10.5) and ours.numbers["images"] == 2
     assert all(path.is_file() for path, _ in findings.figures)
+
+
+def test_crops_of_images_with_one_name_are_several(tmp_path, picture):
+    for place, seed in (("a", 1), ("b", 2)):
+        (tmp_path / place).mkdir()
+        write_png(tmp_path / place / "1.png", picture(40, 50, seed))
+    context = a_context(tmp_path, [], None)
+    crops = [_cropped(context, tmp_path / place / "1.png", (32, 24)) for place in "ab"]
+    assert [read_image(crop).shape for crop in crops] == [(32, 24, 3)] * 2 and len(set(crops)) == 2
 
 
 def test_images_without_a_bd_rate_are_left_out():

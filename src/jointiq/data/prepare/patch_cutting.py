@@ -32,7 +32,7 @@ SETTINGS = "settings.json"
 
 @dataclass(frozen=True)
 class PatchSettings:
-    """PatchSettings of a set of patches.
+    """Settings of a set of patches.
 
     Attributes:
         patches: number of patches.

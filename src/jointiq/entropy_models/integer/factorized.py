@@ -14,7 +14,7 @@ from jointiq.entropy_models.base import IntegerEntropyModel
 from jointiq.entropy_models.integer.recorder import Recorder, in_range, reader
 from jointiq.layers.padding import Size, pyramid
 
-CDF_BITS = 24
+TABLE_BITS = 24
 # Symbols that are coded together: rows of all channels up to this number (a row at the least), to bound the memory.
 STEP_SYMBOLS = 1 << 20
 
@@ -27,7 +27,7 @@ class IntegerTable:
         positions: symbols of each channel, which follow channel by channel.
     """
 
-    total = 1 << CDF_BITS
+    total = 1 << TABLE_BITS
 
     def __init__(self, cdf: Tensor, positions: int) -> None:
         self._reach = cdf.shape[1] // 2 - 1

@@ -69,6 +69,10 @@ class Codec:
     command: str = ""
     version: str = ""
 
+    def size(self, image: Image, setting: float) -> int:
+        """Return the bytes of a file of ``image`` (uint8, (H, W, 3))."""
+        return len(self.encode(image, setting))
+
     def roundtrip(self, image: Image, setting: float) -> Coded:
         """Encode and decode ``image`` (uint8, (H, W, 3))."""
         started = time.perf_counter()
@@ -211,7 +215,7 @@ def nearest_rate(codec: Codec, image: Image, target_bpp: float, tolerance: float
     """
 
     def rate(setting: float) -> float:
-        return bits_per_pixel(len(codec.encode(image, setting)), image)
+        return bits_per_pixel(codec.size(image, setting), image)
 
     tried: dict[float, float] = {}
     low, high = codec.low, codec.high

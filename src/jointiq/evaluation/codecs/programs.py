@@ -36,6 +36,10 @@ class ProgramCodec(Codec):
 
     whole: Callable[[Image, float], Coded] | None = None
 
+    def size(self, image: Image, setting: float) -> int:
+        """Return the bytes of a file of ``image`` (uint8, (H, W, 3))."""
+        return self.roundtrip(image, setting).size
+
     def roundtrip(self, image: Image, setting: float) -> Coded:
         """Encode and decode ``image`` (uint8, (H, W, 3))."""
         assert self.whole is not None

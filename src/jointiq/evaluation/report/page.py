@@ -12,7 +12,7 @@ from typing import Any
 import matplotlib
 from jinja2 import Environment, StrictUndefined
 
-from jointiq.evaluation.comparison import tables
+from jointiq.evaluation.comparison import LABELS, tables
 from jointiq.evaluation.plots.rd_plot import rd_figure
 from jointiq.evaluation.rd import RDCurve
 from jointiq.evaluation.report.gallery import Gallery, Packing
@@ -22,7 +22,6 @@ from jointiq.evaluation.short_names import short_names
 from jointiq.evaluation.tables import points_table
 
 ASSETS = Path(__file__).resolve().parent / "assets"
-PLOTS = {"psnr": "PSNR", "ms-ssim": "MS-SSIM in dB"}
 #: Caveats beyond this number are collapsed.
 _SHOWN = 8
 
@@ -111,7 +110,7 @@ def _plots(sources: Sources) -> list[dict[str, str]]:
     """Return title and data URL (SVG) of each plot that is not empty."""
     ours, theirs = curves(sources)
     plots = []
-    for metric, name in PLOTS.items():
+    for metric, name in LABELS.items():
         figure = rd_figure(ours, theirs, metric)
         if figure.axes[0].lines:
             stream = io.BytesIO()

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jointiq.console import NOTHING, Table
+from jointiq.evaluation.bd_rate import MIN_POINTS
 from jointiq.evaluation.report.sources import Source, Sources
 
 #: Published curves of these codecs are known to be scored against another picture than the original.
@@ -59,7 +60,8 @@ def caveats(sources: Sources) -> list[str]:
     """Return the caveats for a reader, a line each."""
     lines = [
         f"BD-rate: {sources.comparison.method} interpolation of log rate over the range of quality that both curves "
-        "cover, at least 4 points a curve, never extrapolated. Negative: fewer bits than the anchor at equal quality.",
+        f"cover, at least {MIN_POINTS} points a curve, never extrapolated. Negative: fewer bits than the anchor at equal "
+        "quality.",
         "bpp counts whole files where files were measured. PSNR is the mean over images of each image's PSNR on 8-bit "
         "RGB. MS-SSIM in dB is -10 log10(1 - mean MS-SSIM).",
     ]
@@ -78,7 +80,7 @@ def caveats(sources: Sources) -> list[str]:
     counts = {len(source.image_names) for source in sources.all if source.curve.images}
     if len(counts) > 1:
         lines.append(f"Curves differ in the number of their images ({', '.join(map(str, sorted(counts)))}).")
-    few = [source for source in sources.models if len(source.curve) < 4]
+    few = [source for source in sources.models if len(source.curve) < MIN_POINTS]
     if few:
         lines.append(f"Too few points for a BD-rate: {_names(few)}.")
     lines += [f"No BD-rate: {line}" for line in sources.comparison.left_out]

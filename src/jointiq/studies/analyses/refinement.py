@@ -6,6 +6,7 @@ the other is one number, so that the image's own difficulty drops out; the mean 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from jointiq.coding.refine import RECIPE, VARIANTS
 from jointiq.coding.shipped import shipped_models
 from jointiq.console import Table, number, progress_bar
 from jointiq.data.image_sets import ImageSet
-from jointiq.data.images import read_image, write_png
+from jointiq.data.images import named_images, read_image, write_png
 from jointiq.errors import ConfigError, DataError
 from jointiq.evaluation.bd_rate import MIN_POINTS, NoBDRate, bd_rate
 from jointiq.evaluation.measuring import Measured, measure
@@ -120,7 +121,9 @@ def _measured(
     Raises:
         DataError: an image cannot be coded.
     """
-    files = [(path.name, path if crop is None else _cropped(context, path, crop)) for path in images.paths]
+    files = [
+        (name, path if crop is None else _cropped(context, path, crop)) for name, path in named_images(images.paths)
+    ]
     makers = [(way, _maker(str(checkpoint), context.device, way)) for way in ways for checkpoint in checkpoints]
     with progress_bar() as progress:
         bar = progress.add_task("refine images", total=len(makers) * len(files), note="")
@@ -150,8 +153,10 @@ def _cropped(context: Context, path: Path, crop: Sequence[int]) -> Path:
     image = read_image(path)
     height, width = (min(side, most) for side, most in zip(image.shape, crop, strict=False))
     top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
-    file = context.work / "crops" / f"{path.stem}_{width}x{height}.png"
-    write_png(file, image[top : top + height, left : left + width])
+    part = image[top : top + height, left : left + width]
+    # Images of one name in several folders, or of one name and two suffixes, are several.
+    file = context.work / "crops" / f"{path.stem}_{hashlib.sha256(part.tobytes()).hexdigest()[:8]}.png"
+    write_png(file, part)
     return file
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,14 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from jointiq.errors import UserError
 from jointiq.files import atomic_path
+from jointiq.models.objective import Objective
 from jointiq.runs.resume import read_checkpoint
 
 # The entries that loading the model needs, and those that say where it is from.
 _FOR_USE = (
     "model_config",
     "state_dict",
-    "lmbda",
-    "distortion",
-    "rate_unit",
-    "lmbda_range",
+    *(field.name for field in fields(Objective)),
     "name",
     "global_step",
     "epoch",

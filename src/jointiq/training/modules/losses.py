@@ -12,7 +12,7 @@ from torch import Tensor
 
 from jointiq.bitstream.container import HIGHEST, LOWEST
 from jointiq.data import LATENT
-from jointiq.models.objective import Objective, distortion
+from jointiq.models.objective import Objective, image_distortion
 from jointiq.training.modules.crops import Crops
 from jointiq.training.validation import ALL_POSITIONS
 
@@ -144,7 +144,7 @@ class RateDistortionLoss:
     def distortion_term(self, x_hat: Tensor, x: Tensor, quality: Tensor | None = None) -> Tensor:
         """Return (1 - lambda) / 1000 * D, a scalar, of two batches (B, 3, H, W) in [0, 1]."""
         lmbda, factor = self.lambdas(quality)
-        return (factor * (1 - lmbda) * distortion(x_hat, x, self.distortion)).mean() / 1000
+        return (factor * (1 - lmbda) * image_distortion(x_hat, x, self.distortion)).mean() / 1000
 
 
 def _nats(log_likelihoods: Tensor) -> Tensor:

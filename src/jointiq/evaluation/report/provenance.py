@@ -60,8 +60,8 @@ def caveats(sources: Sources) -> list[str]:
     """Return the caveats for a reader, a line each."""
     lines = [
         f"BD-rate: {sources.comparison.method} interpolation of log rate over the range of quality that both curves "
-        f"cover, at least {MIN_POINTS} points a curve, never extrapolated. Negative: fewer bits than the anchor at equal "
-        "quality.",
+        f"cover, at least {MIN_POINTS} points a curve, never extrapolated. Negative: fewer bits than the anchor at "
+        "equal quality.",
         "bpp counts whole files where files were measured. PSNR is the mean over images of each image's PSNR on 8-bit "
         "RGB. MS-SSIM in dB is -10 log10(1 - mean MS-SSIM).",
     ]

@@ -3,8 +3,8 @@ import torch
 import torch.nn.functional as F
 
 from jointiq.layers import neighbourhood
-from jointiq.layers.integer_layers import ACTIVATION_MAX, ONE, leaky_relu_
-from jointiq.layers.neighbourhood import LEAKY_SLOPE, IntegerNeighbourhoodPredictor, NeighbourhoodPredictor
+from jointiq.layers.integer_layers import ACTIVATION_MAX, LEAKY_SLOPE, ONE, leaky_relu_
+from jointiq.layers.neighbourhood import IntegerNeighbourhoodPredictor, NeighbourhoodPredictor
 
 CHANNELS = 4
 SIZES = [(1, 1), (1, 6), (5, 2), (7, 6)]

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from jointiq.bitstream.scan import get_scan
-from jointiq.layers.estimator import LEAKY_SLOPE
-from jointiq.layers.integer_layers import ONE, to_fixed
+from jointiq.layers.integer_layers import LEAKY_SLOPE, ONE, to_fixed
 from jointiq.layers.quarters import IntegerQuarterEstimator, QuarterEstimator, join_quarters, split_quarters
 from tests.layers.definitions import quarter_step
 

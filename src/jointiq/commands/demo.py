@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jointiq.coding import CHECKPOINT
 from jointiq.command_line import TRAIN, Parser, override, program
 from jointiq.console import progress_bar
 from jointiq.data.sample import sample_images
-from jointiq.errors import ConfigError, UserError, run_cli
+from jointiq.errors import EXIT_INTERRUPTED, ConfigError, UserError, run_cli
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -41,11 +42,11 @@ def train(folder: Path, minutes: float, overrides: Sequence[str] = ()) -> Path:
     values = [f"lmbda={LMBDA}", override("paths.run_dir", folder.resolve()), override("trainer.max_time", clock)]
     command += [*values, *overrides]
     code = subprocess.run(command, check=False).returncode
-    if code == 130:
+    if code == EXIT_INTERRUPTED:
         raise KeyboardInterrupt
     if code:
         raise UserError(f"training failed with exit code {code}; its message is above")
-    return folder / "checkpoints" / "last.ckpt"
+    return folder / CHECKPOINT
 
 
 def run(output: Path, minutes: float, checkpoint: Path | None, overrides: Sequence[str]) -> list[Path]:

@@ -18,10 +18,7 @@ from torch import Tensor, nn
 
 from jointiq.bitstream.scan import ScanStep, grid_rows
 from jointiq.layers.context import ABOVE, KNOWN_ENTRIES, KNOWN_IN_LAST_ROW, LEFT, WINDOW, WindowLinear, pad_window
-from jointiq.layers.integer_layers import IntegerLinear, clamp_fixed_, leaky_relu_, to_fixed
-
-# A power of two, so that the integer network divides by a shift.
-LEAKY_SLOPE = 0.125
+from jointiq.layers.integer_layers import LEAKY_SLOPE, IntegerLinear, clamp_fixed_, leaky_relu_, to_fixed
 
 
 class ParameterRefinement(nn.Module):

@@ -24,6 +24,9 @@ from jointiq.errors import ModelError
 FRACTION_BITS = 12
 ONE = 1 << FRACTION_BITS
 ACTIVATION_MAX = (1 << 23) - 1
+#: Of the LeakyReLUs of the float networks that are coded with: a power of two, by which
+#: integers are shifted (the authors of the coarse-to-fine model have 0.2).
+LEAKY_SLOPE = 0.125
 WEIGHT_BITS = 13
 EXACT_LIMIT = 2.0**52
 MAX_SHIFT = 30
@@ -43,7 +46,7 @@ def to_fixed(x: Tensor) -> Tensor:
 
 def leaky_relu_(a: Tensor) -> Tensor:
     """Apply LeakyReLU with slope 1/8 to integers in place, rounding down."""
-    return torch.maximum(a, (a * 0.125).floor_(), out=a)
+    return torch.maximum(a, (a * LEAKY_SLOPE).floor_(), out=a)
 
 
 def power_of_two(exponent: Tensor) -> Tensor:

@@ -20,10 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from jointiq.layers.integer_layers import STRIP_POSITIONS, IntegerLinear, leaky_relu_
+from jointiq.layers.integer_layers import LEAKY_SLOPE, STRIP_POSITIONS, IntegerLinear, leaky_relu_
 
-#: A power of two, so that the integer network divides by a shift (the authors have 0.2).
-LEAKY_SLOPE = 0.125
 LAYERS = 3
 #: Kernel rows (or columns) inside the patch, for each of the three cases.
 TAPS = ((0, 1), (-1, 0, 1), (-1, 0))

@@ -16,7 +16,7 @@ from jointiq.coding.load import load_model
 from jointiq.console import Table, number
 from jointiq.data.images import read_image
 from jointiq.entropy_models.context import ContextEntropyModel
-from jointiq.entropy_models.gaussian_mixture import split_parameters
+from jointiq.entropy_models.gaussian_mixture import SIGMA_MIN, split_parameters
 from jointiq.errors import DataError
 from jointiq.evaluation.plots.rd_plot import new_figure, save
 from jointiq.models.base import LearnedCodec
@@ -101,7 +101,7 @@ def normalise(model: LearnedCodec, x: Tensor) -> tuple[NDArray[np.floating], NDA
         _, means, log_sigmas = split_parameters(entropy_model.mixture_parameters(y_hat, z_hat), 1)
         mean, sigma = means[:, 0], log_sigmas[:, 0].exp()
     elif isinstance(model, CompressAICodec) and model.config["arch"] == "bmshj2018-hyperprior":
-        mean, sigma = torch.zeros_like(y_hat), model.net.h_s(z_hat).clamp(min=0.11)
+        mean, sigma = torch.zeros_like(y_hat), model.net.h_s(z_hat).clamp(min=SIGMA_MIN)
     else:
         raise DataError(f"{model.config['name']} predicts no single mean and standard deviation; allowed: G = 1")
     normalised = (y_hat - mean) / sigma.clamp(min=_TINY)

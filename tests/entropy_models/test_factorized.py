@@ -5,11 +5,11 @@ from compressai.entropy_models import EntropyBottleneck
 
 from jointiq.entropy_models.factorized import FactorizedDensity, integer_cdf
 from jointiq.entropy_models.integer import factorized
-from jointiq.entropy_models.integer.factorized import CDF_BITS, IntegerFactorized, IntegerTable
+from jointiq.entropy_models.integer.factorized import TABLE_BITS, IntegerFactorized, IntegerTable
 from jointiq.errors import BitstreamError, ModelError
 from jointiq.models.base import bits
 
-TOTAL = 1 << CDF_BITS
+TOTAL = 1 << TABLE_BITS
 
 
 @pytest.fixture

@@ -76,7 +76,8 @@ def test_tf32_is_for_the_training_alone(allowed: bool, tmp_path: Path, picture: 
     net.g_a.register_forward_hook(lambda *_: seen.append(tf32_is_on()))
     net.g_s.register_forward_hook(lambda *_: seen.append(tf32_is_on()))
     # As much of a training as is looked at.
-    trainer = SimpleNamespace(loggers=[], fit=lambda *args, **options: net(torch.rand(1, 3, 64, 64)))
+    strategy = SimpleNamespace(launcher=None)
+    trainer = SimpleNamespace(loggers=[], strategy=strategy, fit=lambda *args, **options: net(torch.rand(1, 3, 64, 64)))
     training: Any = SimpleNamespace(
         trainer=trainer, module=None, data=None, first_step=0, stop=SimpleNamespace(stopped=True)
     )

@@ -61,8 +61,8 @@ def checked(check: Check, default: Any = MISSING, **marks: bool) -> Any:
         default: of the field; without one a value has to be given.
         marks: ``training``: a trained model works the same, so its configuration leaves the field out. ``shapeless``:
             the field changes how a model works, but no weight's shape. ``staged``: it differs between the stages of one
-            training. ``later``: trained models are older than the field, so their configuration leaves it out at its
-            default, and they keep their identity.
+            training. ``added_later``: left out of the stored configuration at its default, so that
+            older models keep their fingerprint.
     """
     return field(default=default, metadata={"check": check, **marks})
 
@@ -115,7 +115,7 @@ class Settings:
         return {name: getattr(self, name) for name in self.names() if name not in absent}
 
     def _is_older(self, each: Field[Any]) -> bool:
-        return bool(each.metadata.get("later")) and getattr(self, each.name) == each.default
+        return bool(each.metadata.get("added_later")) and getattr(self, each.name) == each.default
 
 
 class Registry(Generic[_Part]):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jointiq.runs.name import curve_name, run_folder, run_key, what_is_typed
+from jointiq.runs.name import curve_name, curve_overrides, run_folder, run_key
 from jointiq.runs.resume import config_to_train
 from tests.training import tiny
 
@@ -79,7 +79,7 @@ def test_what_makes_another_curve_of_what_is_typed() -> None:
     typed = ("+experiment=jointiq", "lmbda=0.5", "seed=3", "enhancer=vdsr", "model.N=8", "+model.x=1", "scale=cpu")
     how = ("trainer=ddp", "trainer.devices=2", "trainer.max_steps=9", "logger=none", "hydra/launcher=x", "test=false")
     told = ["enhancer=vdsr", "model.N=8", "model.x=1", "scale=cpu", "trainer.max_steps=9"]
-    assert what_is_typed([*typed, *how]) == told
+    assert curve_overrides([*typed, *how]) == told
 
 
 def test_curves_are_named_by_the_parts_that_were_chosen() -> None:

@@ -45,8 +45,8 @@ class JointIQSettings(Settings):
 
     N: int = at_least(1)
     M: int = at_least(1)
-    rates: str = one_of(RATES, default="one", later=True, staged=True)
-    levels: int = at_least(2, default=16, later=True, staged=True)
+    rates: str = one_of(RATES, default="one", added_later=True, staged=True)
+    levels: int = at_least(2, default=16, added_later=True, staged=True)
 
 
 @register_model("jointiq")

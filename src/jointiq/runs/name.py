@@ -36,8 +36,8 @@ _FIRST_ENTROPY_MODELS = {
 #: Groups whose options make another system: the options that were typed are part of the names of folders and curves.
 PARTS = ("model", "entropy_model", "enhancer", "stage", "distortion", "optim", "rates")
 # Overrides of these keys do not make another curve.
-_NOT_TOLD = {*_NOT_HASHED, "experiment", "lmbda", "seed", "init_from", "hydra"} - {"rates", "scale"}
-_NOT_TOLD |= {"trainer", *(f"trainer.{key}" for key in _NOT_HASHED_TRAINER)}
+_NOT_IN_CURVE_NAMES = {*_NOT_HASHED, "experiment", "lmbda", "seed", "init_from", "hydra"} - {"rates", "scale"}
+_NOT_IN_CURVE_NAMES |= {"trainer", *(f"trainer.{key}" for key in _NOT_HASHED_TRAINER)}
 # Values that come with lambda from a row of ``rates``, unless they are typed; by the group that they fill.
 _BY_LAMBDA = {"model": ("N", "M", "M1", "M2"), "trainer": ("max_steps",), "optim": ("lr",)}
 
@@ -115,14 +115,14 @@ def run_folder(cfg: DictConfig) -> Path:
     return earlier if earlier.is_dir() and not named.is_dir() else named
 
 
-def what_is_typed(overrides: Iterable[str]) -> list[str]:
+def curve_overrides(overrides: Iterable[str]) -> list[str]:
     """Return those of ``overrides`` that make another curve, sorted.
 
     Left out are the experiment, lambda, the seed, keys that only decide how a run runs, and options that the
     experiment has anyway.
     """
     texts = list(overrides)
-    told = sorted(text.lstrip("+") for text in texts if _is_told(text.lstrip("+~").partition("=")[0]))
+    told = sorted(text.lstrip("+") for text in texts if _changes_curve(text.lstrip("+~").partition("=")[0]))
     if not list(_parts(told)):
         return told
     usual = choices("train", [text for text in texts if text.lstrip("+").startswith("experiment=")])
@@ -136,9 +136,9 @@ def curve_name(experiment: str, stage: str, distortion: str, typed: Sequence[str
     return " ".join(part for part in parts if part)
 
 
-def _is_told(key: str) -> bool:
+def _changes_curve(key: str) -> bool:
     first = re.split("[/.@]", key)[0]
-    return key not in _NOT_TOLD and (first == "trainer" or first not in _NOT_TOLD)
+    return key not in _NOT_IN_CURVE_NAMES and (first == "trainer" or first not in _NOT_IN_CURVE_NAMES)
 
 
 def _parts(typed: Iterable[str]) -> Iterable[str]:

@@ -21,7 +21,7 @@ from jointiq.coding import CHECKPOINT
 from jointiq.configs import compose, literal
 from jointiq.errors import ConfigError, UserError
 from jointiq.runs import folder as run_folder
-from jointiq.runs.name import what_is_typed
+from jointiq.runs.name import curve_overrides
 
 CHOICES = ("auto", "never")
 
@@ -152,7 +152,7 @@ def config_to_train(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
         UserError: see :func:`config_for_rerun`.
     """
     if cfg.rerun is None:
-        cfg.typed = what_is_typed(overrides)
+        cfg.typed = curve_overrides(overrides)
         return cfg
     return config_for_rerun(cfg.rerun, [text for text in overrides if not text.startswith("rerun=")])
 

@@ -194,8 +194,8 @@ def run_study(study: Study, scale_name: str, options: Options) -> int:
 
     output = options.output
     if output is None:
-        passing = options.overrides or scale.name == DEMO
-        output = work / "results" if passing else study.folder / "results" / scale.name
+        is_temporary = options.overrides or scale.name == DEMO
+        output = work / "results" if is_temporary else study.folder / "results" / scale.name
     output.mkdir(parents=True, exist_ok=True)
     context = Context(
         study=study,

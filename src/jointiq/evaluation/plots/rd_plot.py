@@ -49,6 +49,11 @@ def save(figure: Figure, path: str | Path, dpi: int = 200) -> Path:
     return path
 
 
+def save_all(figure: Figure, stem: Path, suffixes: Sequence[str] = PAGE) -> list[Path]:
+    """Write a figure to ``stem`` (a path without suffix) plus each of ``suffixes``; return the paths."""
+    return [save(figure, stem.with_name(stem.name + suffix)) for suffix in suffixes]
+
+
 def new_figure(width: float, height: float, **padding: Any) -> Figure:
     """Return an empty figure (inches) with a :class:`ConstrainedLayoutEngine` of that ``padding``."""
     figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(**padding))
@@ -66,9 +71,7 @@ def rd_plot(
     suffixes: Sequence[str] = PAGE,
 ) -> list[Path]:
     """Write :func:`rd_figure` to ``stem`` (a path without suffix) plus each of ``suffixes``; return the paths."""
-    figure = rd_figure(ours, anchors, metric, title, bpp_range)
-    stem = Path(stem)
-    return [save(figure, stem.with_name(stem.name + suffix)) for suffix in suffixes]
+    return save_all(rd_figure(ours, anchors, metric, title, bpp_range), Path(stem), suffixes)
 
 
 def rd_figure(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from jointiq.coding.load import load_model
 from jointiq.console import Table, number
 from jointiq.entropy_models.context import ContextEntropyModel
 from jointiq.evaluation.context_weights import effective_positions, weight_maps
-from jointiq.evaluation.plots.rd_plot import new_figure, save
+from jointiq.evaluation.plots.rd_plot import new_figure, save_all
 from jointiq.layers.causal_sums import pair_index
 from jointiq.layers.context import ABOVE, LEFT, WindowLinear
 from jointiq.layers.global_context import GlobalContext
@@ -94,7 +95,7 @@ def regions(scan: Scan, K: int) -> NDArray[np.integer]:
     return kinds
 
 
-def _regions(context: Context, K: int) -> Any:
+def _regions(context: Context, K: int) -> Path:
     figure = new_figure(7.6, 3.6)
     colours = ListedColormap(list(KINDS.values()))
     norm = BoundaryNorm(np.arange(len(KINDS) + 1) - 0.5, len(KINDS))
@@ -106,10 +107,10 @@ def _regions(context: Context, K: int) -> Any:
         axes.axis("off")
     handles = [Patch(color=colour, label=kind) for kind, colour in KINDS.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
-    return _saved(context, figure, "context_regions")
+    return save_all(figure, context.output / "context_regions")[0]
 
 
-def _psi(context: Context, maps: NDArray[np.floating], spread: NDArray[np.floating]) -> Any:
+def _psi(context: Context, maps: NDArray[np.floating], spread: NDArray[np.floating]) -> Path:
     order = np.argsort(spread)
     chosen = [order[round(place * (len(order) - 1))] for place in (0, 1 / 3, 2 / 3, 1)]
     figure = new_figure(7.6, 2.0)
@@ -120,9 +121,4 @@ def _psi(context: Context, maps: NDArray[np.floating], spread: NDArray[np.floati
         axes.set_xticks([])
         axes.set_yticks([])
         figure.colorbar(shown, ax=axes, shrink=0.5).ax.tick_params(labelsize=6)
-    return _saved(context, figure, "psi")
-
-
-def _saved(context: Context, figure: Any, name: str) -> Any:
-    save(figure, (context.output / name).with_suffix(".svg"))
-    return save(figure, (context.output / name).with_suffix(".png"))
+    return save_all(figure, context.output / "psi")[0]

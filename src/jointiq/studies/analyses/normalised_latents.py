@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from jointiq.data.images import read_image
 from jointiq.entropy_models.context import ContextEntropyModel
 from jointiq.entropy_models.gaussian_mixture import SIGMA_MIN, split_parameters
 from jointiq.errors import DataError
-from jointiq.evaluation.plots.rd_plot import new_figure, save
+from jointiq.evaluation.plots.rd_plot import new_figure, save_all
 from jointiq.models.base import LearnedCodec
 from jointiq.models.compressai_codec import CompressAICodec
 from jointiq.studies.context import Context, Findings, Ours, steps_text
@@ -142,7 +143,7 @@ def neighbour_covariance(latents: NDArray[np.floating]) -> NDArray[np.floating]:
     return covariance
 
 
-def _figure(context: Context, name: str, y_hat: NDArray[np.floating], normalised: NDArray[np.floating]) -> Any:
+def _figure(context: Context, name: str, y_hat: NDArray[np.floating], normalised: NDArray[np.floating]) -> Path:
     channel = int(np.argmax(neighbour_covariance(y_hat)))
     figure = new_figure(6.4, 3.0)
     for i, (title, latents) in enumerate((("y_hat", y_hat), ("normalised", normalised))):
@@ -153,6 +154,4 @@ def _figure(context: Context, name: str, y_hat: NDArray[np.floating], normalised
         axes.set_xticks([])
         axes.set_yticks([])
         figure.colorbar(shown, ax=axes, shrink=0.8)
-    stem = context.output / f"normalised_{name}"
-    save(figure, stem.with_suffix(".svg"))
-    return save(figure, stem.with_suffix(".png"))
+    return save_all(figure, context.output / f"normalised_{name}")[0]

@@ -17,7 +17,7 @@ from jointiq.data.image_sets import ImageSet
 from jointiq.errors import ConfigError, DataError
 from jointiq.evaluation.bd_rate import bd_rate
 from jointiq.evaluation.metrics import mean
-from jointiq.evaluation.plots.rd_plot import OUR_COLOURS, new_figure, save
+from jointiq.evaluation.plots.rd_plot import OUR_COLOURS, new_figure, save_all
 from jointiq.evaluation.rd import PSNR, RDCurve
 from jointiq.studies.context import Context, Findings, Ours, point_name, steps_text
 from jointiq.studies.plan import Value
@@ -208,9 +208,7 @@ def _figure(context: Context, images: ImageSet, lines: Lines, quantity: str) -> 
     axes.legend(frameon=False, fontsize=8)
     axes.set_title(f"{images.name}, with 95 % intervals", loc="left", fontsize=10, parse_math=False)
     stem = context.output / f"paired_{quantity}_{images.slug}"
-    for suffix in (".svg", ".png"):
-        save(figure, stem.with_suffix(suffix))
-    return stem.with_suffix(".png"), f"{images.name}: differences by lambda with 95 % intervals."
+    return save_all(figure, stem)[0], f"{images.name}: differences by lambda with 95 % intervals."
 
 
 def _explanation(quantity: str) -> str:

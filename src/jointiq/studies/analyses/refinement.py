@@ -23,7 +23,7 @@ from jointiq.errors import ConfigError, DataError
 from jointiq.evaluation.bd_rate import MIN_POINTS, NoBDRate, bd_rate
 from jointiq.evaluation.measuring import Measured, measure
 from jointiq.evaluation.models import ModelMaker
-from jointiq.evaluation.plots.rd_plot import OUR_COLOURS, new_figure, save
+from jointiq.evaluation.plots.rd_plot import OUR_COLOURS, new_figure, save_all
 from jointiq.evaluation.rd import Row, curve_from_rows
 from jointiq.studies.context import Context, Findings, Ours, steps_text
 from jointiq.studies.plan import Value
@@ -223,6 +223,5 @@ def _figure(
     axes.legend(frameon=False, fontsize=8)
     axes.set_title(f"{system} on {images.name}, with 95 % intervals; steps beside the points", loc="left", fontsize=9)
     stem = context.output / f"refined_{system}_{images.slug}"
-    save(figure, stem.with_suffix(".svg"))
     caption = f"{images.name}: bits that refined latents save at equal PSNR, against the encoder's seconds."
-    return save(figure, stem.with_suffix(".png")), caption
+    return save_all(figure, stem)[0], caption

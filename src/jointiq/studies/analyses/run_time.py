@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from jointiq.coding.image_codec import decode_image, encode_image
 from jointiq.console import Table, number, progress_bar
 from jointiq.data.sample import photograph
-from jointiq.evaluation.plots.rd_plot import OUR_COLOURS, new_figure, save
+from jointiq.evaluation.plots.rd_plot import OUR_COLOURS, new_figure, save_all
 from jointiq.evaluation.profile import profiled
 from jointiq.models import build_model
 from jointiq.models.base import LearnedCodec
@@ -104,7 +105,7 @@ def _round_trip(model: LearnedCodec, image: Any) -> None:
     decode_image(model, encode_image(model, image, estimate=False).data)
 
 
-def _figure(context: Context, timed: list[tuple[str, float, float]]) -> Any:
+def _figure(context: Context, timed: list[tuple[str, float, float]]) -> Path:
     figure = new_figure(6.4, 3.2)
     axes = figure.add_subplot()
     names = [name for name, _, _ in timed]
@@ -115,6 +116,4 @@ def _figure(context: Context, timed: list[tuple[str, float, float]]) -> Any:
     axes.set_xlabel("seconds an image, encoding and decoding")
     axes.legend(frameon=False, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
-    stem = context.output / "run_time"
-    save(figure, stem.with_suffix(".svg"))
-    return save(figure, stem.with_suffix(".png"))
+    return save_all(figure, context.output / "run_time")[0]

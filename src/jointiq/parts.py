@@ -61,8 +61,8 @@ def checked(check: Check, default: Any = MISSING, **marks: bool) -> Any:
         default: of the field; without one a value has to be given.
         marks: ``training``: a trained model works the same, so its configuration leaves the field out. ``shapeless``:
             the field changes how a model works, but no weight's shape. ``staged``: it differs between the stages of one
-            training. ``added_later``: left out of the stored configuration at its default, so that
-            older models keep their fingerprint.
+            training. ``added_later``: left out of the stored configuration at its default, so that older models keep
+            their fingerprint.
     """
     return field(default=default, metadata={"check": check, **marks})
 

@@ -47,7 +47,9 @@ class IntegerEntropyModel(ABC):
 
     def at(self, tenths: int) -> Self:
         """Return the network at a quality, of one for all rates."""
-        raise NotImplementedError(type(self).__name__)
+        raise NotImplementedError(
+            f"{type(self).__name__} codes at one rate: it has no tables that change with a quality"
+        )
 
     @abstractmethod
     def record(self, latents: Mapping[str, Tensor]) -> dict[str, Recorder]:

@@ -442,7 +442,8 @@ def _table_2(study: Ablations, method: str) -> Table:
 
 def write_comparison(folder: Path, comparison: Comparison) -> list[Path]:
     """Write ``bdrate.md``, ``.tex`` (LaTeX), ``.csv`` and ``.json`` into ``folder``."""
-    texts = [table.markdown() for table in tables(comparison)]
+    laid_out = tables(comparison)
+    texts = [table.markdown() for table in laid_out]
     texts.append(
         "The overlap is the range of quality both curves cover, over which the mean is taken, and its share of "
         "what either covers; nothing is extrapolated. Points are those of the anchor (or full model) and of the model. "
@@ -467,7 +468,7 @@ def write_comparison(folder: Path, comparison: Comparison) -> list[Path]:
     }
     files = [folder / f"bdrate.{suffix}" for suffix in ("md", "tex", "csv", "json")]
     write_text(files[0], "\n".join(texts))
-    write_text(files[1], "\n".join(table.latex() for table in tables(comparison)))
+    write_text(files[1], "\n".join(table.latex() for table in laid_out))
     write_text(files[2], rows_as_csv(rows))
     write_text(files[3], json.dumps(document, indent=1) + "\n")
     return files

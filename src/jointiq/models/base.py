@@ -262,12 +262,12 @@ class LearnedCodec(StoredModel, ABC):
         Raises:
             BitstreamError: the model has no such quality.
         """
-        quality = None if tenths is None else tenths / TENTHS
-        if quality is None and self.quality is None:
-            return self
+        if tenths is None:
+            if self.quality is None:
+                return self
+            raise BitstreamError("the file names the quality none, which its model does not have")
+        quality = tenths / TENTHS
         try:
-            if quality is None:
-                raise BitstreamError("the file names the quality none, which its model does not have")
             return self.at(quality)
         except ConfigError as error:
             raise BitstreamError(f"the file names the quality {quality:g}, which its model does not have") from error

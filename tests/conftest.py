@@ -20,6 +20,7 @@ from torch import Tensor
 
 from jointiq.coding.image_codec import to_tensor
 from jointiq.entropy_models.context import ContextEntropyModel
+from jointiq.entropy_models.gaussian_mixture import parameter_kinds
 from jointiq.models import build_model
 from jointiq.models.base import bits
 from jointiq.models.jointiq import JointIQNet
@@ -63,7 +64,8 @@ def _living_state(items: tuple[tuple[str, Any], ...], seed: int) -> tuple[dict[s
         reach = torch.maximum(z.square().mean((0, 2, 3)).sqrt(), z.abs().amax((0, 2, 3)) / 4).clamp(min=0.5)
         entropy.z_prior.log_sigma.copy_(reach.log() + torch.empty_like(reach).normal_(0, 0.2))
         # f: sigmas around that of y, and parameters that differ from place to place.
-        entropy.estimator.preliminary.bias[-entropy.G * model.config["M"] :] += math.log(1.3 * Y_STD)
+        for head in getattr(entropy.estimator, "heads", [entropy.estimator]):
+            head.preliminary.bias.view(parameter_kinds(entropy.G), -1)[-1] += math.log(1.3 * Y_STD)
         if model.config["hyper_exp"]:
             entropy.h_s.conv.weight.mul_(0.02)
         if entropy.global_context is not None:

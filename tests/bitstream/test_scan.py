@@ -1,9 +1,10 @@
 import pytest
+import torch
 
-from jointiq.bitstream.scan import ORDERS, SCANS, SET_POSITIONS, ScanStep, get_scan, grid_rows, scan_name
+from jointiq.bitstream.scan import ORDERS, SCANS, SET_BLOCKS, ScanStep, get_scan, grid_rows, scan_name
 from jointiq.errors import ConfigError
 from jointiq.layers.context import ABOVE, LEFT, RIGHT
-from tests.layers.definitions import quarter_step
+from tests.layers.definitions import PLACE
 
 GRIDS = [(1, 1), (1, 7), (7, 1), (2, 3), (5, 4), (9, 16), (16, 9)]
 
@@ -74,25 +75,41 @@ def test_unknown_scan():
 
 
 @pytest.mark.parametrize("grid", [*GRIDS, (64, 200), (3, 5000)])
-def test_quarters_code_every_position_once_in_four_steps(grid):
+def test_quarters_code_every_symbol_once_in_eight_steps(grid):
     height, width = grid
-    seen = []
-    for step in get_scan("quarters").steps(height, width):
-        assert 1 <= step.count <= max(SET_POSITIONS, width // 2 + 1)
-        places = positions(step)
-        assert len(places) == step.count == step.rows * step.columns
-        rows, columns = step.blocks
-        assert sorted({(r // 2, c // 2) for r, c in places}) == [
-            (r, c) for r in range(rows.start, rows.stop) for c in range(columns.stop)
-        ]
-        seen += [(quarter_step(row, column), row, column) for row, column in places]
-    assert seen == sorted(seen)
-    assert len(set(seen)) == len(seen) == height * width
+    steps = list(get_scan("quarters").steps(height, width))
+    assert [step.number for step in steps] == sorted(step.number for step in steps)
+    coded = torch.full((height, width, 11), -1)
+    for step in steps:
+        assert all((part == -1).all() for part in step.parts(coded))
+        size = (step.bottom - step.top) * ((width + 1) // 2)
+        assert 1 <= size <= max(SET_BLOCKS, (width + 1) // 2)
+        step.put(coded, torch.full((step.take(coded).numel(),), step.number))
+    rows, columns, channels = torch.meshgrid(*map(torch.arange, coded.shape), indexing="ij")
+    place = torch.tensor([[PLACE[r, c] for c in range(2)] for r in range(2)])[rows % 2, columns % 2]
+    assert torch.equal(coded, (2 * place - channels) % 8)
 
 
-def test_four_sets_up_to_the_size_of_a_photograph():
-    assert [step.count for step in get_scan("quarters").steps(32, 48)] == [384] * 4
-    assert [step.count for step in get_scan("quarters").steps(1, 1)] == [1]
+def test_symbols_of_a_set_are_ordered_by_place_row_column_channel():
+    grid = torch.arange(3 * 3 * 16).view(3, 3, 16)
+    step = next(get_scan("quarters").steps(3, 3))
+    expected = [
+        grid[row, column, channel]
+        for place in ((0, 0), (1, 1), (0, 1), (1, 0))
+        for row in range(place[0], 3, 2)
+        for column in range(place[1], 3, 2)
+        for channel in range(16)
+        if (2 * PLACE[place] - channel) % 8 == 0
+    ]
+    assert step.take(grid).tolist() == expected
+    empty = torch.zeros_like(grid)
+    step.put(empty, step.take(grid))
+    assert torch.equal(empty, torch.where(torch.isin(grid, torch.stack(expected)), grid, 0))
+
+
+def test_eight_sets_up_to_the_size_of_a_photograph():
+    assert len(list(get_scan("quarters").steps(64, 96))) == 8
+    assert len(list(get_scan("quarters").steps(1, 1))) == 8
 
 
 def test_codes_in_the_file_never_change():

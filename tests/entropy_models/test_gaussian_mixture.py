@@ -233,10 +233,10 @@ def test_total_and_order_of_parameters():
     assert IntegerMixture.total == 1 << (16 + CDF_BITS)
     # Two positions, G = 3, M = 2: (kind, Gaussian, channel) along a row, symbols as (position, channel).
     rows = torch.arange(36.0).view(2, 18).double() * 1000
-    distribution = IntegerMixture.of_parameters(rows, 3)
+    distribution = IntegerMixture.of_parameters(rows, G=3)
     assert distribution.means[:, 0].tolist() == [6000, 8000, 10000]
     assert distribution.means[:, 1].tolist() == [7000, 9000, 11000]
     assert distribution.means[:, 2].tolist() == [24000, 26000, 28000]
-    single = IntegerMixture.of_parameters(rows[:, :4], 1)
+    single = IntegerMixture.of_parameters(rows[:, :4], G=1)
     assert single.means.tolist() == [[0, 1000, 18000, 19000]]
     assert (single.weights == 1 << 16).all()

@@ -53,15 +53,15 @@ def test_integer_network_is_the_same_both_ways_and_follows_the_float_one(mprm, c
     network = IntegerEstimator.quantise(estimator)
     integers = network.begin(fixed_prime)
     for run in grid_rows(*grid):
-        integers.write(run, y_rows[run.row])
-    rows = torch.stack([integers.read(run, context_of(run)) for run in grid_rows(*grid)])
+        integers.write(run, run.take(y_rows))
+    rows = torch.stack([integers.read(run, context_of(run))[0] for run in grid_rows(*grid)])
     assert torch.equal(rows, rows.round())
     assert (rows / ONE - expected).abs().max() < 0.02
 
     integers = network.begin(fixed_prime)
     for run in get_scan(name).steps(*grid):
-        assert torch.equal(integers.read(run, context_of(run)), rows[run.index()])
-        integers.write(run, y_rows[run.index()])
+        assert torch.equal(integers.read(run, context_of(run))[0], rows[run.index()])
+        integers.write(run, run.take(y_rows))
 
 
 @torch.no_grad()

@@ -206,7 +206,7 @@ def test_integer_network_equals_python_integers_both_ways(name, grid, K):
     state = context.begin(*grid)
     for run in module.scan.steps(*grid):
         assert torch.equal(state.read(run), expected[run.index()])
-        state.write(run, grid_values[run.index()])
+        state.write(run, run.take(grid_values))
 
 
 @pytest.mark.parametrize("name", SCANS)

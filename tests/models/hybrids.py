@@ -8,12 +8,13 @@ from typing import Any
 import torch
 
 from jointiq.coding.image_codec import to_tensor
+from jointiq.entropy_models.gaussian_mixture import parameter_kinds
 from jointiq.entropy_models.hybrid import HybridEntropyModel
 from jointiq.models import build_model
 from jointiq.models.lee2019 import Lee2019Hybrid
 from tests.conftest import Y_STD, Z_STD, photo
 
-CONFIG: dict[str, Any] = {"name": "lee2019_hybrid", "N": 8, "M1": 6, "M2": 5}
+CONFIG: dict[str, Any] = {"name": "lee2019_hybrid", "N": 8, "M1": 9, "M2": 5}
 
 
 def living_hybrid(seed: int = 0, **overrides: Any) -> Lee2019Hybrid:
@@ -31,7 +32,8 @@ def living_hybrid(seed: int = 0, **overrides: Any) -> Lee2019Hybrid:
         entropy.z_prior.log_sigma.normal_(math.log(Z_STD), 0.3)
         entropy.h_s.conv.bias[model.config["M1"] :] += math.log(Y_STD)
         entropy.h_s.conv.weight.mul_(0.05)
-        entropy.estimator.preliminary.bias[-entropy.G * model.config["M1"] :] += math.log(Y_STD)
+        for head in getattr(entropy.estimator, "heads", [entropy.estimator]):
+            head.preliminary.bias.view(parameter_kinds(entropy.G), -1)[-1] += math.log(Y_STD)
         latents = model.latents(x)
         assert (latents["y"].abs() > 1).float().mean() > 0.05
         assert entropy.mixture_parameters(latents["y"], latents["z"]).std((-2, -1)).max() > 0.1

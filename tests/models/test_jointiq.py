@@ -13,7 +13,7 @@ from jointiq.models import build_model
 from jointiq.models.base import LIKELIHOOD_FLOOR, bits
 from jointiq.models.jointiq import JointIQNet
 
-SMALL = {"name": "jointiq", "N": 4, "M": 6}
+SMALL = {"name": "jointiq", "N": 4, "M": 9}
 GRDN = {"name": "grdn", "grdbs": 1, "rdbs": 1, "convs": 1, "kernels": 4}
 SIZES = [(1, 1), (1, 37), (33, 1), (17, 65), (50, 40)]
 
@@ -29,7 +29,7 @@ def test_forward(size, training, scan):
     assert set(out) == {"x_hat", "x_mid", "likelihoods", "log_likelihoods"}
     assert out["x_hat"].shape == out["x_mid"].shape == x.shape
     sizes = pyramid(size, 6)
-    for key, channels, grid in (("y", 6, sizes[4]), ("z", 4, sizes[6])):
+    for key, channels, grid in (("y", 9, sizes[4]), ("z", 4, sizes[6])):
         assert out["likelihoods"][key].shape == out["log_likelihoods"][key].shape == (2, channels, *grid)
         assert out["likelihoods"][key].min() >= LIKELIHOOD_FLOOR and out["likelihoods"][key].max() <= 1 + 1e-5
     total = sum(float(bits(value)) for value in out["log_likelihoods"].values())
@@ -130,10 +130,10 @@ def test_what_is_switched_off_is_not_there():
         assert any(name.startswith(part) for name in full)
     without_context = build_model({**SMALL, "global_context": False})
     assert without_context.entropy_model.global_context is None
-    assert without_context.entropy_model.estimator.mprm.reduce[0].in_channels == 9 * 6
+    assert without_context.entropy_model.estimator.mprm.reduce[0].in_channels == 9 * 9
     assert (
         build_model({**SMALL, "G": 1, "global_context": False}).entropy_model.estimator.preliminary.out_channels
-        == 2 * 6
+        == 2 * 9
     )
 
 

@@ -75,12 +75,15 @@ def assert_equal(one: Any, other: Any, at: str = "") -> None:
         assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other, at
 
 
-def test_a_cut_training_is_the_unbroken_one(images: Path, tmp_path: Path, crash_at: dict[str, Any]) -> None:
+@pytest.mark.parametrize("optim", [("optim=adam",), ("optim=soap", "optim.precondition_frequency=2")])
+def test_a_cut_training_is_the_unbroken_one(
+    images: Path, tmp_path: Path, crash_at: dict[str, Any], optim: tuple[str, ...]
+) -> None:
     """Losses, data, noise, crops, optimizer, schedule, mean of the weights, log, best checkpoint, loop counters."""
     whole, part = tmp_path / "whole", tmp_path / "part"
     first = tmp_path / "first"
     train(images, first, "trainer.max_steps=1")
-    options = ("stage=crop", f"init_from={first}/checkpoints/last.ckpt", MEAN, "trainer.max_steps=6")
+    options = ("stage=crop", f"init_from={first}/checkpoints/last.ckpt", MEAN, "trainer.max_steps=6", *optim)
     crash_at["seen"].clear()
     train(images, whole, *options)
     assert crash_at["seen"] == [0, 1, 2, 3, 4, 5]

@@ -131,17 +131,20 @@ def fitted_jointiq(config: Mapping[str, Any], scale: float, seed: int = 0) -> Jo
     assert isinstance(entropy_model, ContextEntropyModel)
     G, N, M = entropy_model.G, model.config["N"], model.config["M"]
     entropy_model.z_prior.log_sigma.fill_(math.log(Z_DEVIATION))
-    if entropy_model.estimator.mprm is not None:
-        for expand in entropy_model.estimator.mprm.expand:
-            assert isinstance(expand, nn.Conv2d) and expand.bias is not None
+    heads = getattr(entropy_model.estimator, "heads", [entropy_model.estimator])
+    for head in heads:
+        for expand in () if head.mprm is None else head.mprm.expand:
             expand.weight.zero_()
             expand.bias.zero_()
     error = torch.zeros(parameter_kinds(G), G, M)
     error[-1] = SCALE_ERROR
     latents = make_latents(CALIBRATION_SIZE, N, M, scale)
-    layer = entropy_model.estimator.preliminary
-    (inputs,) = _inputs_of([layer], lambda: entropy_model.mixture_parameters(latents.y, latents.z))
-    _fit(layer, fitting_mixture(G, M, scale).flatten(), error.flatten(), inputs)
+    layers = [head.preliminary for head in heads]
+    inputs = _inputs_of(layers, lambda: entropy_model.mixture_parameters(latents.y, latents.z))
+    wanted = fitting_mixture(G, M, scale).view_as(error)
+    for group, (layer, seen) in enumerate(zip(layers, inputs, strict=True)):
+        channels = slice(group, None, len(heads))
+        _fit(layer, wanted[..., channels].flatten(), error[..., channels].flatten(), seen)
     return model
 
 

@@ -4,7 +4,8 @@
 ``wavefront``: positions with equal t = column + 2 * row form one step. The 4x4 window of a position reaches one column
 to the right in the rows above, and such a neighbour has a smaller t, so the positions of one step never see each other
 and are coded together: a 32x48 grid takes 110 steps in place of 1536.
-``quarters``: four steps, whatever the size. Each codes one position of every 2x2 block, :data:`PLACES`.
+``quarters``: eight steps, whatever the size. Each codes an eighth of the channels at every position, other ones at each
+of the four places of a 2x2 block (:class:`QuarterStep`).
 
 Positions of a step of raster and wavefront are evenly spaced, so a step is its first row and column, a count, and the
 rows and columns from one position to the next.
@@ -43,6 +44,14 @@ class ScanStep:
 
         index = torch.arange(self.count, device=device)
         return self.row + self.drow * index, self.column + self.dcolumn * index
+
+    def take(self, grid: Tensor) -> Tensor:
+        """Return the symbols of the step from a grid (rows, columns, C), by position, then by channel: (count * C,)."""
+        return grid[self.index(grid.device)].flatten()
+
+    def put(self, grid: Tensor, symbols: Tensor) -> None:
+        """Undo :meth:`take`."""
+        grid[self.index(grid.device)] = symbols.view(self.count, -1)
 
     def view(
         self, grid: Tensor, drow: int, dcolumn: int, *axes: tuple[int, int, int], values: int | None = None
@@ -111,46 +120,55 @@ class Scan:
 
 SCANS = {scan.name: scan for scan in (Scan("raster", 0, None), Scan("wavefront", 1, 2))}
 
-#: ``quarters``: row and column, in each 2x2 block, of the position that each step codes. The second lies diagonally
-#: opposite to the first, so that every position of the third and fourth has known ones above, below, left and right.
+#: ``quarters``: row and column of each place of a 2x2 block. The second lies diagonally opposite to the first.
 PLACES = ((0, 0), (1, 1), (0, 1), (1, 0))
-# Most positions of a quarter that are coded as one set: it bounds the memory.
-SET_POSITIONS = 1 << 11
+#: ``quarters``: the steps, and groups of channels; a channel m belongs to the group m % GROUPS.
+GROUPS = 2 * len(PLACES)
+# Most blocks that are coded as one set: it bounds the memory.
+SET_BLOCKS = 1 << 11
+
+
+def group_of(step: int, place: int) -> int:
+    """Return the group of channels that a step of ``quarters`` codes at a place of each block."""
+    return (2 * place - step) % GROUPS
 
 
 @dataclass(frozen=True)
 class QuarterStep:
-    """Positions that are coded together: those at one place of the 2x2 blocks, in some rows of blocks.
+    """Symbols that are coded together: at each place of the 2x2 blocks another group of channels (:func:`group_of`).
 
     Attributes:
-        place: index into :data:`PLACES`; what is coded at the places before it is known.
-        top: first row of blocks.
-        rows, columns: how many positions there are in each direction.
+        number: of the step, 0 to 7.
+        top, bottom: first row of blocks, and the one after the last.
     """
 
-    place: int
+    number: int
     top: int
-    rows: int
-    columns: int
+    bottom: int
 
     @property
-    def count(self) -> int:
-        """Number of positions."""
-        return self.rows * self.columns
+    def blocks(self) -> slice:
+        """The rows of blocks, to index a (rows of blocks, ...) tensor."""
+        return slice(self.top, self.bottom)
 
-    @property
-    def blocks(self) -> tuple[slice, slice]:
-        """The blocks of the positions, for indexing a (rows of blocks, columns of blocks, ...) tensor."""
-        return slice(self.top, self.top + self.rows), slice(self.columns)
+    def parts(self, grid: Tensor) -> list[Tensor]:
+        """Return the symbols at each place as views of a grid (rows, columns, M): (rows, columns, channels) each."""
+        return [
+            grid[2 * self.top + row : 2 * self.bottom : 2, column::2, group_of(self.number, place) :: GROUPS]
+            for place, (row, column) in enumerate(PLACES)
+        ]
 
-    def index(self, device: torch.device | str | None = None) -> tuple[Tensor, Tensor]:
-        """Rows and columns of the positions, row by row, for indexing a (height, width, ...) tensor."""
+    def take(self, grid: Tensor) -> Tensor:
+        """Return the symbols of the set from a grid, by place, row, column, then channel, in one axis."""
         import torch
 
-        row, column = PLACES[self.place]
-        rows = 2 * (self.top + torch.arange(self.rows, device=device)) + row
-        columns = 2 * torch.arange(self.columns, device=device) + column
-        return rows.repeat_interleave(self.columns), columns.repeat(self.rows)
+        return torch.cat([part.flatten() for part in self.parts(grid)])
+
+    def put(self, grid: Tensor, symbols: Tensor) -> None:
+        """Undo :meth:`take`."""
+        parts = self.parts(grid)
+        for part, values in zip(parts, symbols.split([part.numel() for part in parts]), strict=True):
+            part.copy_(values.view(part.shape))
 
 
 class Quarters:
@@ -164,12 +182,12 @@ class Quarters:
     code = 3
 
     def steps(self, height: int, width: int) -> Iterator[QuarterStep]:
-        """The sets of positions in the order of coding; together they visit every position once."""
-        for place, (row, column) in enumerate(PLACES):
-            rows, columns = (height - row + 1) // 2, (width - column + 1) // 2
-            most = max(1, SET_POSITIONS // max(1, columns))
-            for top in range(0, rows if columns else 0, most):
-                yield QuarterStep(place, top, min(most, rows - top), columns)
+        """The sets of symbols in the order of coding; together they hold every symbol once."""
+        rows, columns = (height + 1) // 2, (width + 1) // 2
+        most = max(1, SET_BLOCKS // columns)
+        for number in range(GROUPS):
+            for top in range(0, rows, most):
+                yield QuarterStep(number, top, min(rows, top + most))
 
 
 ORDERS: dict[str, Scan | Quarters] = {**SCANS, Quarters.name: Quarters()}

@@ -143,12 +143,13 @@ class IntegerMixture:
         self.centre = (mean + (1 << (shift - 1))) >> shift
 
     @classmethod
-    def of_parameters(cls, parameters: Tensor, G: int) -> IntegerMixture:
-        """From fixed-point parameters (positions, parameter_kinds(G) * G * M), one row a position; symbols are
-        (positions * M).
+    def of_parameters(cls, *parameters: Tensor, G: int) -> IntegerMixture:
+        """From fixed-point parameters (positions, parameter_kinds(G) * G * channels), one row a position, of one set of
+        positions and channels after the other; symbols are ordered by set, position, channel.
         """
         kinds = parameter_kinds(G)
-        parts = parameters.long().view(len(parameters), kinds, G, -1).permute(1, 2, 0, 3).flatten(2)
+        sets = [each.long().view(len(each), kinds, G, -1).permute(1, 2, 0, 3).flatten(2) for each in parameters]
+        parts = sets[0] if len(sets) == 1 else torch.cat(sets, 2)
         logits = parts[0] if G > 1 else torch.zeros_like(parts[0])
         return cls(logits, parts[-2], parts[-1])
 

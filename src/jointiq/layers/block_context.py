@@ -1,10 +1,11 @@
 """Global context c''' for the order ``quarters``: as :mod:`jointiq.layers.global_context`, by 2x2 blocks of positions.
 
-    y_hat --1x1--> y_bar --per channel, over all positions of earlier steps--> weighted mean, standard deviation
+    y_hat, zero where not known --1x1--> y_bar --per channel, over all positions--> weighted mean, standard deviation
 
-A known position is as far away as its block, and the positions of a block share their c'''. The weights psi, one set
-for each step but the first, reach (K + 1) // 2 blocks in every direction; all blocks beyond share one more. So a sum
-over everything known is a few taps, and what they leave of the total:
+From the second step on a part of the channels is known at every position, so every position takes part in every sum. A
+position is as far away as its block, and the positions of a block share their c'''. The weights psi reach (K + 1) // 2
+blocks in every direction; all blocks beyond share one more. So a sum over everything is a few taps, and what they leave
+of the total:
 
     sum(w v) = sum over the blocks within reach (w[offset] * block sum) + w[far] * (total - blocks within reach)
 """
@@ -15,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from jointiq.bitstream.scan import PLACES, QuarterStep
+from jointiq.bitstream.scan import GROUPS, PLACES, QuarterStep, group_of
 from jointiq.bitstream.tables import EXP_STEP_BITS
 from jointiq.layers.global_context import (
     CONTEXT_WEIGHT_BITS,
@@ -26,7 +27,8 @@ from jointiq.layers.global_context import (
     mean_and_deviation,
 )
 from jointiq.layers.integer_layers import STRIP_POSITIONS, IntegerLinear, require_finite, to_fixed
-from jointiq.layers.quarters import STEPS, split_quarters
+from jointiq.layers.padding import pad_to_even
+from jointiq.layers.quarters import known_before
 
 
 def reach_of(K: int) -> int:
@@ -35,19 +37,19 @@ def reach_of(K: int) -> int:
 
 
 def weight_count(K: int) -> int:
-    """Weights psi of a channel: for steps 1 to 3, of the blocks within reach, row by row, then of all beyond."""
-    return (STEPS - 1) * ((2 * reach_of(K) + 1) ** 2 + 1)
+    """Weights psi of a channel: of the blocks within reach, row by row, then of all beyond."""
+    return (2 * reach_of(K) + 1) ** 2 + 1
 
 
 class BlockContext(nn.Module):
-    """c''' of every step: (B, M, H, W) -> (4, B, 2M, ceil(H / 2), ceil(W / 2)), means then standard deviations.
+    """c''' of every step: (B, M, H, W) -> (8, B, 2M, ceil(H / 2), ceil(W / 2)), means then standard deviations.
 
-    It is zero where too little is known, and so in step 0.
+    It is zero in the first step, which knows nothing, and in grids of fewer than ``min_known`` positions.
 
     Args:
         M: channels of y_hat.
         K: reach of the trained weights psi, in latent positions.
-        min_known: positions that must be known before c''' is used.
+        min_known: positions that there must be before c''' is used.
     """
 
     def __init__(self, M: int, K: int, min_known: int) -> None:
@@ -59,36 +61,36 @@ class BlockContext(nn.Module):
 
     def forward(self, y_hat: Tensor) -> Tensor:
         with torch.autocast(y_hat.device.type, enabled=False):
-            y_bar = self.transform(y_hat.float())
+            known = known_before(y_hat.float())
+            y_bar = self.transform(known.flatten(0, 1))
             # A variance does not depend on where zero is; near the mean its one-pass formula does not cancel.
             origin = y_bar.mean(dim=(2, 3), keepdim=True).detach()
             centred = y_bar - origin
-            moments = split_quarters(torch.cat([centred, centred.square()], 1))
-            counts = split_quarters(torch.ones_like(y_bar[:1, :1]))
-            steps = [torch.zeros_like(moments[0])]
-            for step, psi in enumerate(self.psi.float().chunk(STEPS - 1, 1), start=1):
-                weights = torch.exp(psi - psi.amax(1, keepdim=True).detach())
-                known = counts[0] if step == 1 else torch.stack(counts[:step]).sum(0)
-                sums = moments[0] if step == 1 else torch.stack(moments[:step]).sum(0)
-                weight_sum = self._weighted(weights, known)
-                # Where nothing is known the sum is zero and so is c'''; the 1 only keeps the division defined.
-                weight_sum = torch.where(weight_sum > 0, weight_sum, 1)
-                value_sum, square_sum = self._weighted(weights.repeat(2, 1), sums, known).chunk(2, 1)
-                square_weights = self._weighted(weights.square(), known)
-                mean, deviation = mean_and_deviation(weight_sum, square_weights, value_sum, square_sum)
-                active = known.sum() >= self.min_known
-                steps.append(torch.cat([mean + origin, deviation], 1) * active)
-            return torch.stack(steps)
+            sums = _block_sums(torch.cat([centred, centred.square()], 1))
+            counts = _block_sums(torch.ones_like(y_bar[:1, :1]))
+            psi = self.psi.float()
+            weights = torch.exp(psi - psi.amax(1, keepdim=True).detach())
+            value_sum, square_sum = self._weighted(weights.repeat(2, 1), sums, counts).chunk(2, 1)
+            square_weights = self._weighted(weights.square(), counts)
+            mean, deviation = mean_and_deviation(self._weighted(weights, counts), square_weights, value_sum, square_sum)
+            active = y_hat.shape[2] * y_hat.shape[3] >= self.min_known
+            c_global = (torch.cat([mean + origin, deviation], 1) * active).unflatten(0, known.shape[:2])
+            return torch.cat([torch.zeros_like(c_global[:1]), c_global])
 
-    def _weighted(self, weights: Tensor, sums: Tensor, known: Tensor | None = None) -> Tensor:
+    def _weighted(self, weights: Tensor, sums: Tensor, counts: Tensor | None = None) -> Tensor:
         """Return the weighted sums of block sums (B, C or 1, h, w), from weights (C, taps + 1): (B, C, h, w)."""
         side = 2 * reach_of(self.K) + 1
         near, far = weights[:, :-1].view(-1, 1, side, side), weights[:, -1].view(-1, 1, 1)
         beyond = _beyond(sums, side)
-        if known is not None:
+        if counts is not None:
             # Exactly nothing, where the difference of two sums would leave their rounding.
-            beyond = beyond * (_beyond(known, side) > 0)
+            beyond = beyond * (_beyond(counts, side) > 0)
         return F.conv2d(sums, near, padding=side // 2, groups=sums.shape[1]) + far * beyond
+
+
+def _block_sums(x: Tensor) -> Tensor:
+    """Return the sums over 2x2 blocks: (B, C, H, W) -> (B, C, ceil(H / 2), ceil(W / 2))."""
+    return F.avg_pool2d(pad_to_even(x), 2, divisor_override=1)
 
 
 def _beyond(sums: Tensor, side: int) -> Tensor:
@@ -102,7 +104,7 @@ class IntegerBlockContext:
 
     Args:
         transform: the 1x1 layer.
-        weights: (M, :func:`weight_count`) int64, exp(psi) relative to the largest of the step, 1 .. 2^16.
+        weights: (M, :func:`weight_count`) int64, exp(psi) relative to the largest of the channel, 1 .. 2^16.
         K, min_known: as in :class:`BlockContext`.
     """
 
@@ -110,9 +112,12 @@ class IntegerBlockContext:
         self.transform = transform
         self.weights = weights
         self.K, self.min_known = K, min_known
-        # Of steps 1 to 3, (taps + 1, ...): of the counts, M, and of the two moments, 2M.
-        self.step_weights = [part.T.contiguous() for part in weights.double().chunk(STEPS - 1, 1)]
-        self.moment_weights = [part.repeat(1, 2) for part in self.step_weights]
+        self.M = len(weights)
+        # The transposed weights of the layer for each group of channels.
+        self.groups = [transform.split(self.M)[0][group::GROUPS] for group in range(GROUPS)]
+        # (taps + 1, ...): of the counts, M, and of the two moments, 2M.
+        self.count_weights = weights.double().T.contiguous()
+        self.moment_weights = self.count_weights.repeat(1, 2)
 
     @classmethod
     def quantise(cls, module: BlockContext) -> IntegerBlockContext:
@@ -120,8 +125,7 @@ class IntegerBlockContext:
         transform = IntegerLinear.of_layer(module.transform, VALUE_FRACTION_BITS)
         require_finite(module.psi)
         psi = torch.round(module.psi.detach().double() * (1 << EXP_STEP_BITS)).long()
-        weights = torch.cat([integer_weights(part, part.amax(1, keepdim=True)) for part in psi.chunk(STEPS - 1, 1)], 1)
-        return cls(transform, weights, module.K, module.min_known)
+        return cls(transform, integer_weights(psi, psi.amax(1, keepdim=True)), module.K, module.min_known)
 
     @torch.no_grad()
     def restore(self, module: BlockContext) -> None:
@@ -143,49 +147,49 @@ class BlockContextState:
     def __init__(self, network: IntegerBlockContext, height: int, width: int) -> None:
         self.network = network
         self.reach = reach_of(network.K)
-        self.size = (height + 1) // 2, (width + 1) // 2
-        # How many positions are known in each step.
-        sizes = [(height - row + 1) // 2 * ((width - column + 1) // 2) for row, column in PLACES]
-        self.known = [sum(sizes[:place]) for place in range(STEPS)]
-        rows, columns = (length + 2 * self.reach for length in self.size)
-        M = len(network.weights)
-        # Of each block: sums of y_bar and of its square over what is known, and how much that is; zeros around.
-        self.sums = network.weights.new_zeros(rows, columns, 2 * M, dtype=torch.float64)
-        self.counts = network.weights.new_zeros(rows, columns, dtype=torch.float64)
-        self.place, self.context = 0, self.sums.new_zeros(*self.size, 2 * M)
+        # What the 1x1 layer sums up at each position, of what is known there.
+        self.total = network.count_weights.new_zeros(height, width, network.M)
+        self.blocks = (height + 1) // 2, (width + 1) // 2
+        # How many positions each block has; a border of zeros.
+        counts = self.total.new_ones(1, 1, height, width)
+        self.counts = F.pad(_block_sums(counts)[0, 0], (self.reach,) * 4)
+        self.number, self.context = 0, self.total.new_zeros(*self.blocks, 2 * network.M)
 
-    def write(self, step: QuarterStep, y_hat: Tensor) -> None:
-        """Record y_hat (step.count, M), integers, of a step just coded."""
-        if step.place == STEPS - 1:
-            return
-        y_bar = self.network.transform(to_fixed(y_hat)).clamp_(-VALUE_MAX, VALUE_MAX)
-        moments = torch.cat([y_bar, y_bar.square()], 1).view(step.rows, step.columns, -1)
-        for blocks, values in ((self.sums, moments), (self.counts, 1)):
-            blocks[self.reach :, self.reach :][step.blocks] += values
+    def write(self, step: QuarterStep, symbols: Tensor) -> None:
+        """Record the symbols of a set just coded, integers, as :meth:`QuarterStep.take` orders them."""
+        parts = step.parts(self.total)
+        values = to_fixed(symbols).split([part.numel() for part in parts])
+        for place, (row, column) in enumerate(PLACES):
+            shape = parts[place].shape
+            known = self.total[2 * step.top + row :: 2, column::2][: shape[0]]
+            known += values[place].view(shape) @ self.network.groups[group_of(step.number, place)]
 
     def read(self, step: QuarterStep) -> Tensor:
-        """Return c''' of a step: (step.count, 2M), fixed point in float64."""
-        if step.place != self.place:
-            # Before the first of its positions is written: a step does not know itself.
-            self.place, self.context = step.place, self._context(step.place)
-        return self.context[step.blocks].flatten(0, 1)
+        """Return c''' of the blocks of a set: (rows of blocks, columns of blocks, 2M), fixed point in float64."""
+        if step.number != self.number:
+            # Before the first of its symbols is written: a step does not know itself.
+            self.number = step.number
+            if self.total.shape[0] * self.total.shape[1] >= self.network.min_known:
+                self.context = self._context()
+        return self.context[step.blocks]
 
-    def _context(self, place: int) -> Tensor:
-        """Return c''' of all blocks in a step, (rows of blocks, columns of blocks, 2M)."""
-        rows, columns = self.size
-        if self.known[place] < self.network.min_known:
-            return self.sums.new_zeros(rows, columns, self.sums.shape[2])
-        weights, moment_weights = self.network.step_weights[place - 1], self.network.moment_weights[place - 1]
-        total, side = self.sums.sum((0, 1)), 2 * self.reach + 1
+    def _context(self) -> Tensor:
+        """Return c''' of all blocks, (rows of blocks, columns of blocks, 2M)."""
+        network, reach = self.network, self.reach
+        y_bar = network.transform.finish_(self.total.clone()).clamp_(-VALUE_MAX, VALUE_MAX)
+        moments = _block_sums(torch.cat([y_bar, y_bar.square()], 2).permute(2, 0, 1)[None])[0].permute(1, 2, 0)
+        sums = F.pad(moments, (0, 0, reach, reach, reach, reach))
+        rows, columns = self.blocks
+        total, count, side = moments.sum((0, 1)), self.counts.sum(), 2 * reach + 1
         strip = max(1, STRIP_POSITIONS // (4 * columns))
         parts = []
         for top in range(0, rows, strip):
-            lines = slice(top, min(rows, top + strip) + 2 * self.reach)
-            moments = self._weighted(self.sums[lines], moment_weights, total)
+            lines = slice(top, min(rows, top + strip) + 2 * reach)
+            weighted = self._weighted(sums[lines], network.moment_weights, total)
             near = self.counts[lines].unfold(0, side, 1).unfold(1, side, 1).flatten(2)
-            counts = torch.cat([near, self.known[place] - near.sum(2, keepdim=True)], 2)
-            weight_sums = ((counts @ each).long() for each in (weights, weights.square()))
-            parts.append(fixed_context(*weight_sums, *moments.chunk(2, 2)))
+            counts = torch.cat([near, count - near.sum(2, keepdim=True)], 2)
+            weight_sums = ((counts @ each).long() for each in (network.count_weights, network.count_weights.square()))
+            parts.append(fixed_context(*weight_sums, *weighted.chunk(2, 2)))
         return torch.cat(parts)
 
     def _weighted(self, blocks: Tensor, weights: Tensor, total: Tensor) -> Tensor:

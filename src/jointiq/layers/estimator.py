@@ -45,6 +45,26 @@ class ParameterRefinement(nn.Module):
         return parameters
 
 
+class ParameterHead(nn.Module):
+    """The last layers of f for some of the channels: a fully connected one, then MPRM.
+
+    Args:
+        inputs: channels of the hidden layer before.
+        parameters: output channels.
+        context: channels of c''' (2M), or 0 without global context.
+        mprm_width: hidden channels of the refinement; None leaves MPRM out.
+    """
+
+    def __init__(self, inputs: int, parameters: int, context: int, mprm_width: int | None) -> None:
+        super().__init__()
+        self.preliminary = nn.Conv2d(inputs, parameters, 1)
+        self.mprm = None if mprm_width is None else ParameterRefinement(parameters, context, mprm_width)
+
+    def forward(self, hidden: Tensor, c_global: Tensor | None) -> Tensor:
+        parameters: Tensor = self.preliminary(hidden)
+        return parameters if self.mprm is None else self.mprm(parameters, c_global)
+
+
 class ParameterEstimator(nn.Module):
     """f: c', c'' and c''' of every position -> mixture parameters (B, parameters, H, W).
 
@@ -58,7 +78,8 @@ class ParameterEstimator(nn.Module):
 
     def __init__(self, M: int, parameters: int, width: int, mprm_width: int | None, global_context: bool) -> None:
         super().__init__()
-        self._add_windows(M, width * M)
+        self.from_hyper = WindowLinear(M, width * M, causal=False)
+        self.from_known = WindowLinear(M, width * M, causal=True)
         self.hidden = nn.Conv2d(width * M, width * M, 1)
         self.preliminary = nn.Conv2d(width * M, parameters, 1)
         self.act = nn.LeakyReLU(LEAKY_SLOPE)
@@ -68,49 +89,42 @@ class ParameterEstimator(nn.Module):
             else ParameterRefinement(parameters, 2 * M if global_context else 0, mprm_width * M)
         )
 
-    def _add_windows(self, M: int, outputs: int) -> None:
-        """Make the layers that read the windows c' and c''."""
-        self.from_hyper = WindowLinear(M, outputs, causal=False)
-        self.from_known = WindowLinear(M, outputs, causal=True)
-
     def forward(self, c_prime: Tensor, y_hat: Tensor, c_global: Tensor | None = None) -> Tensor:
         """c_prime, y_hat: (B, M, H, W); c_global: (B, 2M, H, W) or None."""
-        return self._pointwise(self.from_hyper(c_prime) + self.from_known(y_hat), c_global)
-
-    def _pointwise(self, windows: Tensor, c_global: Tensor | None) -> Tensor:
-        """Return the parameters from what the window layers give at each position, before its activation."""
-        parameters = self.preliminary(self.act(self.hidden(self.act(windows))))
+        windows = self.from_hyper(c_prime) + self.from_known(y_hat)
+        parameters: Tensor = self.preliminary(self.act(self.hidden(self.act(windows))))
         return parameters if self.mprm is None else self.mprm(parameters, c_global)
 
 
-class IntegerPointwise:
-    """The integer layers of f after its windows, and of MPRM.
+class IntegerHead:
+    """The integer layers of f after its hidden one, and of MPRM.
 
     Args:
-        layers: ``hidden``, ``preliminary``, and ``reduce0``, ``expand0``, ... of MPRM; others are left alone.
+        layers: ``preliminary``, and ``reduce0``, ``expand0``, ... of MPRM, each name after ``prefix``; others are left
+            alone.
     """
 
-    def __init__(self, layers: Mapping[str, IntegerLinear]) -> None:
-        self.layers = layers
-        blocks = [i for i in range(ParameterRefinement.BLOCKS) if f"reduce{i}" in layers]
-        self.blocks = [(layers[f"reduce{i}"], layers[f"expand{i}"]) for i in blocks]
+    def __init__(self, layers: Mapping[str, IntegerLinear], prefix: str = "") -> None:
+        self.layers = {name.removeprefix(prefix): layer for name, layer in layers.items() if name.startswith(prefix)}
+        blocks = [i for i in range(ParameterRefinement.BLOCKS) if f"reduce{i}" in self.layers]
+        self.blocks = [(self.layers[f"reduce{i}"], self.layers[f"expand{i}"]) for i in blocks]
         # The transposed weights of each block for the parameters, and for c'''.
-        parameters = len(layers["preliminary"].bias)
+        parameters = len(self.layers["preliminary"].bias)
         self.weights = [reduce.split(parameters, reduce.weight.shape[1] - parameters) for reduce, _ in self.blocks]
 
     @staticmethod
-    def quantise(estimator: ParameterEstimator) -> dict[str, IntegerLinear]:
-        """Quantise the layers of a float f, by name."""
-        return {name: IntegerLinear.of_layer(layer) for name, layer in _pointwise_layers(estimator).items()}
+    def quantise(head: nn.Module, prefix: str = "") -> dict[str, IntegerLinear]:
+        """Quantise the layers of a float module that has them as ``preliminary`` and ``mprm``, by name."""
+        return {prefix + name: IntegerLinear.of_layer(layer) for name, layer in _head_layers(head).items()}
 
-    def restore(self, estimator: ParameterEstimator) -> None:
-        """Set the layers of a float f to what the integers stand for."""
-        for name, layer in _pointwise_layers(estimator).items():
+    def restore(self, head: nn.Module) -> None:
+        """Set the layers of such a module to what the integers stand for."""
+        for name, layer in _head_layers(head).items():
             self.layers[name].restore(layer)
 
-    def __call__(self, windows: Tensor, c_global: Tensor | None) -> Tensor:
-        """Return the parameters (n, parameters) from the output of the window layer (n, E), which is overwritten."""
-        parameters = self.layers["preliminary"](leaky_relu_(self.layers["hidden"](leaky_relu_(windows))))
+    def __call__(self, hidden: Tensor, c_global: Tensor | None) -> Tensor:
+        """Return the parameters (n, parameters) from the activations of the hidden layer (n, E)."""
+        parameters = self.layers["preliminary"](hidden)
         for (reduce, expand), (of_parameters, of_context) in zip(self.blocks, self.weights, strict=True):
             total = parameters @ of_parameters
             if c_global is not None:
@@ -135,7 +149,7 @@ class IntegerEstimator:
     def __init__(self, layers: Mapping[str, IntegerLinear]) -> None:
         self.layers = dict(layers)
         self.M = layers["window"].weight.shape[1] // (WINDOW * WINDOW + KNOWN_ENTRIES)
-        self.pointwise = IntegerPointwise(layers)
+        self.head = IntegerHead(layers)
         sizes = (WINDOW * WINDOW * self.M, KNOWN_ENTRIES * self.M)
         self.hyper_weight, self.known_weight = layers["window"].split(*sizes)
 
@@ -146,7 +160,8 @@ class IntegerEstimator:
         hyper = estimator.from_hyper.weight.permute(0, 2, 3, 1).flatten(1)
         known = estimator.from_known.weight.permute(0, 2, 3, 1).flatten(1)[:, : KNOWN_ENTRIES * M]
         window = IntegerLinear.quantise(torch.cat([hyper, known], 1), estimator.from_hyper.bias)
-        return cls({"window": window, **IntegerPointwise.quantise(estimator)})
+        hidden = IntegerLinear.of_layer(estimator.hidden)
+        return cls({"window": window, "hidden": hidden, **IntegerHead.quantise(estimator)})
 
     @torch.no_grad()
     def restore(self, estimator: ParameterEstimator) -> None:
@@ -159,7 +174,8 @@ class IntegerEstimator:
         whole = known.new_zeros(len(known), WINDOW * WINDOW, self.M)
         whole[:, :KNOWN_ENTRIES] = known.view(-1, KNOWN_ENTRIES, self.M)
         estimator.from_known.weight.copy_(whole.view(-1, ABOVE + 1, WINDOW, self.M).permute(0, 3, 1, 2))
-        self.pointwise.restore(estimator)
+        self.layers["hidden"].restore(estimator.hidden)
+        self.head.restore(estimator)
 
     def begin(self, c_prime: Tensor) -> EstimatorState:
         """Begin an image: c' (M, h, w), fixed point."""
@@ -185,24 +201,32 @@ class EstimatorState:
         self.from_hyper = torch.stack([row.transpose(0, 1).flatten(1) @ network.hyper_weight for row in rows])
         self.known = torch.zeros_like(windows)
 
-    def write(self, step: ScanStep, y_hat: Tensor) -> None:
-        """Record y_hat (step.count, M), integers, at the positions of a step."""
-        step.view(self.known, ABOVE, LEFT).copy_(to_fixed(y_hat))
+    def write(self, step: ScanStep, symbols: Tensor) -> None:
+        """Record the symbols of a step, integers, position by position."""
+        step.view(self.known, ABOVE, LEFT).copy_(to_fixed(symbols).view(step.count, -1))
 
-    def read(self, step: ScanStep, c_global: Tensor | None) -> Tensor:
-        """Return the parameters of a step, (step.count, parameters); c_global (step.count, 2M) fixed point, or None."""
+    def read(self, step: ScanStep, c_global: Tensor | None) -> list[Tensor]:
+        """Return the parameters of a step, one tensor (step.count, parameters).
+
+        Args:
+            step: the step.
+            c_global: c''' of its positions (step.count, 2M), fixed point, or None.
+        """
         M = self.network.M
         above = step.view(self.known, 0, 0, (ABOVE, 1, 0), values=WINDOW * M).transpose(0, 1)
         left = step.view(self.known, ABOVE, 0, values=KNOWN_IN_LAST_ROW * M)
         total = torch.cat([above.flatten(1), left], 1) @ self.network.known_weight
         total += step.view(self.from_hyper, 0, 0)
-        return self.network.pointwise(self.network.layers["window"].finish_(total), c_global)
+        layers = self.network.layers
+        hidden = layers["hidden"](leaky_relu_(layers["window"].finish_(total)))
+        return [self.network.head(leaky_relu_(hidden), c_global)]
 
 
-def _pointwise_layers(estimator: ParameterEstimator) -> dict[str, nn.Module]:
-    """Return the layers after the windows by the names of their integers."""
-    layers: dict[str, nn.Module] = {"hidden": estimator.hidden, "preliminary": estimator.preliminary}
-    if estimator.mprm is not None:
-        for i, (reduce, expand) in enumerate(zip(estimator.mprm.reduce, estimator.mprm.expand, strict=True)):
+def _head_layers(head: nn.Module) -> dict[str, nn.Module]:
+    """Return ``preliminary`` and the layers of ``mprm`` of a module by the names of their integers."""
+    assert isinstance(head.preliminary, nn.Module)
+    layers: dict[str, nn.Module] = {"preliminary": head.preliminary}
+    if isinstance(head.mprm, ParameterRefinement):
+        for i, (reduce, expand) in enumerate(zip(head.mprm.reduce, head.mprm.expand, strict=True)):
             layers |= {f"reduce{i}": reduce, f"expand{i}": expand}
     return layers

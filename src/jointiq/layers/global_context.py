@@ -211,9 +211,9 @@ class GlobalContextState:
         y_bar = self.network.transform(to_fixed(y_hat)).clamp_(-VALUE_MAX, VALUE_MAX)
         return torch.cat([y_bar, y_bar.square()], -1)
 
-    def write(self, step: ScanStep, y_hat: Tensor) -> None:
-        """Record y_hat (step.count, M), integers, of a step just coded."""
-        self.sums.write(step, self._moments(y_hat))
+    def write(self, step: ScanStep, symbols: Tensor) -> None:
+        """Record the symbols of a step just coded, integers, position by position."""
+        self.sums.write(step, self._moments(symbols.view(step.count, -1)))
 
     def write_grid(self, y_hat: Tensor) -> None:
         """Record a whole y_hat (h, w, M): the encoder's side."""

@@ -1,36 +1,38 @@
-"""The estimator f for the order ``quarters``: four steps, each with windows and weights of its own.
+"""The estimator f for the order ``quarters``: eight steps, in which groups of channels rotate over 2x2 blocks.
 
-The grid is seen in blocks of 2x2 positions. Each step codes one position of every block
-(:data:`jointiq.bitstream.scan.PLACES`), and knows those of the steps before it in all blocks:
+In step s each place of a block codes another group of channels (:func:`jointiq.bitstream.scan.group_of`), so that every
+step sees other places and, from the second on, other channels of its own place (after the quadtree partition of Li et
+al. 2023, DCVC-DC, section 3.3; there with four groups).
 
-    c'    3x3 window of h_s(z_hat) around the position ----------------+
-                                                                       +--> FC - FC - FC --> MPRM --> parameters
-    c''   known positions of the 3x3 blocks around (none in step 0) ---+                      ^
-    c'''  global context (:mod:`jointiq.layers.block_context`) -------------------------------+
+    c'    3x3 window of h_s(z_hat) ------------------------------+
+                                                                 +--> FC - FC --> group of channels: FC --> MPRM
+    c''   3x3 window of y_hat, zero where it is not known yet ---+                                           ^
+    c'''  global context (:mod:`jointiq.layers.block_context`) ----------------------------------------------+
 
-The first layer is trained for each step; all others serve every position, as in :mod:`jointiq.layers.estimator`.
+The weights for c'' are those of a step, with a bias for each place; the last layers and MPRM are those of a group. All
+others serve every step and place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from jointiq.bitstream.scan import PLACES, QuarterStep
-from jointiq.layers.estimator import IntegerPointwise, ParameterEstimator
-from jointiq.layers.integer_layers import IntegerLinear, to_fixed
+from jointiq.bitstream.scan import GROUPS, PLACES, QuarterStep, group_of
+from jointiq.layers.estimator import IntegerHead, ParameterHead
+from jointiq.layers.integer_layers import LEAKY_SLOPE, ONE, STRIP_POSITIONS, IntegerLinear, leaky_relu_, to_fixed
 from jointiq.layers.padding import Size, crop, pad_to_even
 
-STEPS = len(PLACES)
-# Side of both windows: of positions for c', of blocks for c''.
+# Side of both windows.
 WINDOW = 3
 
 
 def split_quarters(x: Tensor) -> list[Tensor]:
-    """Return the positions of each step, (B, C, ceil(H / 2), ceil(W / 2)) each, from (B, C, H, W); zero outside."""
+    """Return each place of the blocks, (B, C, ceil(H / 2), ceil(W / 2)) each, from (B, C, H, W); zero outside."""
     x = pad_to_even(x)
     return [x[..., row::2, column::2] for row, column in PLACES]
 
@@ -41,69 +43,117 @@ def join_quarters(quarters: Sequence[Tensor], size: Size) -> Tensor:
     return crop(torch.stack(rows, -3).flatten(-2).flatten(-3, -2), size)
 
 
-class QuarterEstimator(ParameterEstimator):
-    """f for the order ``quarters``: as :class:`ParameterEstimator`, with the windows of four steps."""
+def known_before(y_hat: Tensor) -> Tensor:
+    """Return what of y_hat (B, M, H, W) each step but the first knows, zero elsewhere: (7, B, M, H, W)."""
+    _, M, height, width = y_hat.shape
+    groups = torch.arange(M, device=y_hat.device).view(-1, 1, 1) % GROUPS
+    places = [torch.full((1, (height + 1) // 2, (width + 1) // 2), p, device=y_hat.device) for p in range(len(PLACES))]
+    step = (2 * join_quarters(places, (height, width)) - groups) % GROUPS
+    return torch.stack([y_hat * (step < number) for number in range(1, GROUPS)])
 
-    def _add_windows(self, M: int, outputs: int) -> None:
-        self.hyper_windows = nn.ModuleList(nn.Conv2d(M, outputs, WINDOW, stride=2) for _ in range(STEPS))
-        # What c' and c'' give is one sum, with one bias.
-        self.known_windows = nn.ModuleList(
-            nn.Conv2d(step * M, outputs, WINDOW, padding=WINDOW // 2, bias=False) for step in range(1, STEPS)
+
+class QuarterEstimator(nn.Module):
+    """f for the order ``quarters``; arguments as those of :class:`jointiq.layers.estimator.ParameterEstimator`."""
+
+    def __init__(self, M: int, parameters: int, width: int, mprm_width: int | None, global_context: bool) -> None:
+        super().__init__()
+        outputs, self.kinds = width * M, parameters // M
+        self.from_hyper = nn.Conv2d(M, outputs, WINDOW, padding=WINDOW // 2, bias=False)
+        self.from_known = nn.ModuleList(
+            nn.Conv2d(M, outputs, WINDOW, padding=WINDOW // 2, bias=False) for _ in range(1, GROUPS)
+        )
+        self.bias = nn.Parameter(torch.zeros(GROUPS, len(PLACES), outputs))
+        self.hidden = nn.Conv2d(outputs, outputs, 1)
+        self.act = nn.LeakyReLU(LEAKY_SLOPE)
+        sizes = [len(range(group, M, GROUPS)) for group in range(GROUPS)]
+        context = 2 * M if global_context else 0
+        self.heads = nn.ModuleList(
+            ParameterHead(outputs, self.kinds * n, context, None if mprm_width is None else mprm_width * n)
+            for n in sizes
         )
 
     def forward(self, c_prime: Tensor, y_hat: Tensor, c_global: Tensor | None = None) -> Tensor:
-        """c_prime, y_hat: (B, M, H, W); c_global: (4, B, 2M, ceil(H / 2), ceil(W / 2)), one for each step, or None."""
-        padded = F.pad(pad_to_even(c_prime), (WINDOW // 2,) * 4)
-        quarters = split_quarters(y_hat)
-        steps = []
-        for step, (row, column) in enumerate(PLACES):
-            total = self.hyper_windows[step](padded[..., row:, column:])
-            if step:
-                total = total + self.known_windows[step - 1](torch.cat(quarters[:step], 1))
-            steps.append(total)
-        parameters = self._pointwise(torch.cat(steps), None if c_global is None else c_global.flatten(0, 1))
-        return join_quarters(parameters.chunk(STEPS), (y_hat.shape[-2], y_hat.shape[-1]))
+        """c_prime, y_hat: (B, M, H, W); c_global: (8, B, 2M, ceil(H / 2), ceil(W / 2)), one for each step, or None."""
+        batch, M, height, width = y_hat.shape
+        hyper, known = self.from_hyper(c_prime), known_before(y_hat)
+        windows = [hyper, *(hyper + layer(y) for layer, y in zip(self.from_known, known, strict=True))]
+        # By place: (8, B, E, rows of blocks, columns of blocks).
+        places = [
+            torch.stack(steps) + self.bias[:, None, place, :, None, None]
+            for place, steps in enumerate(zip(*map(split_quarters, windows), strict=True))
+        ]
+        hidden = [self.act(self.hidden(self.act(place.flatten(0, 1)))).unflatten(0, (GROUPS, -1)) for place in places]
+        result = hidden[0].new_empty(len(PLACES), batch, self.kinds, M, *hidden[0].shape[-2:])
+        for group, head in enumerate(self.heads):
+            steps = [next(s for s in range(GROUPS) if group_of(s, place) == group) for place in range(len(PLACES))]
+            inputs = torch.cat([of_place[step] for of_place, step in zip(hidden, steps, strict=True)])
+            parameters = head(inputs, None if c_global is None else c_global[steps].flatten(0, 1))
+            result[:, :, :, group::GROUPS] = parameters.view(len(PLACES), batch, self.kinds, -1, *inputs.shape[-2:])
+        return join_quarters(result.flatten(2, 3).unbind(), (height, width))
 
 
 class IntegerQuarterEstimator:
     """The integer network of :class:`QuarterEstimator`; an image is coded with the state that :meth:`begin` returns.
 
     Args:
-        layers: ``window0`` to ``window3``, and those of :class:`IntegerPointwise`. The inputs of ``window{s}`` are the
-            window of c' in (row, column, channel) order, then the blocks around in (row, column, step, channel) order.
+        layers: ``window``, ``hidden``, and those of :class:`IntegerHead` for each group, named ``group0_...`` to
+            ``group7_...``. The inputs of ``window`` are the window of c', then that of y_hat for each step but the
+            first, in (row, column, channel) order, then one for each (step, place), 1 for that which is coded.
 
     Attributes:
         M: channels of y.
-        windows: the transposed weights of each step for c', and for y_hat.
+        from_hyper, from_known, bias: the transposed weights of ``window``: (9M, E), (9, M, E) for each step but the
+            first, and (8, 4, E).
     """
 
     def __init__(self, layers: Mapping[str, IntegerLinear]) -> None:
         self.layers = dict(layers)
-        self.M = layers["window0"].weight.shape[1] // WINDOW**2
-        self.pointwise = IntegerPointwise(layers)
+        cases = GROUPS * len(PLACES)
+        outputs, inputs = layers["window"].weight.shape
+        self.M = (inputs - cases) // (GROUPS * WINDOW**2)
         entries = WINDOW**2 * self.M
-        self.windows = [layers[f"window{step}"].split(entries, step * entries) for step in range(STEPS)]
+        self.from_hyper, *known, bias = layers["window"].split(*[entries] * GROUPS, cases)
+        self.from_known = [weight.view(WINDOW**2, self.M, outputs) for weight in known]
+        self.bias = bias.view(GROUPS, len(PLACES), outputs)
+        self.heads = [IntegerHead(layers, f"group{group}_") for group in range(GROUPS)]
+        # The channels of each place in the order of coding; how many of them are known in each step, and at the end.
+        channels = [[range(group_of(step, place), self.M, GROUPS) for place in range(4)] for step in range(GROUPS)]
+        self.order = [
+            torch.tensor(list(chain(*of_place)), device=bias.device) for of_place in zip(*channels, strict=True)
+        ]
+        self.known = [
+            [sum(len(groups[place]) for groups in channels[:step]) for place in range(4)] for step in range(GROUPS + 1)
+        ]
 
     @classmethod
-    def quantise(cls, estimator: ParameterEstimator) -> IntegerQuarterEstimator:
-        """Quantise the weights of a float f, a :class:`QuarterEstimator`."""
-        layers = {}
-        for step, convolutions in enumerate(_windows(estimator)):
-            weight = torch.cat([conv.weight.permute(0, 2, 3, 1).flatten(1) for conv in convolutions], 1)
-            layers[f"window{step}"] = IntegerLinear.quantise(weight, convolutions[0].bias)
-        return cls({**layers, **IntegerPointwise.quantise(estimator)})
+    def quantise(cls, estimator: QuarterEstimator) -> IntegerQuarterEstimator:
+        """Quantise the weights of a float f."""
+        windows = [layer.weight.permute(0, 2, 3, 1).flatten(1) for layer in _convolutions(estimator)]
+        weight = torch.cat([*windows, estimator.bias.flatten(0, 1).T], 1)
+        layers = {"window": IntegerLinear.quantise(weight, None), "hidden": IntegerLinear.of_layer(estimator.hidden)}
+        for group, head in enumerate(estimator.heads):
+            layers |= IntegerHead.quantise(head, f"group{group}_")
+        return cls(layers)
 
     @torch.no_grad()
-    def restore(self, estimator: ParameterEstimator) -> None:
-        """Set the weights of a float f, a :class:`QuarterEstimator`, to what the integers stand for."""
-        for step, convolutions in enumerate(_windows(estimator)):
-            weight, bias = self.layers[f"window{step}"].floats()
-            entries = [conv.weight[0].numel() for conv in convolutions]
-            for conv, part in zip(convolutions, weight.split(entries, 1), strict=True):
-                conv.weight.copy_(part.view(len(part), WINDOW, WINDOW, -1).permute(0, 3, 1, 2))
-            assert convolutions[0].bias is not None
-            convolutions[0].bias.copy_(bias)
-        self.pointwise.restore(estimator)
+    def restore(self, estimator: QuarterEstimator) -> None:
+        """Set the weights of a float f to what the integers stand for."""
+        weight, _ = self.layers["window"].floats()
+        *windows, bias = weight.split([*[WINDOW**2 * self.M] * GROUPS, GROUPS * len(PLACES)], 1)
+        for layer, part in zip(_convolutions(estimator), windows, strict=True):
+            layer.weight.copy_(part.view(len(part), WINDOW, WINDOW, -1).permute(0, 3, 1, 2))
+        estimator.bias.copy_(bias.T.reshape(estimator.bias.shape))
+        self.layers["hidden"].restore(estimator.hidden)
+        for integers, head in zip(self.heads, estimator.heads, strict=True):
+            integers.restore(head)
+
+    def weights(self, step: int, place: int) -> Tensor:
+        """Return the transposed weights of a step but the first for what a place knows: (inputs, E)."""
+        entries = [
+            weight[self.order[other][: self.known[step][other]]]
+            for weight, (other, _, _) in zip(self.from_known[step - 1], _neighbours(place), strict=True)
+        ]
+        return torch.cat(entries)
 
     def begin(self, c_prime: Tensor) -> QuarterEstimatorState:
         """Begin an image: c' (M, h, w), fixed point."""
@@ -120,47 +170,79 @@ class QuarterEstimatorState:
 
     def __init__(self, network: IntegerQuarterEstimator, c_prime: Tensor) -> None:
         self.network = network
-        padded = F.pad(pad_to_even(c_prime[None]), (WINDOW // 2,) * 4)[0]
-        self.c_prime = padded.permute(1, 2, 0).contiguous()
-        height, width, _ = self.c_prime.shape
-        # In blocks, with a border of zeros; the channels of the steps follow each other.
-        self.known = c_prime.new_zeros(height // 2 + 1, width // 2 + 1, (STEPS - 1) * network.M)
-
-    def write(self, step: QuarterStep, y_hat: Tensor) -> None:
-        """Record y_hat (step.count, M), integers, at the positions of a step."""
-        if step.place < STEPS - 1:
-            M, inside = self.network.M, self.known[1:-1, 1:-1]
-            inside[step.blocks][..., step.place * M : (step.place + 1) * M] = to_fixed(y_hat).view(
-                step.rows, step.columns, M
+        self.grid = c_prime.permute(1, 2, 0)
+        # Of each place, with a border of zeros.
+        quarters = [F.pad(quarter[0], (1, 1, 1, 1)).permute(1, 2, 0) for quarter in split_quarters(c_prime[None])]
+        strip = max(1, STRIP_POSITIONS // quarters[0].shape[1])
+        rows = range(0, quarters[0].shape[0] - 2, strip)
+        everything = [network.M] * len(PLACES)
+        # The sums of c', which all steps read.
+        self.from_hyper = [
+            torch.cat(
+                [_windows(quarters, place, slice(row, row + strip), everything) @ network.from_hyper for row in rows]
             )
+            for place in range(len(PLACES))
+        ]
+        # y_hat of each place with its channels in the order of coding, so that what is known comes first.
+        self.y_hat = [torch.zeros_like(quarter, memory_format=torch.contiguous_format) for quarter in quarters]
 
-    def read(self, step: QuarterStep, c_global: Tensor | None) -> Tensor:
-        """Return the parameters of a step, (step.count, parameters); c_global (step.count, 2M) fixed point, or None."""
-        M = self.network.M
-        row, column = PLACES[step.place]
-        total = _patches(self.c_prime[row + 2 * step.top :, column:], step, 2) @ self.network.windows[step.place][0]
-        if step.place:
-            known = self.known[step.top :, :, : step.place * M]
-            total.addmm_(_patches(known, step, 1), self.network.windows[step.place][1])
-        return self.network.pointwise(self.network.layers[f"window{step.place}"].finish_(total), c_global)
+    def write(self, step: QuarterStep, symbols: Tensor) -> None:
+        """Record the symbols of a set, integers, as :meth:`QuarterStep.take` orders them."""
+        parts = step.parts(self.grid)
+        values = to_fixed(symbols).split([part.numel() for part in parts])
+        for place, (part, value) in enumerate(zip(parts, values, strict=True)):
+            first, last = self.network.known[step.number][place], self.network.known[step.number + 1][place]
+            inside = self.y_hat[place][1:-1, 1:-1, first:last][step.blocks]
+            inside[: part.shape[0], : part.shape[1]] = value.view(part.shape)
+
+    def read(self, step: QuarterStep, c_global: Tensor | None) -> list[Tensor]:
+        """Return the parameters of a set at each place that is in the grid, (positions, parameters of the group).
+
+        Args:
+            step: the set.
+            c_global: c''' of its blocks (rows of blocks, columns of blocks, 2M), fixed point, or None.
+        """
+        network = self.network
+        parameters = []
+        for place, part in enumerate(step.parts(self.grid)):
+            if part.numel() == 0:
+                continue
+            total = self.from_hyper[place][step.blocks] + network.bias[step.number, place] * ONE
+            if step.number:
+                total += _windows(self.y_hat, place, step.blocks, network.known[step.number]) @ network.weights(
+                    step.number, place
+                )
+            inside = total[: part.shape[0], : part.shape[1]].flatten(0, 1)
+            hidden = network.layers["hidden"](leaky_relu_(network.layers["window"].finish_(inside)))
+            context = None if c_global is None else c_global[: part.shape[0], : part.shape[1]].flatten(0, 1)
+            parameters.append(network.heads[group_of(step.number, place)](leaky_relu_(hidden), context))
+        return parameters
 
 
-def _windows(estimator: ParameterEstimator) -> list[list[nn.Conv2d]]:
-    """Return the layers whose outputs add up to the first layer of each step."""
-    assert isinstance(estimator, QuarterEstimator)
-    known: list[list[nn.Module]] = [[], *([layer] for layer in estimator.known_windows)]
-    layers = [[hyper, *more] for hyper, more in zip(estimator.hyper_windows, known, strict=True)]
-    return [[layer for layer in parts if isinstance(layer, nn.Conv2d)] for parts in layers]
+def _neighbours(place: int) -> list[tuple[int, int, int]]:
+    """Return the place of each position in the window around one, and how many rows and columns of blocks away."""
+    around = [(PLACES[place][0] + row, PLACES[place][1] + column) for row in (-1, 0, 1) for column in (-1, 0, 1)]
+    return [(PLACES.index((row % 2, column % 2)), row // 2, column // 2) for row, column in around]
 
 
-def _patches(grid: Tensor, step: QuarterStep, stride: int) -> Tensor:
-    """Return the 3x3 windows of a grid (rows, columns, C) from its corner on, for each position of a step.
+def _windows(quarters: Sequence[Tensor], place: int, blocks: slice, channels: Sequence[int]) -> Tensor:
+    """Return the windows around a place of some rows of blocks, (rows, columns, inputs).
 
-    Returns:
-        (step.count, 9C), in (row, column, channel) order.
+    Args:
+        quarters: of each place (rows of blocks + 2, columns of blocks + 2, C), with a border.
+        channels: of each place, how many channels are read, from the first on.
     """
-    down, right, _ = grid.stride()
-    channels = grid.shape[2]
-    shape = (step.rows, step.columns, WINDOW, WINDOW, channels)
-    strides = (stride * down, stride * right, down, right, 1)
-    return grid.as_strided(shape, strides, grid.storage_offset()).reshape(step.count, -1)
+    height, width, _ = quarters[0].shape
+    last = min(blocks.stop, height - 2)
+    return torch.cat(
+        [
+            quarters[other][1 + blocks.start + down : 1 + last + down, 1 + right : width - 1 + right, : channels[other]]
+            for other, down, right in _neighbours(place)
+        ],
+        2,
+    )
+
+
+def _convolutions(estimator: QuarterEstimator) -> list[nn.Conv2d]:
+    """Return the layers whose outputs add up to what the hidden layer reads."""
+    return [layer for layer in (estimator.from_hyper, *estimator.from_known) if isinstance(layer, nn.Conv2d)]

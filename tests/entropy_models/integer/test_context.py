@@ -162,7 +162,7 @@ def test_quarters_in_several_sets_a_step(living, monkeypatch):
     y_hat = torch.randint(-9, 10, (10, 9, 13), generator=generator)
     z_hat = torch.randint(-3, 4, (8, 3, 4), generator=generator)
     whole = model.integers.record_y(y_hat, z_hat).bits()
-    monkeypatch.setattr(scan_module, "SET_POSITIONS", 14)
+    monkeypatch.setattr(scan_module, "SET_BLOCKS", 14)
     data = model.integers.encode_y(y_hat, z_hat)
     assert torch.equal(model.integers.decode_y(data, z_hat, (9, 13)), y_hat)
     assert model.integers.record_y(y_hat, z_hat).bits() == pytest.approx(whole, rel=1e-9)
@@ -178,16 +178,16 @@ def test_in_quarters_a_later_symbol_changes_no_earlier_probability(living, laten
         for step in model.integers.scan.steps(*values.shape[1:]):
             mixture = state.distribution(step)
             found[step] = torch.stack([mixture.means, mixture.inverse_sigmas, mixture.weights])
-            state.write(step, grid[step.index()])
+            state.write(step, step.take(grid))
         return found
 
     before = parameters(y_hat)
-    for row, column in ((2, 2), (3, 3), (2, 3), (3, 2)):
+    for row, column, channel in ((2, 2, 1), (3, 3, 4), (2, 3, 9), (3, 2, 6)):
         changed = y_hat.clone()
-        changed[:, row, column] += 40
+        changed[channel, row, column] += 40
         after = parameters(changed)
-        moved = {step.place for step in before if not torch.equal(before[step], after[step])}
-        assert moved == set(range(quarter_step(row, column) + 1, 4))
+        moved = {step.number for step in before if not torch.equal(before[step], after[step])}
+        assert moved == set(range(quarter_step(row, column, channel) + 1, 8))
 
 
 def test_batches_are_coded_image_by_image(living, latents):

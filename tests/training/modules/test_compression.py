@@ -76,7 +76,7 @@ def test_weights_that_are_not_finite_are_not_saved() -> None:
 
 def test_in_quarters_all_of_a_step_is_on_the_gpu_and_nothing_waits_for_it() -> None:
     """Forward and loss on a pretended GPU, which takes no tensors of the CPU and hands no value to Python."""
-    net = build_model({"name": "jointiq", "N": 4, "M": 4, "scan": "quarters"}).train()
+    net = build_model({"name": "jointiq", "N": 4, "M": 8, "scan": "quarters"}).train()
     values = [*net.named_parameters(), *net.named_buffers()]
     with FakeTensorMode():
         there = {name: torch.empty(value.shape, device="cuda") for name, value in values}

@@ -19,7 +19,7 @@ from tests.training.tiny import weights
 from tests.training.typed import last, own
 
 LIGHT = {"name": "grdn", "grdbs": 1, "rdbs": 1, "convs": 1, "kernels": 4}
-CONFIG: dict[str, Any] = {"name": "jointiq", "N": 4, "M": 4, "scan": "raster", "enhancer": LIGHT}
+CONFIG: dict[str, Any] = {"name": "jointiq", "N": 4, "M": 8, "scan": "raster", "enhancer": LIGHT}
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_the_trunk_alone(source: Path, scan: str) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value", "difference"),
-    [("N", 8, "N=4 there, 8 here"), ("M", 6, "M=4 there, 6 here"), ("enhancer", None, "kernels=4 there, none here")],
+    [("N", 8, "N=4 there, 8 here"), ("M", 6, "M=8 there, 6 here"), ("enhancer", None, "kernels=4 there, none here")],
 )
 def test_the_trunks_have_to_be_alike(source: Path, key: str, value: Any, difference: str) -> None:
     with pytest.raises(UserError, match=f"another network: .*{difference}; allowed: with stage.takes=trunk one with"):

@@ -126,11 +126,9 @@ class IntegerContextModel(IntegerEntropyModel):
         state = ContextState(self, hyper)
         if isinstance(self.scan, Quarters):
             for number, quarter in enumerate(self.scan.steps(height, width), start=first_step):
-                values = y_hat[quarter.index(self.device)]
-                recorder.record(
-                    state.distribution(quarter), values.flatten(), torch.full_like(values.flatten(), number)
-                )
-                state.write(quarter, values)
+                symbols = quarter.take(y_hat)
+                recorder.record(state.distribution(quarter), symbols, torch.full_like(symbols, number))
+                state.write(quarter, symbols)
             return
         state.write_grid(y_hat)
         order = torch.empty(height, width, dtype=torch.int64, device=self.device)
@@ -153,9 +151,9 @@ class IntegerContextModel(IntegerEntropyModel):
         state = ContextState(self, hyper)
         y_hat = torch.zeros(height, width, self.M, dtype=torch.int64, device=self.device)
         for step in self.scan.steps(height, width):
-            values = binarise(state.distribution(step), read).view(step.count, self.M)
-            y_hat[step.index(self.device)] = values
-            state.write(step, values)
+            symbols = binarise(state.distribution(step), read)
+            step.put(y_hat, symbols)
+            state.write(step, symbols)
         return y_hat
 
     def _hyper(self, z_hat: Tensor, size: Size) -> Tensor:
@@ -180,20 +178,20 @@ class ContextState:
         context = model.global_context
         self.global_context: Any = None if context is None else context.begin(c_prime.shape[1], c_prime.shape[2])
 
-    def write(self, step: Any, values: Tensor) -> None:
-        """Record y_hat (step.count, M), integers, of a step just coded."""
-        self.estimator.write(step, values)
+    def write(self, step: Any, symbols: Tensor) -> None:
+        """Record the symbols of a step just coded, integers, as its ``take`` orders them."""
+        self.estimator.write(step, symbols)
         if self.global_context is not None:
-            self.global_context.write(step, values)
+            self.global_context.write(step, symbols)
 
     def write_grid(self, y_hat: Tensor) -> None:
         """Record a whole y_hat (h, w, M): the encoder's side."""
         for row in grid_rows(y_hat.shape[0], y_hat.shape[1]):
-            self.estimator.write(row, y_hat[row.row])
+            self.estimator.write(row, y_hat[row.row].flatten())
         if self.global_context is not None:
             self.global_context.write_grid(y_hat)
 
     def distribution(self, step: Any) -> IntegerMixture:
         """Return the distributions of the symbols of a step, position by position."""
         c_global = None if self.global_context is None else self.global_context.read(step)
-        return IntegerMixture.of_parameters(self.estimator.read(step, c_global), self.G)
+        return IntegerMixture.of_parameters(*self.estimator.read(step, c_global), G=self.G)

@@ -58,7 +58,7 @@ def _sample(device: torch.device) -> list[Tensor]:
         for kernel in (3, 5)
     ]
     parameters = integers(20 * ONE, 50, 3 * 3 * _CHANNELS).double()
-    mixture = IntegerMixture.of_parameters(parameters, 3)
+    mixture = IntegerMixture.of_parameters(parameters, G=3)
     below = [mixture.below(slice(None), offset) for offset in (-1, 0, 1)]
     weights = integers(1 << 16, 40, _CHANNELS, least=1)
     values = integers(VALUE_MAX, 40, _CHANNELS)

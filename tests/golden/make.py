@@ -29,7 +29,7 @@ TINY_GRDN = {"name": "grdn", "grdbs": 1, "rdbs": 1, "convs": 1, "kernels": 4}
 MODELS = {
     "full": {"scan": "wavefront", "G": 3, "enhancer": TINY_GRDN},
     "plain": {"scan": "raster", "G": 1, "global_context": False, "mprm": False, "hyper_exp": True},
-    "quarters": {"scan": "quarters", "G": 3, "K": 5, "min_known": 8, "estimator_width": 1},
+    "quarters": {"scan": "quarters", "M": 11, "G": 3, "K": 5, "min_known": 8, "estimator_width": 1},
     "rates": {"scan": "quarters", "G": 3, "global_context": False, "mprm": False, "rates": "continuous", "levels": 4},
 }
 SIZES = ((1, 1), (17, 65), (90, 141))

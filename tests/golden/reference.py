@@ -198,29 +198,30 @@ def known(scan: str, r: int, c: int, width: int) -> list[tuple[int, int]]:
 PLACES = [(0, 0), (1, 1), (0, 1), (1, 0)]
 
 
-def known_weights(model: Model, v: dict[tuple[int, int], list[int]], r: int, c: int, width: int) -> dict[Any, int]:
-    """Where the weight of each known position is in a row of the table."""
+def known_weights(model: Model, r: int, c: int, height: int, width: int) -> dict[tuple[int, int], int]:
+    """Where the weight of each position that c''' of (r, c) is made of stands in a row of the table."""
     K = model.config["K"]
     if model.config["scan"] != "quarters":
         return {
             (row, column): min(r - row, K) * (2 * K + 1) + clamp(column - c, -K, K) + K
             for row, column in known(model.config["scan"], r, c, width)
         }
-    s, R = PLACES.index((r % 2, c % 2)), (K + 1) // 2
-    T = (2 * R + 1) ** 2
+    R = (K + 1) // 2
     weights = {}
-    for row, column in v:
-        d, e = row // 2 - r // 2, column // 2 - c // 2
-        if PLACES.index((row % 2, column % 2)) < s:
-            tap = (d + R) * (2 * R + 1) + e + R if abs(d) <= R and abs(e) <= R else T
-            weights[row, column] = (s - 1) * (T + 1) + tap
+    for row in range(height):
+        for column in range(width):
+            d, e = row // 2 - r // 2, column // 2 - c // 2
+            near = abs(d) <= R and abs(e) <= R
+            weights[row, column] = (d + R) * (2 * R + 1) + e + R if near else (2 * R + 1) ** 2
     return weights
 
 
-def global_context(model: Model, v: dict[tuple[int, int], list[int]], r: int, c: int, width: int) -> list[int]:
+def global_context(
+    model: Model, v: dict[tuple[int, int], list[int]], r: int, c: int, size: tuple[int, int]
+) -> list[int]:
     M = model.config["M"]
-    positions = known_weights(model, v, r, c, width)
-    if len(positions) < model.config["min_known"]:
+    positions = known_weights(model, r, c, *size)
+    if len(positions) < model.config["min_known"] or not v:
         return [0] * (2 * M)
     table = model.tensors["exact.global_context.weights"]
     means, deviations = [], []
@@ -237,68 +238,112 @@ def global_context(model: Model, v: dict[tuple[int, int], list[int]], r: int, c:
     return means + deviations
 
 
+def values_of_context(transform: Layer, y: list[int]) -> list[int]:
+    return [clamp(a, -(1 << 14) + 1, (1 << 14) - 1) for a in transform([fix(a) for a in y])]
+
+
+def refine(blocks: list[tuple[Layer, Layer]], p: list[int], context: list[int]) -> list[int]:
+    for reduce, expand in blocks:
+        p = [clamp(a + b, -TOP, TOP) for a, b in zip(p, expand(leaky(reduce(p + context))), strict=True)]
+    return p
+
+
+def blocks_of(model: Model, prefix: str) -> list[tuple[Layer, Layer]]:
+    return [
+        (model.layer(f"{prefix}reduce{i}"), model.layer(f"{prefix}expand{i}"))
+        for i in range(2)
+        if model.has(f"{prefix}reduce{i}")
+    ]
+
+
+def symbols_of(model: Model, p: list[int], channels: int) -> list[Symbol]:
+    kinds, symbols = np.array(p).reshape(-1, model.config["G"], channels), []
+    for m in range(channels):
+        logits = kinds[0, :, m].tolist() if model.config["G"] > 1 else [0]
+        symbols.append(Symbol(model, logits, kinds[-2, :, m].tolist(), kinds[-1, :, m].tolist()))
+    return symbols
+
+
+def window_of(grid: np.ndarray, places: list[tuple[int, int]]) -> list[int]:
+    """Values of (channels, height, width) at each place, zero outside."""
+    _, height, width = grid.shape
+    values: list[int] = []
+    for row, column in places:
+        inside = 0 <= row < height and 0 <= column < width
+        values += grid[:, row, column].tolist() if inside else [0] * len(grid)
+    return values
+
+
 def steps(scan: str, height: int, width: int) -> list[list[tuple[int, int]]]:
     if scan == "raster":
         return [[(r, c)] for r in range(height) for c in range(width)]
-    if scan == "quarters":
-        sets = []
-        for row, column in PLACES:
-            lines = [[(r, c) for c in range(column, width, 2)] for r in range(row, height, 2)]
-            most = max(1, 2048 // max(1, len(range(column, width, 2))))
-            sets += [sum(lines[top : top + most], []) for top in range(0, len(lines), most)]
-        return [positions for positions in sets if positions]
     waves = ([(r, t - 2 * r) for r in range(height) if 0 <= t - 2 * r < width] for t in range(width + 2 * height))
     return [wave for wave in waves if wave]
 
 
 def decode_y(model: Model, data: bytes, c_prime: np.ndarray) -> np.ndarray:
-    config, M, G = model.config, model.config["M"], model.config["G"]
-    _, height, width = c_prime.shape
-    hidden, preliminary = (model.layer(f"estimator.{name}") for name in ("hidden", "preliminary"))
-    quarters = config["scan"] == "quarters"
-    windows = [model.layer(f"estimator.window{s}") for s in range(4)] if quarters else [model.layer("estimator.window")]
-    blocks = [
-        (model.layer(f"estimator.reduce{i}"), model.layer(f"estimator.expand{i}"))
-        for i in range(2)
-        if model.has(f"estimator.reduce{i}")
-    ]
-    transform = model.layer("global_context.transform") if config["global_context"] else None
-    y: dict[tuple[int, int], list[int]] = {}
-    v: dict[tuple[int, int], list[int]] = {}
     decisions = Decisions(data, model)
+    decode = decode_quarters if model.config["scan"] == "quarters" else decode_positions
+    y = decode(model, decisions, c_prime)
+    decisions.finish()
+    return y
+
+
+def decode_positions(model: Model, decisions: Decisions, c_prime: np.ndarray) -> np.ndarray:
+    config, M = model.config, model.config["M"]
+    _, height, width = c_prime.shape
+    window, hidden, preliminary = (model.layer(f"estimator.{name}") for name in ("window", "hidden", "preliminary"))
+    blocks = blocks_of(model, "estimator.")
+    transform = model.layer("global_context.transform") if config["global_context"] else None
+    y, v = np.zeros(c_prime.shape, np.int64), {}
     for step in steps(config["scan"], height, width):
         symbols = []
         for r, c in step:
-            if quarters:
-                s = PLACES.index((r % 2, c % 2))
-                places = [(row, column) for row in range(r - 1, r + 2) for column in range(c - 1, c + 2)]
-                around = [(i, j) for i in range(r // 2 - 1, r // 2 + 2) for j in range(c // 2 - 1, c // 2 + 2)]
-                read = [(2 * i + row, 2 * j + column) for i, j in around for row, column in PLACES[:s]]
-            else:
-                s = 0
-                places = [(row, column) for row in range(r - 3, r + 1) for column in range(c - 2, c + 2)]
-                read = places[:14]
-            x: list[int] = []
-            for row, column in places:
-                inside = 0 <= row < height and 0 <= column < width
-                x += c_prime[:, row, column].tolist() if inside else [0] * M
-            for place in read:
-                x += [fix(value) for value in y.get(place, [0] * M)]
-            p = preliminary(leaky(hidden(leaky(windows[s](x)))))
-            context = [] if transform is None else global_context(model, v, r, c, width)
-            for reduce, expand in blocks:
-                p = [clamp(a + b, -TOP, TOP) for a, b in zip(p, expand(leaky(reduce(p + context))), strict=True)]
-            kinds = np.array(p).reshape(-1, G, M)
-            for m in range(M):
-                logits = kinds[0, :, m].tolist() if G > 1 else [0]
-                symbols.append(Symbol(model, logits, kinds[-2, :, m].tolist(), kinds[-1, :, m].tolist()))
+            places = [(row, column) for row in range(r - 3, r + 1) for column in range(c - 2, c + 2)]
+            x = window_of(c_prime, places) + [fix(a) for a in window_of(y, places[:14])]
+            context = [] if transform is None else global_context(model, v, r, c, (height, width))
+            p = preliminary(leaky(hidden(leaky(window(x)))))
+            symbols += symbols_of(model, refine(blocks, p, context), M)
         values = decode_symbols(symbols, decisions)
-        for index, place in enumerate(step):
-            y[place] = values[index * M : (index + 1) * M]
+        for index, (r, c) in enumerate(step):
+            y[:, r, c] = values[index * M : (index + 1) * M]
             if transform is not None:
-                v[place] = [clamp(a, -(1 << 14) + 1, (1 << 14) - 1) for a in transform([fix(a) for a in y[place]])]
-    decisions.finish()
-    return np.array([[y[r, c] for c in range(width)] for r in range(height)]).transpose(2, 0, 1)
+                v[r, c] = values_of_context(transform, y[:, r, c].tolist())
+    return y
+
+
+def decode_quarters(model: Model, decisions: Decisions, c_prime: np.ndarray) -> np.ndarray:
+    M, (_, height, width) = model.config["M"], c_prime.shape
+    window, hidden = model.layer("estimator.window"), model.layer("estimator.hidden")
+    preliminary = [model.layer(f"estimator.group{g}_preliminary") for g in range(8)]
+    blocks = [blocks_of(model, f"estimator.group{g}_") for g in range(8)]
+    transform = model.layer("global_context.transform") if model.config["global_context"] else None
+    y = np.zeros(c_prime.shape, np.int64)
+    most = max(1, 2048 // ((width + 1) // 2))
+    for s in range(8):
+        known = y.copy()
+        v = {}
+        if s and transform is not None:
+            v = {(r, c): values_of_context(transform, known[:, r, c].tolist()) for r, c in np.ndindex(height, width)}
+        for top in range(0, (height + 1) // 2, most):
+            places, symbols = [], []
+            for p, (row, column) in enumerate(PLACES):
+                g = (2 * p - s) % 8
+                for r in range(2 * top + row, min(height, 2 * (top + most)), 2):
+                    for c in range(column, width, 2):
+                        around = [(i, j) for i in range(r - 1, r + 2) for j in range(c - 1, c + 2)]
+                        x = window_of(c_prime, around)
+                        for other in range(1, 8):
+                            x += [fix(a) for a in window_of(known, around)] if other == s else [0] * (9 * M)
+                        x += [4096 if case == 4 * s + p else 0 for case in range(32)]
+                        context = [] if transform is None else global_context(model, v, r, c, (height, width))
+                        a = preliminary[g](leaky(hidden(leaky(window(x)))))
+                        channels = range(g, M, 8)
+                        symbols += symbols_of(model, refine(blocks[g], a, context), len(channels))
+                        places += [(m, r, c) for m in channels]
+            for place, value in zip(places, decode_symbols(symbols, decisions), strict=True):
+                y[place] = value
+    return y
 
 
 def prior(model: Model, quality: int | None) -> list[int]:

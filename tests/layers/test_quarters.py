@@ -59,9 +59,9 @@ def naive(estimator, c_prime, y_hat, c_global):
     out = torch.full((KINDS, M, height, width), torch.nan)
     for step, row, column, channels in symbols(height, width):
         known = known_in_quarters(y_hat, step)
-        x = fully_connected(estimator.from_hyper, window(c_prime, row, column))
+        x = fully_connected(estimator.hyper_window, window(c_prime, row, column))
         if step:
-            x = x + fully_connected(estimator.from_known[step - 1], window(known, row, column))
+            x = x + fully_connected(estimator.known_windows[step - 1], window(known, row, column))
         x = x + estimator.bias[step, PLACE[row % 2, column % 2]]
         head = estimator.heads[channels[0] % 8]
         for layer in (estimator.hidden, head.preliminary):

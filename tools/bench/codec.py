@@ -36,7 +36,7 @@ NAMES = {
     LIGHT: "JointIQ-Net, light GRDN",
 }
 PARTS = ("encode", "decode", "entropy_decode")
-# JointIQ-Net in four steps without enhancer / mbt2018.
+# JointIQ-Net in eight steps without enhancer / mbt2018.
 GOALS = {"encode": 0.25, "decode": 0.19, "entropy_decode": 0.11}
 
 

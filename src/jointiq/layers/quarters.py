@@ -58,8 +58,8 @@ class QuarterEstimator(nn.Module):
     def __init__(self, M: int, parameters: int, width: int, mprm_width: int | None, global_context: bool) -> None:
         super().__init__()
         outputs, self.kinds = width * M, parameters // M
-        self.from_hyper = nn.Conv2d(M, outputs, WINDOW, padding=WINDOW // 2, bias=False)
-        self.from_known = nn.ModuleList(
+        self.hyper_window = nn.Conv2d(M, outputs, WINDOW, padding=WINDOW // 2, bias=False)
+        self.known_windows = nn.ModuleList(
             nn.Conv2d(M, outputs, WINDOW, padding=WINDOW // 2, bias=False) for _ in range(1, GROUPS)
         )
         self.bias = nn.Parameter(torch.zeros(GROUPS, len(PLACES), outputs))
@@ -75,8 +75,8 @@ class QuarterEstimator(nn.Module):
     def forward(self, c_prime: Tensor, y_hat: Tensor, c_global: Tensor | None = None) -> Tensor:
         """c_prime, y_hat: (B, M, H, W); c_global: (8, B, 2M, ceil(H / 2), ceil(W / 2)), one for each step, or None."""
         batch, M, height, width = y_hat.shape
-        hyper, known = self.from_hyper(c_prime), known_before(y_hat)
-        windows = [hyper, *(hyper + layer(y) for layer, y in zip(self.from_known, known, strict=True))]
+        hyper, known = self.hyper_window(c_prime), known_before(y_hat)
+        windows = [hyper, *(hyper + layer(y) for layer, y in zip(self.known_windows, known, strict=True))]
         # By place: (8, B, E, rows of blocks, columns of blocks).
         places = [
             torch.stack(steps) + self.bias[:, None, place, :, None, None]
@@ -85,7 +85,8 @@ class QuarterEstimator(nn.Module):
         hidden = [self.act(self.hidden(self.act(place.flatten(0, 1)))).unflatten(0, (GROUPS, -1)) for place in places]
         result = hidden[0].new_empty(len(PLACES), batch, self.kinds, M, *hidden[0].shape[-2:])
         for group, head in enumerate(self.heads):
-            steps = [next(s for s in range(GROUPS) if group_of(s, place) == group) for place in range(len(PLACES))]
+            # The step that codes the group at each place: group_of is its own inverse.
+            steps = [group_of(group, place) for place in range(len(PLACES))]
             inputs = torch.cat([of_place[step] for of_place, step in zip(hidden, steps, strict=True)])
             parameters = head(inputs, None if c_global is None else c_global[steps].flatten(0, 1))
             result[:, :, :, group::GROUPS] = parameters.view(len(PLACES), batch, self.kinds, -1, *inputs.shape[-2:])
@@ -245,4 +246,4 @@ def _windows(quarters: Sequence[Tensor], place: int, blocks: slice, channels: Se
 
 def _convolutions(estimator: QuarterEstimator) -> list[nn.Conv2d]:
     """Return the layers whose outputs add up to what the hidden layer reads."""
-    return [layer for layer in (estimator.from_hyper, *estimator.from_known) if isinstance(layer, nn.Conv2d)]
+    return [layer for layer in (estimator.hyper_window, *estimator.known_windows) if isinstance(layer, nn.Conv2d)]

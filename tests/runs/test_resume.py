@@ -75,7 +75,7 @@ def assert_equal(one: Any, other: Any, at: str = "") -> None:
         assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other, at
 
 
-@pytest.mark.parametrize("optim", [("optim=adam",), ("optim=soap", "optim.precondition_frequency=2")])
+@pytest.mark.parametrize("optim", [("optim=adam",), ("optim=soap", "optim.frequency=2")])
 def test_a_cut_training_is_the_unbroken_one(
     images: Path, tmp_path: Path, crash_at: dict[str, Any], optim: tuple[str, ...]
 ) -> None:

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import OmegaConf, open_dict
-from pytorch_optimizer import SOAP
 
 from jointiq.errors import ConfigError
 from jointiq.runs.name import run_key
 from jointiq.training.modules.compression import COURSE, optimizer_of
+from jointiq.training.soap import SOAP
 from tests.training.tiny import config
 
 
@@ -31,7 +31,7 @@ def made(*overrides: str) -> torch.optim.Optimizer:
         (["optim=adamw", "optim.weight_decay=0.02"], torch.optim.AdamW, {"weight_decay": 0.02}),
         (["optim=sgd", "optim.lr=0.5", "optim.momentum=0.5"], torch.optim.SGD, {"lr": 0.5, "momentum": 0.5}),
         (["optim=sgd", "+optim.nesterov=true"], torch.optim.SGD, {"nesterov": True, "momentum": 0.9}),
-        (["optim=soap", "optim.precondition_frequency=5"], SOAP, {"betas": [0.95, 0.95], "precondition_frequency": 5}),
+        (["optim=soap", "optim.frequency=5"], SOAP, {"betas": [0.95, 0.95], "frequency": 5}),
         (["optim._target_=torch.optim.RMSprop", "+optim.alpha=0.7"], torch.optim.RMSprop, {"alpha": 0.7}),
     ],
 )
@@ -48,7 +48,8 @@ def test_optimizers_take_their_arguments_as_typed(overrides: list[str], kind: ty
     [
         (["+optim.foo=1"], r"optim.foo=1 is not allowed; allowed: the arguments of torch.optim.Adam: betas, eps, "),
         (["+optim.momentum=0.9"], "optim.momentum=0.9 is not allowed"),
-        (["optim=soap", "+optim.momentum=0.9"], "optim.momentum=0.9 is not allowed.*max_precondition_dim"),
+        (["optim=soap", "+optim.momentum=0.9"], "optim.momentum=0.9 is not allowed.*longest"),
+        (["optim=soap", "optim.frequency=0"], "Invalid frequency value: 0"),
         (["optim=adamw", "optim.weight_decay=-1"], "Invalid weight_decay value: -1"),
         (["optim._target_=torch.optim.Nope"], "optim._target_='torch.optim.Nope' is not allowed"),
     ],

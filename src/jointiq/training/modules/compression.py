@@ -51,8 +51,7 @@ def optimizer_of(optim: Mapping[str, Any]) -> MakeOptimizer:
     except Exception as error:
         raise ConfigError("optim._target_", target, "an optimizer's class, such as torch.optim.AdamW") from error
     arguments = {key: value for key, value in optim.items() if key not in COURSE and key != "_target_"}
-    named = (one.name for one in inspect.signature(made).parameters.values() if one.kind is not one.VAR_KEYWORD)
-    known = [key for key in named if key not in ("params", "lr")]
+    known = [key for key in inspect.signature(made).parameters if key not in ("params", "lr")]
     for key, value in arguments.items():
         if key not in known:
             allowed = f"the arguments of {target}: {', '.join(known)}{nearest(key, [*known, *COURSE])}"

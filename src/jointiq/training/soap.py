@@ -85,9 +85,7 @@ class SOAP(Optimizer):
             sides = [gradient.dim() > 1 and 1 < side <= group["longest"] for side in gradient.shape]
             share = 1 - second
             state["statistics"] = [share * _outer(gradient, axis) if has else None for axis, has in enumerate(sides)]
-            state["bases"] = [
-                None if each is None else torch.linalg.eigh(each)[1].flip(1) for each in state["statistics"]
-            ]
+            state["bases"] = [None if each is None else _eigenvectors(each) for each in state["statistics"]]
             # The bases are those of this very gradient: the first step comes with the next one.
             return
         state["step"] += 1
@@ -120,6 +118,12 @@ def _turn(x: Tensor, bases: list[Tensor | None]) -> Tensor:
         else:
             x = basis.T @ x
     return x
+
+
+def _eigenvectors(matrix: Tensor) -> Tensor:
+    """Return the eigenvectors of a symmetric matrix as columns, largest eigenvalue first."""
+    # In float64: of one gradient many eigenvalues are zero, where float32 may not converge.
+    return torch.linalg.eigh(matrix.double())[1].flip(1).to(matrix.dtype)
 
 
 def _outer(x: Tensor, axis: int) -> Tensor:

@@ -191,7 +191,7 @@ def test_choices_on_the_command_line_win_over_the_experiment() -> None:
 
 def test_scale_decides_scan_and_enhancer_size() -> None:
     paper, demo = config("+experiment=jointiq", "scale=paper"), config("+experiment=jointiq", "scale=demo")
-    assert (paper.model.scan, demo.model.scan) == ("raster", "wavefront")
+    assert (paper.model.scan, demo.model.scan) == ("raster", "quarters")
     assert model_config(paper)["enhancer"] == {"name": "grdn", "grdbs": 4, "rdbs": 3, "convs": 3, "kernels": 32}
     full = config("+experiment=jointiq_full", "scale=demo")
     small, larger = model_config(demo)["enhancer"], model_config(full)["enhancer"]

@@ -163,6 +163,23 @@ def test_each_step_knows_the_steps_before_it_and_no_other():
     assert not torch.allclose(estimator(c_prime, y_hat, c_global + 1), before)
 
 
+@torch.no_grad()
+def test_fewer_channels_than_groups():
+    torch.manual_seed(0)
+    estimator, channels = QuarterEstimator(3, 6, 2, 2, False), 3
+    c_prime, y_hat = torch.randn(1, channels, 5, 4), torch.randn(1, channels, 5, 4).mul(3).round()
+    expected = estimator(c_prime, y_hat)[0].view(2, channels, 5, 4)
+    network = IntegerQuarterEstimator.quantise(estimator)
+    state, values = network.begin(to_fixed(c_prime[0]).round()), y_hat[0].permute(1, 2, 0)
+    found = torch.full_like(expected, torch.nan, dtype=torch.float64)
+    for step in get_scan("quarters").steps(5, 4):
+        parts = [part for part in step.parts(found.permute(2, 3, 1, 0)) if part.numel()]
+        for part, parameters in zip(parts, state.read(step, None), strict=True):
+            part.copy_(parameters.view(*part.shape[:2], 2, -1).transpose(2, 3))
+        state.write(step, step.take(values))
+    assert (found / ONE - expected).abs().max() < 0.03
+
+
 def test_every_weight_is_trained():
     estimator = make()
     estimator(*inputs(8, 8)).square().sum().backward()

@@ -12,6 +12,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from jointiq.bitstream.scan import get_scan
 from jointiq.errors import ConfigError
+from jointiq.layers.block_context import BlockContext
 from jointiq.layers.global_context import GlobalContext
 from jointiq.tracking.pictures import PsiMaps, psi_pictures
 
@@ -36,6 +37,19 @@ def test_a_picture_shows_where_the_weight_is() -> None:
     assert np.unravel_index(brightness.argmax(), brightness.shape) == (1, 0)
     captions = list(pictures)
     assert "12.0 of 12 positions" in captions[0] and "1.0 of 12 positions, largest weight 1.000" in captions[1]
+
+
+def test_in_quarters_a_picture_shows_the_blocks_around() -> None:
+    one = BlockContext(3, K=2, min_known=2)
+    with torch.no_grad():
+        one.psi[1, 5] = 50.0  # the block to the right, of 3 x 3
+        one.psi[2, 9] = 50.0  # all blocks beyond: not in the picture
+    pictures = psi_pictures(one, 3)
+    even, sharp, beyond = pictures.values()
+    assert even.shape == (3 * 16, 3 * 16, 3) and np.array_equal(even, beyond)
+    assert np.unravel_index(sharp[::16, ::16].sum(-1).argmax(), (3, 3)) == (1, 2)
+    captions = list(pictures)
+    assert "9.0 of 9 blocks" in captions[0] and "1.0 of 9 blocks, largest weight 1.000" in captions[1]
 
 
 def test_no_more_channels_than_there_are() -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jointiq.bitstream.scan import GROUPS, ORDERS, SCANS, Quarters, get_scan
+from jointiq.bitstream.scan import ORDERS, Quarters, get_scan
 from jointiq.entropy_models import register_entropy_model
 from jointiq.entropy_models.base import EntropyModel, Latents
 from jointiq.entropy_models.gaussian_mixture import log_likelihood, parameter_kinds
@@ -103,8 +103,6 @@ class ContextEntropyModel(EntropyModel):
         self.scan = get_scan(settings.scan)
         self.scan_code = self.scan.code
         channels = M if modelled is None else modelled
-        if isinstance(self.scan, Quarters) and channels < GROUPS:
-            raise ConfigError("model.scan", settings.scan, f"{', '.join(SCANS)} with fewer than {GROUPS} channels of y")
 
         self.h_a = HyperAnalysis(N, M)
         self.h_s = HyperSynthesis(N, M, exp=settings.hyper_exp)

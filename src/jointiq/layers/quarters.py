@@ -65,7 +65,7 @@ class QuarterEstimator(nn.Module):
         self.bias = nn.Parameter(torch.zeros(GROUPS, len(PLACES), outputs))
         self.hidden = nn.Conv2d(outputs, outputs, 1)
         self.act = nn.LeakyReLU(LEAKY_SLOPE)
-        sizes = [len(range(group, M, GROUPS)) for group in range(GROUPS)]
+        sizes = [len(range(group, M, GROUPS)) for group in range(min(GROUPS, M))]
         context = 2 * M if global_context else 0
         self.heads = nn.ModuleList(
             ParameterHead(outputs, self.kinds * n, context, None if mprm_width is None else mprm_width * n)
@@ -116,7 +116,7 @@ class IntegerQuarterEstimator:
         self.from_hyper, *known, bias = layers["window"].split(*[entries] * GROUPS, cases)
         self.from_known = [weight.view(WINDOW**2, self.M, outputs) for weight in known]
         self.bias = bias.view(GROUPS, len(PLACES), outputs)
-        self.heads = [IntegerHead(layers, f"group{group}_") for group in range(GROUPS)]
+        self.heads = [IntegerHead(layers, f"group{group}_") for group in range(min(GROUPS, self.M))]
         # The channels of each place in the order of coding; how many of them are known in each step, and at the end.
         channels = [[range(group_of(step, place), self.M, GROUPS) for place in range(4)] for step in range(GROUPS)]
         self.order = [

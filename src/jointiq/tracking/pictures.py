@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from jointiq.errors import check_whole
 from jointiq.evaluation.context_weights import effective_positions, weight_maps
 from jointiq.evaluation.metrics import batch_psnr
+from jointiq.layers.block_context import BlockContext
 from jointiq.layers.global_context import GlobalContext
 
 _ERROR_GAIN = 8
@@ -75,7 +76,7 @@ class PsiMaps(Callback):
         """Log the pictures of the current weights (with ``optim.ema_decay``: of their mean)."""
         net: Any = pl_module.net
         module = getattr(net.entropy_model, "global_context", None)
-        if isinstance(module, GlobalContext) and self.channels and is_due(trainer, self.every):
+        if isinstance(module, GlobalContext | BlockContext) and self.channels and is_due(trainer, self.every):
             log_pictures(trainer, "psi", lambda: psi_pictures(module, self.channels))
 
 
@@ -153,24 +154,25 @@ def _picture(x: Tensor, side: int) -> NDArray[np.uint8]:
     return picture
 
 
-def psi_pictures(module: GlobalContext, channels: int) -> dict[str, NDArray[np.uint8]]:
+def psi_pictures(module: GlobalContext | BlockContext, channels: int) -> dict[str, NDArray[np.uint8]]:
     """Return 8-bit pictures (H, W, 3) by caption: softmax(psi) of up to ``channels`` channels, evenly spread over all.
 
-    The current position is at the middle of the last row; the outermost cells stand for all positions beyond them. Dark
-    to bright is zero to the channel's largest weight; white is never known. The caption has that weight and the
-    effective number of positions (the exponential of the weights' entropy).
+    The current position is at the middle of the last row; the outermost cells stand for all positions beyond them. In
+    the order ``quarters`` the cells are blocks, the current one in the middle. Dark to bright is zero to the channel's
+    largest weight; white is never known. The caption has that weight and the effective number of positions or blocks
+    (the exponential of the weights' entropy).
     """
     import matplotlib
 
     maps = weight_maps(module)
     spread = effective_positions(maps)
-    count = int(np.isfinite(maps[0]).sum())
+    count, unit = int(np.isfinite(maps[0]).sum()), "blocks" if isinstance(module, BlockContext) else "positions"
     chosen = np.unique(np.linspace(0, len(maps) - 1, min(channels, len(maps))).round().astype(int))
     colours: Any = matplotlib.colormaps["viridis"].with_extremes(bad=(1.0, 1.0, 1.0))
     pictures = {}
     for channel in chosen:
         largest = float(np.nanmax(maps[channel]))
         cells = colours(np.ma.masked_invalid(maps[channel] / largest), bytes=True)[..., :3]
-        caption = f"channel {channel}: {spread[channel]:.1f} of {count} positions, largest weight {largest:.3f}"
+        caption = f"channel {channel}: {spread[channel]:.1f} of {count} {unit}, largest weight {largest:.3f}"
         pictures[caption] = np.ascontiguousarray(cells.repeat(_CELL, 0).repeat(_CELL, 1))
     return pictures

@@ -15,5 +15,16 @@ def test_the_rows_of_an_image_are_found_under_another_name(tmp_path):
 
     context = a_context(tmp_path, [a_run("one", BPP)], rows)
     renamed = ImageSet("set", (Path("b.png"), Path("x.bmp")), IMAGES.hashes)
-    one, row = _nearest(context, "one", renamed, Path("x.bmp"), 0.3)
-    assert (one.lmbda, row["bpp"], row["image"]) == (0.1, 0.2, "x.bmp")
+    one, quality, row = _nearest(context, "one", renamed, Path("x.bmp"), 0.3)
+    assert (one.lmbda, quality, row["bpp"], row["image"]) == (0.1, None, 0.2, "x.bmp")
+
+
+def test_a_model_of_all_rates_is_shown_at_the_nearest_quality(tmp_path):
+    context = a_context(tmp_path, [a_run("all", [0.1])], None)
+    rates = {10.0: (0.1, 0.2), 50.0: (0.3, 0.5), 90.0: (0.8, 1.1)}
+    context.measured[context.trained[0].folder] = {
+        quality: dict(zip(IMAGES.hashes, ({"bpp": bpp} for bpp in pair), strict=True))
+        for quality, pair in rates.items()
+    }
+    _, quality, row = _nearest(context, "all", IMAGES, IMAGES.paths[1], 0.4)
+    assert (quality, row["bpp"]) == (50.0, 0.5)

@@ -35,7 +35,7 @@ class Shown:
 
 
 def analyse(context: Context, options: Mapping[str, Any]) -> Findings:
-    """Show each value's ``image``, coded by the model of its ``run`` whose file is nearest to its ``target_bpp``.
+    """Show each value's ``image``, coded by the model (or at the quality) of its ``run`` nearest to its ``target_bpp``.
 
     Options: ``runs``, ``codecs`` (families), ``crop`` (height, width, from the middle), and ``target_bpp`` with
     ``count``: if no image of the values is among the test images, the first ``count`` are shown at this rate instead.
@@ -44,17 +44,18 @@ def analyse(context: Context, options: Mapping[str, Any]) -> Findings:
     codecs = [codec for codec in found if codec.name not in ("jpeg_444", "jpeg2000_db", "avif_420", "heif_420")]
     findings = Findings(
         notes=[
-            "Of our models of one rate each, the one whose file of this image comes nearest to the paper's rate is "
-            "shown, and the codecs are then set to the size of our file: their numbers are comparable with each other, "
-            "ours with the paper's only as far as the rates agree. A pilot's network is far from the paper's."
+            "Of our models, or of the qualities of one for all rates, that is shown whose file of this image comes "
+            "nearest to the paper's rate, and the codecs are then set to the size of our file: their numbers are "
+            "comparable with each other, ours with the paper's only as far as the rates agree. A pilot's network is "
+            "far from the paper's."
         ]
     )
     for images in context.sets:
         for name, path, target in _wanted(context, images, options):
             if not context.of(name):
                 continue
-            one, row = _nearest(context, name, images, path, target)
-            pictures = _pictures(context, one, row, path, codecs)
+            one, quality, row = _nearest(context, name, images, path, target)
+            pictures = _pictures(context, one, quality, row, path, codecs)
             findings.tables.append(_table(name, path, target, pictures))
             figure = _figure(context, one, path, pictures, options.get("crop", (192, 256)))
             findings.figures.append((figure, f"{path.stem}: middle of the picture, at about {row['bpp']:.3f} bpp."))
@@ -75,15 +76,25 @@ def _wanted(context: Context, images: ImageSet, options: Mapping[str, Any]) -> l
     return [(name, path, float(options.get("target_bpp", 0.2))) for name in options.get("runs", []) for path in first]
 
 
-def _nearest(context: Context, name: str, images: ImageSet, path: Path, target: float) -> tuple[Training, Any]:
+def _nearest(
+    context: Context, name: str, images: ImageSet, path: Path, target: float
+) -> tuple[Training, float | None, Any]:
+    """Return the training, the quality of a model of all rates, and the row of an image nearest to a rate."""
     place = images.paths.index(path)
-    rows = [(one, context.rows(one, images)[place]) for one in context.of(name)]
-    return min(rows, key=lambda pair: abs(pair[1]["bpp"] - target))
+    rows = [
+        (one, quality, context.rows(one, images, quality)[place])
+        for one in context.of(name)
+        for quality in context.qualities(one)
+    ]
+    return min(rows, key=lambda found: abs(found[2]["bpp"] - target))
 
 
-def _pictures(context: Context, one: Training, row: Any, path: Path, codecs: Sequence[Any]) -> list[Shown]:
+def _pictures(
+    context: Context, one: Training, quality: float | None, row: Any, path: Path, codecs: Sequence[Any]
+) -> list[Shown]:
     image = read_image(path)
     model = load_model(one.checkpoint, context.device)
+    model = model if quality is None else model.at(quality)
     data = encode_image(model, image, estimate=False).data
     ours = decode_image(model, data).image
     pictures = [Shown("original", image), Shown(one.run.label, ours, row["bpp"], row["psnr"], row["ms_ssim"])]

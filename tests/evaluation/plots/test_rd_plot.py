@@ -13,7 +13,7 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 
 from jointiq.evaluation.plots.picture_grid import GridRow, picture_grid
-from jointiq.evaluation.plots.rd_plot import PAPER, rd_figure, rd_plot, shown_range
+from jointiq.evaluation.plots.rd_plot import ANCHOR_GREYS, LEARNED_BROWNS, PAPER, rd_figure, rd_plot, shown_range
 from jointiq.evaluation.rd import RDCurve
 from tests.marks import slow
 
@@ -47,6 +47,16 @@ def test_many_curves_of_ours_are_told_apart_in_a_legend(tmp_path: Path) -> None:
     assert [path.suffix for path in files] == [".png", ".svg", ".pdf"]
     pdf = files[2].read_bytes()
     assert pdf.startswith(b"%PDF") and b"/Type3" not in pdf and b"/CreationDate" not in pdf
+
+
+def test_learned_codecs_of_others_have_a_colour_of_their_own() -> None:
+    learned = RDCurve("HPCM", ANCHOR.results)
+    measured = RDCurve("my codec", ANCHOR.results, about={"codec": "mine"})
+    figure = rd_figure([OURS], [ANCHOR, learned, measured])
+    colours = {text.get_text(): text.get_color() for text in figure.axes[0].texts}
+    assert {colours["JPEG"], colours["my codec"]} <= set(ANCHOR_GREYS) and colours["HPCM"] == LEARNED_BROWNS[0]
+    assert "grey: codecs; brown: learned, of others" in colours
+    assert len(labels(rd_figure([OURS], [learned]))) == 2
 
 
 def test_curves_are_cut_at_the_range() -> None:

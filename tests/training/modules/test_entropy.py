@@ -150,7 +150,7 @@ def test_a_continued_training_computes_the_latents_of_its_checkpoint(
 def test_a_training_from_end_to_end(trunk: Path, overrides: list[str], picture: Any) -> None:
     folder = train(config(*overrides, "enhancer=none", init_from=trunk))
     frozen, trained = load_model(trunk), load_model(folder / "checkpoints" / "last.ckpt")
-    assert (trained.config["G"], trained.config["scan"]) == (3, "wavefront")
+    assert (trained.config["G"], trained.config["scan"]) == (3, "quarters")
     for name, value in frozen.state_dict().items():
         if name.startswith(("g_a.", "g_s.")):
             assert value.equal(trained.state_dict()[name])

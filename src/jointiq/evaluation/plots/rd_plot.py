@@ -1,4 +1,4 @@
-"""Rate-distortion plots for papers and reports: ours in colour, anchors in grey, all labelled."""
+"""Rate-distortion plots for papers and reports: ours in colour, codecs in grey, learned ones of others in brown."""
 
 from __future__ import annotations
 
@@ -30,6 +30,10 @@ OUR_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 #: The second six curves, and so on.
 OUR_LINES: tuple[Line, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)))
 ANCHOR_GREYS = ("#6b6b6b", "#969696", "#b0b0b0")
+#: Of learned codecs of others.
+LEARNED_BROWNS = ("#8c5a2b", "#b5854f", "#cfa97a")
+#: How the names of codecs begin that are not learned.
+CODECS = ("jpeg", "webp", "avif", "av1", "heif", "hevc", "hm", "bpg", "vtm", "vvc", "vvenc")
 ANCHOR_LINES: tuple[Line, ...] = ("--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)))
 AXIS_LABELS = {"psnr": "PSNR (dB)", "ms-ssim": "MS-SSIM (dB)"}
 WIDTH, HEIGHT = 6.4, 4.4  # inches
@@ -81,11 +85,11 @@ def rd_figure(
     title: str = "",
     bpp_range: tuple[float, float] | None = None,
 ) -> Figure:
-    """Draw rate-distortion curves: ours in colour, anchors in grey, named at their right ends, or in a legend if many.
+    """Draw rate-distortion curves, named at their right ends, or in a legend if many.
 
     Args:
-        ours: curves to highlight; a single point is drawn as a diamond.
-        anchors: curves to compare with.
+        ours: curves to highlight, in colour; a single point is drawn as a diamond.
+        anchors: curves to compare with, codecs in grey, learned ones in brown.
         metric: ``psnr`` or ``ms-ssim`` (in dB); curves without it are left out.
         title: above the plot, flush left.
         bpp_range: part of the rate axis to show; curves wholly outside are left out. Default: :func:`shown_range`.
@@ -96,9 +100,12 @@ def rd_figure(
     figure = new_figure(WIDTH * 1.4 if many else WIDTH, height)
     axes = figure.add_subplot()
     labels: list[Label] = []
-    for i, curve in enumerate(anchors):
-        grey, line = ANCHOR_GREYS[i % len(ANCHOR_GREYS)], ANCHOR_LINES[i % len(ANCHOR_LINES)]
-        labels += _draw(axes, curve, metric, bpp_range, grey, line, bold=False)
+    codecs = [curve for curve in anchors if _is_codec(curve)]
+    learned = [curve for curve in anchors if not _is_codec(curve)]
+    for group, colours in ((codecs, ANCHOR_GREYS), (learned, LEARNED_BROWNS)):
+        for i, curve in enumerate(group):
+            colour, line = colours[i % len(colours)], ANCHOR_LINES[i % len(ANCHOR_LINES)]
+            labels += _draw(axes, curve, metric, bpp_range, colour, line, bold=False)
     drawn = len(axes.lines)
     for i, curve in enumerate(ours):
         line = OUR_LINES[i // len(OUR_COLOURS) % len(OUR_LINES)]
@@ -114,6 +121,9 @@ def rd_figure(
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#888888")
     axes.tick_params(color="#888888")
+    if {LEARNED_BROWNS[0], ANCHOR_GREYS[0]} <= {label.colour for label in labels}:
+        note = "grey: codecs; brown: learned, of others"
+        axes.text(0.99, 0.02, note, transform=axes.transAxes, ha="right", fontsize=7, color="#777777")
     if many:
         _add_legend(figure, axes, labels)
     else:
@@ -137,6 +147,10 @@ def shown_range(ours: Sequence[RDCurve]) -> tuple[float, float] | None:
         return None
     alone = all(len(curve) == 1 for curve in ours)
     return 0.0, (2.0 if alone else 1.05) * max(curve.bpp[-1] for curve in ours)
+
+
+def _is_codec(curve: RDCurve) -> bool:
+    return "codec" in curve.about or curve.name.lower().startswith(CODECS)
 
 
 def _quality(curve: RDCurve, metric: str) -> list[float] | None:

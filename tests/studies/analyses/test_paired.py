@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from jointiq.data.image_sets import ImageSet
-from jointiq.studies.analyses.paired import _bd_rate, _samples, verdict
+from jointiq.errors import DataError
+from jointiq.studies.analyses.paired import _bd_rate, _effects, _samples, verdict
+from jointiq.studies.plan import Value
 from jointiq.studies.statistics import Effect
 from tests.studies.contexts import IMAGES, a_context, a_run
 
@@ -45,3 +49,39 @@ def test_images_are_paired_by_their_pixels(tmp_path):
     context = a_context(tmp_path, [a_run("one", [0.5])], rows_of)
     turned = ImageSet("set", IMAGES.paths, IMAGES.hashes[::-1])
     assert [_samples(context, images, "one", "bits")[0.5].argmax() for images in (IMAGES, turned)] == [1, 0]
+
+
+def joint(saved, along, slopes=(4.0, 7.0)):
+    """Rows of models that are trained whole: test saves a share of the bits, and has moved along each image's curve."""
+
+    def rows(one):
+        found = []
+        for k, (path, slope) in enumerate(zip(IMAGES.paths, slopes, strict=True), 1):
+            size = math.log(k * 1000 / one.lmbda) + 0.01 * one.seed
+            psnr = 20 + slope * math.log(k / one.lmbda) + slope * 0.01 * one.seed
+            if one.run.name == "test":
+                size, psnr = size + math.log(1 - saved) + along, psnr + slope * along
+            found.append({"image": path.name, "bytes": math.exp(size), "psnr": psnr})
+        return found
+
+    return rows
+
+
+def effect_of(tmp_path, lambdas, rows):
+    context = a_context(tmp_path, [a_run(name, lambdas, (0, 1)) for name in ("anchor", "test")], rows)
+    value = Value("saved", 8.61, "%", {"test": "test", "anchor": "anchor"})
+    return _effects(context, IMAGES, value, "bits_at_equal_psnr")[None]
+
+
+@pytest.mark.parametrize("along", [0.0, 0.2, -0.3])
+def test_models_trained_whole_are_compared_at_equal_psnr(tmp_path, along):
+    effect = effect_of(tmp_path, (0.5, 0.1), joint(0.1, along))
+    assert effect.mean == pytest.approx(math.log(0.9)) and effect.sign == -1
+    assert effect.low == pytest.approx(effect.high)
+
+
+def test_no_slope_no_comparison(tmp_path):
+    with pytest.raises(DataError, match="one lambda has no slope"):
+        effect_of(tmp_path, (0.5,), joint(0.1, 0))
+    with pytest.raises(DataError, match=r"PSNR of b.png does not rise with its bits"):
+        effect_of(tmp_path, (0.5, 0.1), joint(0.1, 0, slopes=(4.0, -1.0)))

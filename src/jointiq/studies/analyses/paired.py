@@ -1,7 +1,8 @@
-"""Compare systems that share their trunks image by image: entropy models by bits, enhancers by PSNR.
+"""Compare systems image by image: entropy models by bits, enhancers by PSNR, whole models by bits at equal PSNR.
 
-Models that differ only in the entropy model have the same pictures, and models that differ only in the enhancer the
-same bits. So one number remains for each lambda, seed and image.
+Models that share a trunk and differ only in the entropy model have the same pictures, and models that differ only in
+the enhancer the same bits. So one number remains for each lambda, seed and image. Models that are trained whole differ
+in both: their PSNR is then turned into bits by the slope of the anchor's curve on the image.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from jointiq.console import Table, number
 from jointiq.data.image_sets import ImageSet
@@ -24,30 +26,41 @@ from jointiq.studies.plan import Value
 from jointiq.studies.statistics import Effect, Samples, paired_effect
 
 OPTIONS = {"quantity"}
-#: Quantities: the row's column, the unit of a difference, and its decimals.
-QUANTITIES = {"bits": ("bytes", "%", 2), "psnr": ("psnr", "dB", 3)}
+#: Quantities: the unit of a difference, and its decimals.
+QUANTITIES = {"bits": ("%", 2), "psnr": ("dB", 3), "bits_at_equal_psnr": ("%", 2)}
+#: Axis and title of a quantity's differences.
+LABELS = {
+    "bits": "more bits (%)",
+    "psnr": "PSNR difference (dB)",
+    "bits_at_equal_psnr": "more bits at equal PSNR (%)",
+}
 
 
 def analyse(context: Context, options: Mapping[str, Any]) -> Findings:
     """Compare ``test`` with ``anchor`` of every value that names both, on every set.
 
-    Options: ``quantity`` (bits or psnr). A value's ``sense`` is ``more`` (default: its number counts how many more
-    bits, or how much more PSNR, test has than anchor) or ``less``.
+    Options: ``quantity`` (bits, psnr or bits_at_equal_psnr), which a value may name for itself. A value's ``sense`` is
+    ``more`` (default: its number counts how many more bits, or how much more PSNR, test has than anchor) or ``less``.
     """
-    quantity = options.get("quantity", "bits")
-    if quantity not in QUANTITIES:
-        raise ConfigError("analyses.paired.quantity", quantity, QUANTITIES)
-    findings = Findings(notes=[_explanation(quantity)])
+    default = options.get("quantity", "bits")
+    by_quantity: dict[str, list[Value]] = {}
+    for value in context.scale.values:
+        quantity = value.details.get("quantity", default)
+        if quantity not in QUANTITIES:
+            raise ConfigError("paired.quantity", quantity, QUANTITIES)
+        by_quantity.setdefault(quantity, []).append(value)
+    findings = Findings(notes=[_explanation(quantity) for quantity in by_quantity])
     for images in context.sets:
-        lines = []
-        for value in context.scale.values:
-            effects = _effects(context, images, value, quantity)
-            if effects:
-                lines.append((value, effects))
-                findings.ours.append(_ours(context, images, value, effects, quantity))
-        if lines:
-            findings.tables.append(_by_lambda(context, images, lines, quantity))
-            findings.figures.append(_figure(context, images, lines, quantity))
+        for quantity, values in by_quantity.items():
+            lines = []
+            for value in values:
+                effects = _effects(context, images, value, quantity)
+                if effects:
+                    lines.append((value, effects))
+                    findings.ours.append(_ours(context, images, value, effects, quantity))
+            if lines:
+                findings.tables.append(_by_lambda(context, images, lines, quantity))
+                findings.figures.append(_figure(context, images, lines, quantity))
         findings.tables.append(_systems(context, images))
     return findings
 
@@ -57,7 +70,8 @@ def _effects(context: Context, images: ImageSet, value: Value, quantity: str) ->
     names = value.details.get("test"), value.details.get("anchor")
     if None in names:
         return {}
-    test, anchor = (_samples(context, images, str(name), quantity) for name in names)
+    slopes = _slopes(context, images, str(names[1])) if quantity == "bits_at_equal_psnr" else None
+    test, anchor = (_samples(context, images, str(name), quantity, slopes) for name in names)
     shared = [lmbda for lmbda in test if lmbda in anchor]
     if not shared:
         return {}
@@ -71,23 +85,50 @@ def _effects(context: Context, images: ImageSet, value: Value, quantity: str) ->
     }
 
 
-def _samples(context: Context, images: ImageSet, name: str, quantity: str) -> dict[float, Samples]:
-    """Return measurements (seeds, images) by lambda: natural logarithm of the file's size, or PSNR in dB."""
-    column = QUANTITIES[quantity][0]
-    found: dict[float, list[list[float]]] = {}
+def _samples(
+    context: Context, images: ImageSet, name: str, quantity: str, slopes: NDArray[np.floating] | None = None
+) -> dict[float, Samples]:
+    """Return measurements (seeds, images) by lambda: PSNR in dB, or the natural logarithm of the file's size.
+
+    With ``slopes`` (dB for each unit of that logarithm, one an image) the size is that of a file with a PSNR of zero on
+    the line through the image's point: of two points on one curve it is the same.
+    """
+    found: dict[float, list[NDArray[np.floating]]] = {}
     for one in context.of(name):
-        found.setdefault(one.lmbda, []).append([row[column] for row in context.rows(one, images)])
-    arrays = {lmbda: np.array(seeds, dtype=float) for lmbda, seeds in found.items()}
-    return {lmbda: np.log(array) if quantity == "bits" else array for lmbda, array in arrays.items()}
+        rows = context.rows(one, images)
+        psnr, bits = (np.array([row.get(key, np.nan) for row in rows], float) for key in ("psnr", "bytes"))
+        sample = psnr if quantity == "psnr" else np.log(bits)
+        found.setdefault(one.lmbda, []).append(sample if slopes is None else sample - psnr / slopes)
+    return {lmbda: np.stack(seeds) for lmbda, seeds in found.items()}
+
+
+def _slopes(context: Context, images: ImageSet, anchor: str) -> NDArray[np.floating]:
+    """Return by how many dB each image's PSNR rises for each unit of the logarithm of its bits, on the anchor's curve.
+
+    Raises:
+        DataError: there are fewer than two lambdas, or an image's PSNR does not rise with its bits.
+    """
+    points = {
+        quantity: np.array([sample.mean(0) for sample in _samples(context, images, anchor, quantity).values()])
+        for quantity in ("bits", "psnr")
+    }
+    if len(points["bits"]) < 2:
+        raise DataError(f"{anchor}: one lambda has no slope; bits_at_equal_psnr needs two or more")
+    bits, psnr = (values - values.mean(0) for values in points.values())
+    slopes: NDArray[np.floating] = (bits * psnr).sum(0) / (bits * bits).sum(0)
+    if not bool((slopes > 0).all()):
+        worst = images.paths[int(slopes.argmin())].name
+        raise DataError(f"{anchor}: the PSNR of {worst} does not rise with its bits; these models are hardly trained")
+    return slopes
 
 
 def _shown(value: float, quantity: str) -> float:
     """Return a difference of logarithms in percent, and of PSNR in dB."""
-    return 100 * float(np.expm1(value)) if quantity == "bits" else value
+    return value if quantity == "psnr" else 100 * float(np.expm1(value))
 
 
 def _text(effect: Effect, quantity: str, unit: bool = True) -> str:
-    _, name, digits = QUANTITIES[quantity]
+    name, digits = QUANTITIES[quantity]
     if not math.isfinite(effect.low):
         return f"{number(_shown(effect.mean, quantity), digits, sign=True)}{f' {name}' if unit else ''} (one image)"
     mean_, low, high = (number(_shown(x, quantity), digits, sign=True) for x in (effect.mean, effect.low, effect.high))
@@ -114,7 +155,7 @@ def _ours(
     effect = effects[None]
     found = {key: _shown(getattr(effect, key), quantity) for key in ("mean", "low", "high")}
     numbers: dict[str, Any] = {key: x if math.isfinite(x) else None for key, x in found.items()} | {
-        "unit": QUANTITIES[quantity][1],
+        "unit": QUANTITIES[quantity][0],
         "lambdas": len(effects) - 1,
         "seeds": len({one.seed for one in context.of(test)}),
         "seed_error": effect.seed_error,
@@ -163,9 +204,8 @@ Lines = Sequence[tuple[Value, Mapping[float | None, Effect]]]
 
 def _by_lambda(context: Context, images: ImageSet, lines: Lines, quantity: str) -> Table:
     lambdas = [lmbda for lmbda in lines[0][1] if lmbda is not None]
-    what = "more bits, %" if quantity == "bits" else "PSNR difference, dB"
     header = ("", *(f"lambda {lmbda:g}" for lmbda in lambdas), "all")
-    table = Table(f"By lambda on {images.name}: {what}, with 95 % interval", header)
+    table = Table(f"By lambda on {images.name}: {LABELS[quantity]}, with 95 % interval", header)
     for value, effects in lines:
         cells = [_text(effects[key], quantity, unit=False) if key in effects else "" for key in (*lambdas, None)]
         table.rows.append((value.name, *cells))
@@ -203,7 +243,7 @@ def _figure(context: Context, images: ImageSet, lines: Lines, quantity: str) -> 
         axes.errorbar(places, middle, bars, fmt="o", color=colour, label=value.name, capsize=2, markersize=4)
     axes.axhline(0, color="#888888", linewidth=0.8)
     axes.set_xticks(range(len(labels)), labels)
-    axes.set_ylabel("more bits (%)" if quantity == "bits" else "PSNR difference (dB)")
+    axes.set_ylabel(LABELS[quantity])
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8)
     axes.set_title(f"{images.name}, with 95 % intervals", loc="left", fontsize=10, parse_math=False)
@@ -211,18 +251,23 @@ def _figure(context: Context, images: ImageSet, lines: Lines, quantity: str) -> 
     return save_all(figure, stem)[0], f"{images.name}: differences by lambda with 95 % intervals."
 
 
+_WHAT = {
+    "bits": "The models of a lambda share one trunk, so their pictures and PSNR are the same by construction and only "
+    "bits differ: a difference is the mean, over lambdas and images, of the logarithm of the ratio of the sizes of "
+    "real files, in percent; where it can be had, `results.json` holds the BD-rate of the mean curves beside it.",
+    "psnr": "The models of a lambda share one frozen compression network, so their bits are the same by construction: "
+    "a difference is the mean over lambdas and images of the difference in PSNR.",
+    "bits_at_equal_psnr": "These models are trained whole and differ in bits and in PSNR: a difference is the mean, "
+    "over lambdas and images, of the logarithm of the ratio of the sizes of real files, in percent, after the "
+    "difference in PSNR is turned into bits by the slope of the anchor's own curve on the image (a straight line of "
+    "PSNR over the logarithm of the bits).",
+}
+
+
 def _explanation(quantity: str) -> str:
-    what = (
-        "The models of a lambda share one trunk, so their pictures and PSNR are the same by construction and only bits "
-        "differ: a difference is the mean, over lambdas and images, of the logarithm of the ratio of the sizes of real "
-        "files, in percent; where it can be had, `results.json` holds the BD-rate of the mean curves beside it."
-        if quantity == "bits"
-        else "The models of a lambda share one frozen compression network, so their bits are the same by construction: "
-        "a difference is the mean over lambdas and images of the difference in PSNR."
-    )
     return (
-        f"{what} The 95 % interval is Student's t over two chances, the seed of the training (estimated within each "
-        "lambda, pooled over lambdas) and the choice of images (paired: the same images on both sides), with Welch and "
-        "Satterthwaite's degrees of freedom. Lambdas and trunks are fixed: other trunks may give other numbers. A sign "
-        "counts only if the interval excludes zero."
+        f"{_WHAT[quantity]} The 95 % interval is Student's t over two chances, the seed of the training (estimated "
+        "within each lambda, pooled over lambdas) and the choice of images (paired: the same images on both sides), "
+        "with Welch and Satterthwaite's degrees of freedom. Lambdas and trunks are fixed: other trunks may give other "
+        "numbers. A sign counts only if the interval excludes zero."
     )

@@ -65,6 +65,10 @@ def _living_state(items: tuple[tuple[str, Any], ...], seed: int) -> tuple[dict[s
         entropy.z_prior.log_sigma.copy_(reach.log() + torch.empty_like(reach).normal_(0, 0.2))
         # f: sigmas around that of y, and parameters that differ from place to place.
         for head in getattr(entropy.estimator, "heads", [entropy.estimator]):
+            if head is not entropy.estimator:
+                # Few channels at a time, each from windows of its own: their sigmas would reach far into the tails.
+                for layer in (head.preliminary, *(() if head.mprm is None else head.mprm.expand)):
+                    layer.weight.mul_(0.2)
             head.preliminary.bias.view(parameter_kinds(entropy.G), -1)[-1] += math.log(1.3 * Y_STD)
         if model.config["hyper_exp"]:
             entropy.h_s.conv.weight.mul_(0.02)

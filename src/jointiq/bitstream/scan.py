@@ -164,11 +164,16 @@ class QuarterStep:
 
         return torch.cat([part.flatten() for part in self.parts(grid)])
 
+    def split(self, grid: Tensor, symbols: Tensor) -> list[Tensor]:
+        """Return what :meth:`take` gives of a grid of this shape as the symbols at each place, shaped as the parts."""
+        parts = self.parts(grid)
+        values = symbols.split([part.numel() for part in parts])
+        return [value.view(part.shape) for part, value in zip(parts, values, strict=True)]
+
     def put(self, grid: Tensor, symbols: Tensor) -> None:
         """Undo :meth:`take`."""
-        parts = self.parts(grid)
-        for part, values in zip(parts, symbols.split([part.numel() for part in parts]), strict=True):
-            part.copy_(values.view(part.shape))
+        for part, values in zip(self.parts(grid), self.split(grid, symbols), strict=True):
+            part.copy_(values)
 
 
 class Quarters:

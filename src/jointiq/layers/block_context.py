@@ -157,12 +157,10 @@ class BlockContextState:
 
     def write(self, step: QuarterStep, symbols: Tensor) -> None:
         """Record the symbols of a set just coded, integers, as :meth:`QuarterStep.take` orders them."""
-        parts = step.parts(self.total)
-        values = to_fixed(symbols).split([part.numel() for part in parts])
-        for place, (row, column) in enumerate(PLACES):
-            shape = parts[place].shape
-            known = self.total[2 * step.top + row :: 2, column::2][: shape[0]]
-            known += values[place].view(shape) @ self.network.groups[group_of(step.number, place)]
+        for place, values in enumerate(step.split(self.total, to_fixed(symbols))):
+            row, column = PLACES[place]
+            known = self.total[2 * step.top + row : 2 * step.bottom : 2, column::2]
+            known += values @ self.network.groups[group_of(step.number, place)]
 
     def read(self, step: QuarterStep) -> Tensor:
         """Return c''' of the blocks of a set: (rows of blocks, columns of blocks, 2M), fixed point in float64."""

@@ -189,12 +189,10 @@ class QuarterEstimatorState:
 
     def write(self, step: QuarterStep, symbols: Tensor) -> None:
         """Record the symbols of a set, integers, as :meth:`QuarterStep.take` orders them."""
-        parts = step.parts(self.grid)
-        values = to_fixed(symbols).split([part.numel() for part in parts])
-        for place, (part, value) in enumerate(zip(parts, values, strict=True)):
+        for place, values in enumerate(step.split(self.grid, to_fixed(symbols))):
             first, last = self.network.known[step.number][place], self.network.known[step.number + 1][place]
             inside = self.y_hat[place][1:-1, 1:-1, first:last][step.blocks]
-            inside[: part.shape[0], : part.shape[1]] = value.view(part.shape)
+            inside[: values.shape[0], : values.shape[1]] = values
 
     def read(self, step: QuarterStep, c_global: Tensor | None) -> list[Tensor]:
         """Return the parameters of a set at each place that is in the grid, (positions, parameters of the group).

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import hydra
@@ -87,7 +88,8 @@ def build_training(cfg: DictConfig, start: Start) -> Training:
     elif cfg.init_from == PCA or (cfg.init_from == AUTO and has_the_transforms(net)):
         taken = start_from_components(net, images.first_patches(PIXELS), middle_lambda(cfg, net))
     elif cfg.init_from not in NO_FILE:
-        taken = initialise(net, cfg.init_from, cfg.stage.get("takes", "model"))
+        patches = partial(images.first_patches, PIXELS)
+        taken = initialise(net, cfg.init_from, cfg.stage.get("takes", "model"), patches)
     module = MODULES[cfg.stage.trains](
         net,
         loss(cfg),

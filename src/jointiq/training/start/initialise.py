@@ -5,27 +5,36 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from torch import Tensor
+
 from jointiq.coding.load import load_model
 from jointiq.errors import UserError
 from jointiq.models.base import LearnedCodec
 from jointiq.models.state import ENTROPY_MODEL
+from jointiq.training.start.pca import has_the_transforms
+from jointiq.training.start.widen import widen
 
 _ENHANCER = "enhancer"
+# The settings that may be larger than those of the source.
+_WIDTHS = ("N", "M")
 
 
-def initialise(net: LearnedCodec, path: str, takes: str = "model") -> str:
+def initialise(net: LearnedCodec, path: str, takes: str = "model", patches: Callable[[], Tensor] | None = None) -> str:
     """Load weights from ``path``, a training checkpoint or an export, into ``net``; averaged weights if it has them.
 
     Args:
         takes: the parts to load. The settings of these parts must agree.
 
             - ``model``: the whole network. The enhancer is loaded if it is the same; otherwise it starts anew. Of
-              models that grow from stage to stage the parts that both have are loaded.
+              models that grow from stage to stage the parts that both have are loaded. Where ``net`` has more channels
+              (N, M), this is ``shared``.
             - ``trunk``: g_a, g_s and the enhancer. The entropy model starts anew.
             - ``shared``: the trunk, and what variants of the entropy model have in common
               (:attr:`jointiq.entropy_models.base.EntropyModel.SHARED`). In JointIQ-Net's that is h_a, h_s, the prior
               of z and the first two layers of f. The later layers of f start anew, even where the weights would fit,
               so that no variant has a head start.
+        patches: returns training patches (B, 3, H, W) uint8, for new channels of y (:func:`.widen.widen`); None: more
+            channels are refused.
 
     Returns:
         What was loaded, as a line to show.
@@ -38,8 +47,10 @@ def initialise(net: LearnedCodec, path: str, takes: str = "model") -> str:
     except UserError as error:
         raise UserError(f"init_from: {error}") from error
     ours, theirs = dict(net.config), dict(source.config)
-    if takes != "model":
-        return _take_parts(net, source, path, takes)
+    can_grow = patches is not None and has_the_transforms(net)
+    wider = [key for key in _WIDTHS if can_grow and ours.get(key, 0) > theirs.get(key, 0) > 0]
+    if takes != "model" or wider:
+        return _take_parts(net, source, path, takes, wider, patches)
     differing = [key for key in {**theirs, **ours} if key != _ENHANCER and ours.get(key) != theirs.get(key)]
     keys = [key for key in differing if key not in net.staged()]
     if keys:
@@ -61,17 +72,29 @@ def initialise(net: LearnedCodec, path: str, takes: str = "model") -> str:
     return f"{path}: weights of the compression network taken; {enhancer} ({_size(theirs)} there)"
 
 
-def _take_parts(net: LearnedCodec, source: LearnedCodec, path: str, takes: str) -> str:
-    """Load the trunk of ``net`` and, with ``shared``, what entropy models have in common; see :func:`initialise`."""
+def _take_parts(
+    net: LearnedCodec,
+    source: LearnedCodec,
+    path: str,
+    takes: str,
+    wider: list[str],
+    patches: Callable[[], Tensor] | None,
+) -> str:
+    """Load the trunk of ``net`` and, unless ``takes`` is ``trunk``, what entropy models have in common.
+
+    Args:
+        wider: the settings that are larger in ``net``.
+        path, takes, patches: see :func:`initialise`.
+    """
     model = net.entropy_model
-    settings, shared = ["name", *net.trunk_settings(), _ENHANCER], tuple[str, ...]()
-    if takes == "shared" and model is not None:
+    settings, shared = ["name", *net.trunk_settings(), _ENHANCER], list[str]()
+    if takes != "trunk" and model is not None:
         settings += model.SHARED_SETTINGS
         modules = [dict(each.named_modules()) for each in (model, source.entropy_model) if each is not None]
-        shared = tuple(part for part in model.SHARED if all(part in names for names in modules))
+        shared = [part for part in model.SHARED if all(part in names for names in modules)]
     differences = []
     for key in settings:
-        if net.config.get(key) != source.config.get(key):
+        if key not in wider and net.config.get(key) != source.config.get(key):
             there, here = (_size(c) if key == _ENHANCER else c.get(key) for c in (source.config, net.config))
             differences.append(f"{key}={there} there, {here} here")
     if differences:
@@ -80,14 +103,15 @@ def _take_parts(net: LearnedCodec, source: LearnedCodec, path: str, takes: str) 
             f"with the same {', '.join(settings[1:])}"
         )
 
-    def is_taken(key: str) -> bool:
-        if not key.startswith(ENTROPY_MODEL):
-            return True
-        return any(key.startswith(f"{ENTROPY_MODEL}{part}.") for part in shared)
-
-    _fill(net, source, is_taken)
     trunk = [name for name, part in net.named_children() if part is not model]
-    return f"{path}: weights of {', '.join([*trunk, *shared])} taken; the rest starts anew"
+    parts = [*trunk, *(ENTROPY_MODEL + part for part in shared)]
+    taken = f"{path}: weights of {', '.join([*trunk, *shared])} taken"
+    if not wider or patches is None:
+        _fill(net, source, lambda key: key.startswith(tuple(f"{part}." for part in parts)))
+        return f"{taken}; the rest starts anew"
+    widen(net, source, parts, patches())
+    larger = ", ".join(f"{key}={source.config[key]} there, {net.config[key]} here" for key in wider)
+    return f"{taken}, new channels added ({larger}); the rest starts anew"
 
 
 def _fill(net: LearnedCodec, source: LearnedCodec, takes: Callable[[str], bool]) -> None:

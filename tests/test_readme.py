@@ -1,4 +1,4 @@
-"""What the README says must hold: its commands are understood, its files and config keys exist."""
+"""What the README and its pages say must hold: commands are understood, files and config keys exist."""
 
 import importlib
 import importlib.util
@@ -18,14 +18,16 @@ from jointiq.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMPARING = (ROOT / "docs" / "comparing.md").read_text(encoding="utf-8")
+DOCS = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))}
+#: Pages whose commands are typed as they stand there.
+PAGES = README + "".join(DOCS[name] for name in ("codec", "comparing", "evaluation"))
 HYDRA_COMMANDS = ("train", "evaluate", "anchors", "complexity")
 # They read nothing.
 LISTS = ("python -m src.study",)
 
 
 def commands(start: str) -> list[str]:
-    blocks = re.findall(r"^```sh\n(.*?)^```", README + COMPARING, flags=re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```sh\n(.*?)^```", PAGES, flags=re.MULTILINE | re.DOTALL)
     return [line for block in blocks for line in block.splitlines() if line.startswith(start)]
 
 
@@ -50,6 +52,25 @@ def test_the_readme_shows_the_commands_a_user_needs() -> None:
         "python -m src.train -m '+experiment=glob(ablation_*)' logger=wandb",
     ):
         assert f"\n{line}\n" in first
+
+
+def test_the_readme_names_every_page() -> None:
+    assert set(re.findall(r"\(docs/([a-z]+)\.md\)", README)) == set(DOCS)
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", *(f"docs/{name}.md" for name in DOCS)])
+def test_links_lead_to_files_and_headings(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)]+)\)", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)):
+        if link.startswith("https:"):
+            continue
+        path, _, heading = link.partition("#")
+        target = (ROOT / name).parent / path if path else ROOT / name
+        assert target.exists(), f"{name}: {link}"
+        if heading:
+            titles = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), flags=re.MULTILINE)
+            anchors = [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]
+            assert heading in anchors, f"{name}: {link}"
 
 
 @pytest.mark.parametrize("line", commands("make"))
@@ -116,13 +137,13 @@ def test_other_commands_fail_only_for_their_missing_files(
         main()
 
 
-def table_rows(heading: str) -> list[list[str]]:
-    section = re.split(r"\n##", README.split(f"# {heading}\n", 1)[1], maxsplit=1)[0]
+def table_rows(page: str, heading: str) -> list[list[str]]:
+    section = re.split(r"\n##", DOCS[page].split(f"# {heading}\n", 1)[1], maxsplit=1)[0]
     rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in row] for row in rows[2:]]
 
 
-@pytest.mark.parametrize("row", table_rows("From the paper to the code"), ids=lambda row: row[0])
+@pytest.mark.parametrize("row", table_rows("systems", "From the paper to the code"), ids=lambda row: row[0])
 def test_files_and_config_keys_of_the_table_exist(row: list[str]) -> None:
     element, keys, files = row
     for path in re.findall(r"`([^`]+)`", files):
@@ -136,21 +157,20 @@ def test_files_and_config_keys_of_the_table_exist(row: list[str]) -> None:
 
 
 def test_every_config_group_is_described() -> None:
-    described = set(re.findall(r"`conf/([a-z_]+)/`", README))
+    described = set(re.findall(r"`conf/([a-z_]+)/`", DOCS["systems"]))
     groups = {folder.name for folder in (ROOT / "conf").iterdir() if folder.is_dir()} - {"hydra"}
     assert described == groups
 
 
 def test_values_listed_for_a_group_are_its_files() -> None:
-    rows = [re.match(r"\| `\+?([a-z_]+)=` \|(.*)\|", line) for line in README.splitlines()]
     checked = 0
-    systems = " ".join(row[0] for row in table_rows("Systems"))
-    listed = {"experiment": systems} | {row[1]: row[2] for row in filter(None, rows) if row[1] != "experiment"}
+    listed = {row[0].strip("`+="): row[1] for row in table_rows("training", "Choices")}
+    listed["experiment"] = " ".join(row[0] for row in table_rows("systems", "Systems"))
     for group, values in listed.items():
         folder = ROOT / "conf" / group
         if folder.is_dir():
             options = {path.stem for path in folder.glob("*.yaml") if not path.stem.startswith("_")}
             named = set(re.findall(r"`([a-z_0-9]+)`", values))
-            assert named == options, f"{group}: README {sorted(named)}, conf {sorted(options)}"
+            assert named == options, f"{group}: docs {sorted(named)}, conf {sorted(options)}"
             checked += 1
     assert checked >= 6

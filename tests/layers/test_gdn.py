@@ -65,3 +65,28 @@ def test_under_autocast_it_trains() -> None:
     assert torch.equal(y, expected)
     y.float().sum().backward()
     assert ours.gamma.grad is not None and ours.gamma.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("size", [(40, 70), (1, 1500), (3, 1030)])
+def test_maps_of_many_blocks_are_normalised_everywhere(
+    size: tuple[int, int], memory_format: torch.memory_format
+) -> None:
+    ours, theirs = layers(False)
+    x = torch.randn(2, 6, size[0] + 1, size[1] + 1).to(memory_format=memory_format)[:, :, 1:, :-1]
+    seen, expected = x.clone().requires_grad_(), x.clone().requires_grad_()
+    for layer, each in ((ours, seen), (theirs, expected)):
+        layer(each).sin().sum().backward()
+    assert torch.allclose(seen.grad, expected.grad, rtol=1e-5, atol=1e-5)
+    with torch.no_grad():
+        # In place, also in a part of a larger map.
+        ours.inplace = True
+        wanted = theirs(x)
+        assert torch.allclose(ours(x), wanted, atol=1e-6) and torch.allclose(x, wanted, atol=1e-6)
+
+
+def test_validation_under_autocast() -> None:
+    ours, theirs = layers(True)
+    x = torch.randn(2, 6, 5, 7, dtype=torch.bfloat16)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.allclose(ours(x.clone()).float(), theirs(x).float(), rtol=0.02, atol=0.02)

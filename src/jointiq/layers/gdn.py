@@ -1,23 +1,24 @@
-"""Generalised divisive normalisation (Balle 2016): CompressAI's parameters, faster training, less memory."""
+"""Generalised divisive normalisation (Balle 2016): CompressAI's parameters, faster, less memory."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from compressai.layers import GDN as CompressAIGDN
 from torch import Tensor
 
-# Pixels normalised at a time: 192 channels of them fill 50 MB.
-STRIPE_PIXELS = 1 << 16
+# Pixels normalised at a time on a CPU: 192 channels of them stay in its caches, while whole maps would be read from
+# memory for every operation.
+_PIXELS = 1 << 10
 
 
 class GDN(CompressAIGDN):
     """y = x / sqrt(beta + gamma x^2) at each position, or x * sqrt(...) if ``inverse``: (B, C, H, W), same shape.
 
-    Without gradients it works stripe by stripe, because three more maps of the half resolution of a 4K image would be
-    gigabytes; with ``inplace`` it then overwrites its input.
+    Without gradients no map but the result is made, as at 4K each takes gigabytes; with ``inplace`` it then overwrites
+    its input.
     """
 
     def __init__(self, in_channels: int, inverse: bool = False, inplace: bool = False) -> None:
@@ -28,44 +29,69 @@ class GDN(CompressAIGDN):
         if torch.is_grad_enabled() and torch.is_autocast_enabled(x.device.type):
             # CompressAI's operations, each of which autocast gives its own precision.
             return super().forward(x)
-        beta = self.beta_reparam(self.beta)
-        gamma = self.gamma_reparam(self.gamma)[:, :, None, None]
+        beta, gamma = self.beta_reparam(self.beta), self.gamma_reparam(self.gamma)
         if torch.is_grad_enabled():
             y: Tensor = _Normalise.apply(x, beta, gamma, self.inverse)
             return y
         x = x if self.inplace else x.clone()
-        rows = max(1, STRIPE_PIXELS // x.shape[-1])
-        for stripe in x.split(rows, dim=2):
-            norm = F.conv2d(stripe.square(), gamma, beta)
-            stripe.mul_(norm.sqrt_() if self.inverse else norm.rsqrt_())
+        for (block,) in _blocks(x):
+            square = block.square().flatten(-2)
+            root = _root(square, beta.to(x.dtype), gamma.to(x.dtype), self.inverse, torch.empty_like(square))
+            block.mul_(root.unflatten(-1, block.shape[-2:]))
         return x
 
 
 class _Normalise(torch.autograd.Function):
-    """x * r with r = n^p, n = beta + gamma x^2 and p = 1/2 if ``inverse``, else -1/2; gamma (C, C, 1, 1).
-
-    Its gradient reads the maps half as often as that of the single operations, which are bound by memory.
-    """
+    """x * r with r = n^p, n = beta + gamma x^2 and p = 1/2 if ``inverse``, else -1/2; gamma (C, C)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, beta: Tensor, gamma: Tensor, inverse: bool) -> Tensor:
-        norm = F.conv2d(x.square(), gamma, beta)
-        root = norm.sqrt_() if inverse else norm.rsqrt_()
+        root, y = torch.empty_like(x), torch.empty_like(x)
+        for x_, root_, y_ in _blocks(x, root, y):
+            _root(x_.square().flatten(-2), beta, gamma, inverse, root_.flatten(-2))
+            torch.mul(x_, root_, out=y_)
         ctx.save_for_backward(x, root, gamma)
         ctx.inverse = inverse
-        return x * root
+        return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
         x, root, gamma = ctx.saved_tensors
         # dr/dn = p r / n: 1 / r for p = 1/2 and r^3 for p = -1/2, both times p.
         power = 0.5 if ctx.inverse else -0.5
-        slope = grad * x
-        slope = slope.div_(root) if ctx.inverse else slope.mul_(root).mul_(root).mul_(root)
-        # Frozen weights need no gradient, which is half of the work.
-        wanted = [True, ctx.needs_input_grad[2], ctx.needs_input_grad[1]]
-        of_square, of_gamma, of_beta = torch.ops.aten.convolution_backward(
-            slope, x.square(), gamma, [len(gamma)], [1, 1], [0, 0], [1, 1], False, [0, 0], 1, wanted
-        )
-        of_x = torch.mul(grad, root).addcmul_(of_square, x, value=2 * power)
-        return of_x, of_beta * power if wanted[2] else None, of_gamma * power if wanted[1] else None, None
+        of_x, of_gamma, of_beta = torch.empty_like(x), torch.zeros_like(gamma), torch.zeros_like(gamma[0])
+        # Frozen weights need no gradient.
+        wanted = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
+        for x_, root_, grad_, of_x_ in _blocks(x, root, grad, of_x):
+            slope = grad_ * x_
+            slope = slope.div_(root_) if ctx.inverse else slope.mul_(root_).mul_(root_).mul_(root_)
+            slope = slope.flatten(-2)
+            if wanted:
+                of_gamma += _over_images(slope @ x_.square().flatten(-2).mT)
+                of_beta += _over_images(slope.sum(-1, keepdim=True))[:, 0]
+            of_square = torch.matmul(gamma.T, slope, out=torch.empty_like(slope)).unflatten(-1, x_.shape[-2:])
+            torch.mul(grad_, root_, out=of_x_).addcmul_(of_square, x_, value=2 * power)
+        return of_x, of_beta * power if wanted else None, of_gamma * power if wanted else None, None
+
+
+def _blocks(*maps: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Yield the same parts of some maps (B, C, H, W): on a CPU (C, rows, columns) of one image, elsewhere all."""
+    batch, _, height, width = maps[0].shape
+    if maps[0].device.type != "cpu" or torch.compiler.is_compiling():
+        yield maps
+        return
+    rows = max(1, _PIXELS // max(1, width))
+    for image in range(batch):
+        for top in range(0, height, rows):
+            for left in range(0, width, _PIXELS):
+                yield tuple(one[image, :, top : top + rows, left : left + _PIXELS] for one in maps)
+
+
+def _root(square: Tensor, beta: Tensor, gamma: Tensor, inverse: bool, out: Tensor) -> Tensor:
+    """Write r of x^2, (..., C, pixels), into ``out``, and return it."""
+    norm = torch.matmul(gamma, square, out=out).add_(beta[:, None])
+    return norm.sqrt_() if inverse else norm.rsqrt_()
+
+
+def _over_images(sums: Tensor) -> Tensor:
+    return sums.sum(0) if sums.dim() > 2 else sums

@@ -34,9 +34,11 @@ class GDN(CompressAIGDN):
             y: Tensor = _Normalise.apply(x, beta, gamma, self.inverse)
             return y
         x = x if self.inplace else x.clone()
+        # Under autocast the weights are wider than the maps.
+        beta, gamma = beta.to(x.dtype), gamma.to(x.dtype)
         for (block,) in _blocks(x):
             square = block.square().flatten(-2)
-            root = _root(square, beta.to(x.dtype), gamma.to(x.dtype), self.inverse, torch.empty_like(square))
+            root = _root(square, beta, gamma, self.inverse, torch.empty_like(square))
             block.mul_(root.unflatten(-1, block.shape[-2:]))
         return x
 

@@ -73,26 +73,33 @@ def start_from_components(net: CompressionModel, patches: Tensor, lmbda: float) 
     with torch.no_grad():
         whole = [side - side % 2**levels for side in patches.shape[-2:]]
         features = 2 * (patches[..., : whole[0], : whole[1]].float() / 255) - 1
+        used = features.shape[1]
         for conv, gdn, deconv, gain in zip(g_a.convs, g_a.gdns, reversed(g_s.deconvs), gains, strict=True):
             assert isinstance(conv, nn.Conv2d) and isinstance(deconv, nn.ConvTranspose2d)
-            _initialise_pair(conv, deconv, features, gain)
+            used = _initialise_pair(conv, deconv, features, used, gain)
             features = gdn(conv(features))
     return f"g_a and g_s start from the principal components of {len(patches)} training patches"
 
 
-def _initialise_pair(conv: nn.Conv2d, deconv: nn.ConvTranspose2d, features: Tensor, gain: float) -> None:
-    """Initialise a layer of g_a from the components of its input, and the layer of g_s that inverts it."""
+def _initialise_pair(conv: nn.Conv2d, deconv: nn.ConvTranspose2d, features: Tensor, used: int, gain: float) -> int:
+    """Initialise a layer of g_a from the components of its input, and the layer of g_s that inverts it.
+
+    The components are those of the first ``used`` channels of the input. The others are random mixtures of what these
+    hold already, so a component spent on them would be lost for the image. Returns how many channels of the output are
+    components.
+    """
     weight, inverse = conv.weight, deconv.weight
-    components = _components(features, len(weight))
+    components = _components(features[:, :used], len(weight))
     count = len(components)
     weight[:count] *= _RANDOM
     weight[count:] *= _RANDOM_UNUSED
-    weight[:count, :, _BLOCK, _BLOCK] += gain * components
+    weight[:count, :used, _BLOCK, _BLOCK] += gain * components
     inverse *= _RANDOM * min(1, _GAIN / gain)
-    inverse[:count, :, _BLOCK, _BLOCK] += components / gain
+    inverse[:count, :used, _BLOCK, _BLOCK] += components / gain
     for bias in (conv.bias, deconv.bias):
         assert bias is not None
         bias.zero_()
+    return count
 
 
 def _components(features: Tensor, most: int) -> Tensor:

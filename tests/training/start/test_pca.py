@@ -34,18 +34,18 @@ def patches() -> Tensor:
     return images.first_patches(PIXELS)
 
 
-def coded_psnr(net: Any, patches: Tensor) -> float:
-    """PSNR in dB of the pictures that g_s makes of the rounded y, mean of the squared errors over all patches."""
+def coded_psnr(net: Any, patches: Tensor, step: float = 1) -> float:
+    """PSNR in dB of the pictures that g_s makes of y, rounded to ``step``, from the mean squared error of all patches."""
     x = patches.float() / 255
     with torch.no_grad():
-        y_hat = net.g_a(2 * x - 1).round()
+        y_hat = step * (net.g_a(2 * x - 1) / step).round()
         x_hat = ((net.g_s(y_hat, (128, 128)) + 1) / 2).clamp(0, 1)
     return float(-10 * (x_hat - x).square().mean().log10())
 
 
-def started(lmbda: float, patches: Tensor) -> Any:
+def started(lmbda: float, patches: Tensor, **sizes: int) -> Any:
     torch.manual_seed(0)
-    net = build_model(CONFIG).eval()
+    net = build_model({**CONFIG, **sizes}).eval()
     assert f"{len(patches)} training patches" in start_from_components(net, patches, lmbda)
     return net
 
@@ -54,6 +54,12 @@ def test_it_codes_images_before_it_is_trained(patches: Tensor) -> None:
     torch.manual_seed(0)
     assert coded_psnr(build_model(CONFIG).eval(), patches) < 16
     assert coded_psnr(started(0.06, patches), patches) > 23
+
+
+def test_channels_without_a_component_take_none_from_the_image(patches: Tensor) -> None:
+    few = coded_psnr(started(0.06, patches, N=48, M=192), patches, step=0.1)
+    many = coded_psnr(started(0.06, patches, N=128, M=192), patches, step=0.1)
+    assert many > few + 1
 
 
 def test_large_lambdas_get_coarse_latents(patches: Tensor) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from jointiq.bitstream.scan import get_scan
+from jointiq.layers import block_context
 from jointiq.layers.block_context import BlockContext, IntegerBlockContext, reach_of, weight_count
 from jointiq.layers.global_context import DENOMINATOR_MIN, VALUE_FRACTION_BITS, VALUE_MAX
 from jointiq.layers.integer_layers import ACTIVATION_MAX, ONE
@@ -64,8 +65,14 @@ def naive(module, y_hat):
     return out
 
 
+# Both forms of the weighted sums are to be right at every size.
+FORMS = pytest.mark.parametrize("dense_up_to", [1 << 30, 0], ids=["dense", "near and far"])
+
+
+@FORMS
 @pytest.mark.parametrize(("grid", "K"), [*((grid, 7) for grid in GRIDS), ((6, 9), 2), ((6, 9), 16), ((26, 11), 3)])
-def test_float_form_equals_the_definition(grid, K):
+def test_float_form_equals_the_definition(grid, K, dense_up_to, monkeypatch):
+    monkeypatch.setattr(block_context, "DENSE_POSITIONS", dense_up_to)
     module, y_hat = make(K), latent(*grid, batch=2)
     found = module(y_hat)
     for image in range(2):
@@ -80,8 +87,10 @@ def test_zero_in_the_first_step_and_in_grids_that_are_too_small():
         assert [step for step in range(8) if found[step].abs().sum() > 0] == active
 
 
+@FORMS
 @pytest.mark.parametrize("content", ["random", "constant", "zero", "huge", "one block has all the weight"])
-def test_no_nan_and_finite_gradients(content):
+def test_no_nan_and_finite_gradients(content, dense_up_to, monkeypatch):
+    monkeypatch.setattr(block_context, "DENSE_POSITIONS", dense_up_to)
     module = make(min_known=2)
     y_hat = latent(20, 24) * (1e5 if content == "huge" else 1)
     if content in ("constant", "zero"):

@@ -17,9 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jointiq.bitstream.scan import GROUPS, PLACES, QuarterStep, group_of
-from jointiq.bitstream.tables import EXP_STEP_BITS
+from jointiq.bitstream.tables import EXP_STEP_BITS, Device
+from jointiq.layers.causal_sums import constant
 from jointiq.layers.global_context import (
     CONTEXT_WEIGHT_BITS,
+    DENSE_POSITIONS,
     VALUE_FRACTION_BITS,
     VALUE_MAX,
     fixed_context,
@@ -70,33 +72,69 @@ class BlockContext(nn.Module):
             counts = _block_sums(torch.ones_like(y_bar[:1, :1]))
             psi = self.psi.float()
             weights = torch.exp(psi - psi.amax(1, keepdim=True).detach())
-            value_sum, square_sum = self._weighted(weights.repeat(2, 1), sums, counts).chunk(2, 1)
-            square_weights = self._weighted(weights.square(), counts)
-            mean, deviation = mean_and_deviation(self._weighted(weights, counts), square_weights, value_sum, square_sum)
+            weighted = _dense if counts.numel() <= DENSE_POSITIONS else _near_and_far
+            mean, deviation = mean_and_deviation(*weighted(weights, sums, counts, reach_of(self.K)))
             active = y_hat.shape[2] * y_hat.shape[3] >= self.min_known
             c_global = (torch.cat([mean + origin, deviation], 1) * active).unflatten(0, known.shape[:2])
             return torch.cat([torch.zeros_like(c_global[:1]), c_global])
 
-    def _weighted(self, weights: Tensor, sums: Tensor, counts: Tensor | None = None) -> Tensor:
-        """Return the weighted sums of block sums (B, C or 1, h, w), from weights (C, taps + 1): (B, C, h, w)."""
-        side = 2 * reach_of(self.K) + 1
+
+def _dense(weights: Tensor, sums: Tensor, counts: Tensor, reach: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the sums of w, w^2, w v and w v^2 seen from every block, by one matrix (blocks, blocks) a channel.
+
+    With its gradient this is the fastest form for patches.
+
+    Args:
+        weights: (M, taps + 1).
+        sums: of each block, of v and of v^2: (B, 2M, h, w).
+        counts: positions of each block, (1, 1, h, w).
+        reach: blocks that the taps reach in each direction.
+    """
+    batch, _, height, width = sums.shape
+    taps = _tap_index(reach, height, width, weights.device)
+    matrix = weights.index_select(1, taps.flatten()).unflatten(1, taps.shape)
+    weight_sum, square_weight_sum = (each @ counts.flatten() for each in (matrix, matrix.square()))
+    blocks = sums.view(batch, 2, -1, height * width).permute(2, 3, 1, 0).flatten(2)
+    value_sum, square_sum = torch.bmm(matrix, blocks).permute(2, 0, 1).unflatten(2, (height, width)).split(batch)
+    grid = (1, -1, height, width)
+    return weight_sum.view(grid), square_weight_sum.view(grid), value_sum, square_sum
+
+
+def _near_and_far(weights: Tensor, sums: Tensor, counts: Tensor, reach: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the same in time linear in the number of blocks."""
+    side = 2 * reach + 1
+    # Exactly nothing, where the difference of two sums would leave their rounding.
+    any_beyond = _beyond(counts, side) > 0
+
+    def weighted(weights: Tensor, sums: Tensor) -> Tensor:
         near, far = weights[:, :-1].view(-1, 1, side, side), weights[:, -1].view(-1, 1, 1)
-        beyond = _beyond(sums, side)
-        if counts is not None:
-            # Exactly nothing, where the difference of two sums would leave their rounding.
-            beyond = beyond * (_beyond(counts, side) > 0)
-        return F.conv2d(sums, near, padding=side // 2, groups=sums.shape[1]) + far * beyond
+        return F.conv2d(sums, near, padding=side // 2, groups=sums.shape[1]) + far * any_beyond * _beyond(sums, side)
 
-
-def _block_sums(x: Tensor) -> Tensor:
-    """Return the sums over 2x2 blocks: (B, C, H, W) -> (B, C, ceil(H / 2), ceil(W / 2))."""
-    return F.avg_pool2d(pad_to_even(x), 2, divisor_override=1)
+    value_sum, square_sum = weighted(weights.repeat(2, 1), sums).chunk(2, 1)
+    return weighted(weights, counts), weighted(weights.square(), counts), value_sum, square_sum
 
 
 def _beyond(sums: Tensor, side: int) -> Tensor:
     """Return the sum over all blocks but those in the square around each."""
     within = F.avg_pool2d(sums, side, stride=1, padding=side // 2, divisor_override=1)
     return sums.sum(dim=(2, 3), keepdim=True) - within
+
+
+@constant
+def _tap_index(reach: int, height: int, width: int, device: Device) -> Tensor:
+    """Return which weight each block (columns) has, seen from each (rows): (blocks, blocks), int64, of a grid."""
+    rows, columns = (torch.arange(side) for side in (height, width))
+    down, right = rows[None, :] - rows[:, None] + reach, columns[None, :] - columns[:, None] + reach
+    side = 2 * reach + 1
+    down, right = down[:, None, :, None], right[None, :, None, :]
+    near = (down >= 0) & (down < side) & (right >= 0) & (right < side)
+    taps = torch.where(near, down * side + right, side**2)
+    return taps.reshape(height * width, height * width).to(device)
+
+
+def _block_sums(x: Tensor) -> Tensor:
+    """Return the sums over 2x2 blocks: (B, C, H, W) -> (B, C, ceil(H / 2), ceil(W / 2))."""
+    return F.avg_pool2d(pad_to_even(x), 2, divisor_override=1)
 
 
 class IntegerBlockContext:

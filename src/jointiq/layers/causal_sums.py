@@ -35,7 +35,7 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-def _constant(make: Callable[_P, _T]) -> Callable[_P, _T]:
+def constant(make: Callable[_P, _T]) -> Callable[_P, _T]:
     """Decorator: fixed tensors of a size and device, made once, and constants for a compiler.
 
     It looks through a cached function, and so that is wrapped.
@@ -50,14 +50,14 @@ def _constant(make: Callable[_P, _T]) -> Callable[_P, _T]:
     return get
 
 
-@_constant
+@constant
 def tap_is_known(scan: Scan, K: int, device: Device = _CPU) -> Tensor:
     """Which of the (K + 1, 2K + 1) clipped offsets (rows above, columns -K .. K) the scan ever knows: bool."""
     known = [[scan.is_known(drow, dcolumn) for dcolumn in range(-K, K + 1)] for drow in range(K + 1)]
     return torch.tensor(known, device=device)
 
 
-@_constant
+@constant
 def pair_index(scan: Scan, K: int, height: int, width: int) -> tuple[Tensor, Tensor]:
     """For all (current, other) positions: flat clipped offset, and whether the other is known; (P, P) each."""
     rows, columns = (
@@ -71,14 +71,14 @@ def pair_index(scan: Scan, K: int, height: int, width: int) -> tuple[Tensor, Ten
     return index, known
 
 
-@_constant
+@constant
 def dense_index(scan: Scan, K: int, height: int, width: int, device: Device = _CPU) -> Tensor:
     """The offsets of :func:`pair_index`, one after the other, (P * P,); behind the last one where nothing is known."""
     index, known = pair_index(scan, K, height, width)
     return torch.where(known, index, (K + 1) * (2 * K + 1)).flatten().to(device)
 
 
-@_constant
+@constant
 def region_counts(scan: Scan, K: int, height: int, width: int, device: Device = _CPU) -> Tensor:
     """How many known positions share each clipped offset: int64 (height * width, (K + 1)(2K + 1))."""
     counts = torch.zeros(height, width, K + 1, 2 * K + 1, dtype=torch.int64)

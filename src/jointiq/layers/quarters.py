@@ -83,14 +83,17 @@ class QuarterEstimator(nn.Module):
             for place, steps in enumerate(zip(*map(split_quarters, windows), strict=True))
         ]
         hidden = [self.act(self.hidden(self.act(place.flatten(0, 1)))).unflatten(0, (GROUPS, -1)) for place in places]
-        result = hidden[0].new_empty(len(PLACES), batch, self.kinds, M, *hidden[0].shape[-2:])
+        contexts = None if c_global is None else c_global.unbind()
+        by_group = []
         for group, head in enumerate(self.heads):
             # The step that codes the group at each place: group_of is its own inverse.
             steps = [group_of(group, place) for place in range(len(PLACES))]
             inputs = torch.cat([of_place[step] for of_place, step in zip(hidden, steps, strict=True)])
-            parameters = head(inputs, None if c_global is None else c_global[steps].flatten(0, 1))
-            result[:, :, :, group::GROUPS] = parameters.view(len(PLACES), batch, self.kinds, -1, *inputs.shape[-2:])
-        return join_quarters(result.flatten(2, 3).unbind(), (height, width))
+            parameters = head(inputs, None if contexts is None else torch.cat([contexts[step] for step in steps]))
+            by_group.append(parameters.unflatten(1, (self.kinds, -1)))
+        order = torch.tensor([m for group in range(GROUPS) for m in range(group, M, GROUPS)], device=y_hat.device)
+        result = torch.cat(by_group, 2).index_select(2, order.argsort()).flatten(1, 2)
+        return join_quarters(result.unflatten(0, (len(PLACES), batch)).unbind(), (height, width))
 
 
 class IntegerQuarterEstimator:

@@ -35,7 +35,7 @@ def patches() -> Tensor:
 
 
 def coded_psnr(net: Any, patches: Tensor, step: float = 1) -> float:
-    """PSNR in dB of the pictures that g_s makes of y, rounded to ``step``, from the mean squared error of all patches."""
+    """PSNR in dB of the pictures that g_s makes of y rounded to ``step``, from the mean squared error of all."""
     x = patches.float() / 255
     with torch.no_grad():
         y_hat = step * (net.g_a(2 * x - 1) / step).round()

@@ -35,7 +35,7 @@ from jointiq.layers.integer_layers import FRACTION_BITS, ONE
 #: Lowest sigma: CompressAI's, our choice (the papers name none).
 SIGMA_MIN = 0.11
 SIGMA_MAX = 2048.0
-_TAIL = -30.0
+_ROOT_HALF = math.sqrt(0.5)
 
 
 def parameter_kinds(G: int) -> int:
@@ -77,24 +77,20 @@ def bound_log_sigma(log_sigma: Tensor) -> Tensor:
 def log_mass(values: Tensor, means: Tensor, log_sigmas: Tensor) -> Tensor:
     """log of the mass that N(mean, sigma^2) puts on [value - 1/2, value + 1/2], in nats.
 
-    Stable at any distance: the interval is mirrored into the lower tail and the difference of the two log CDFs is taken
-    in log space, so that neither value nor gradient underflows.
+    Stable at any distance. The interval is mirrored into the lower tail, where with u and l, its ends in sigmas,
+
+        Phi(u) - Phi(l) = exp(-u^2 / 2) / 2 * (erfcx(-u / sqrt 2) - erfcx(-l / sqrt 2) * exp((u^2 - l^2) / 2))
+
+    and only the first factor leaves the range of floats; its logarithm is known. erfcx(x) is exp(x^2) erfc(x).
     """
     distance = -(values - means).abs()
     inverse_sigma = torch.exp(-log_sigmas)
-    upper = _log_ndtr((distance + 0.5) * inverse_sigma)
-    lower = _log_ndtr((distance - 0.5) * inverse_sigma)
-    # log(e^upper - e^lower); the gap is kept off zero for sigmas so wide that float32 cannot tell the two CDFs apart.
-    gap = (upper - lower).clamp(min=1e-7)
-    return upper + torch.where(gap > math.log(2), torch.log1p(-torch.exp(-gap)), torch.log(-torch.expm1(-gap)))
-
-
-def _log_ndtr(x: Tensor) -> Tensor:
-    """log of the normal CDF; below -30 by its expansion: the gradient of torch's own loses digits there, up to NaN."""
-    far = x < _TAIL
-    t = x.clamp(max=_TAIL)
-    tail = -0.5 * t.square() - torch.log(-t) - 0.5 * math.log(2 * math.pi) + torch.log1p(-t.square().reciprocal())
-    return torch.where(far, tail, torch.special.log_ndtr(x.clamp(min=_TAIL)))
+    upper, lower = (distance + 0.5) * inverse_sigma, (distance - 0.5) * inverse_sigma
+    # (u^2 - l^2) / 2, without the difference of two squares.
+    ratio = torch.exp(distance * inverse_sigma.square())
+    scaled = torch.special.erfcx(upper * -_ROOT_HALF) - torch.special.erfcx(lower * -_ROOT_HALF) * ratio
+    # Kept off zero for sigmas so wide that floats cannot tell the two apart.
+    return torch.log(scaled.clamp(min=torch.finfo(scaled.dtype).tiny)) - 0.5 * upper.square() - math.log(2)
 
 
 def log_likelihood(y: Tensor, parameters: Tensor, G: int) -> Tensor:

@@ -120,6 +120,7 @@ def test_curves(tmp_path: Path, call: Call) -> None:
     assert "<script>alert" not in page and "&lt;script&gt;alert" in page
 
 
+@pytest.mark.slow
 def test_runs(tmp_path: Path, call: Call) -> None:
     cfg = tiny.config("+experiment=jointiq", "scale=demo")
     for name in NAMES:

@@ -93,6 +93,7 @@ def test_resume_takes_up_steps_and_data(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert not part.with_name("part.old1").exists()
 
 
+@pytest.mark.slow
 def test_a_time_cap_ends_the_run_annealed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, images: Path) -> None:
     folder = tmp_path / "capped"
     options = ("trainer.max_steps=100000", "trainer.max_time=00:00:00:02", f"paths.run_dir={folder}")

@@ -24,6 +24,7 @@ from jointiq.runs import lock, resume
 from jointiq.runs.lock import is_locked, locked
 from jointiq.training import run
 from jointiq.training.modules.compression import CompressionModule
+from tests.marks import slow
 from tests.training import tiny
 
 MEAN = "optim.ema_decay=0.7"
@@ -75,7 +76,7 @@ def assert_equal(one: Any, other: Any, at: str = "") -> None:
         assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other, at
 
 
-@pytest.mark.parametrize("optim", [("optim=adam",), ("optim=soap", "optim.frequency=2")])
+@pytest.mark.parametrize("optim", [slow(("optim=adam",)), ("optim=soap", "optim.frequency=2")])
 def test_a_cut_training_is_the_unbroken_one(
     images: Path, tmp_path: Path, crash_at: dict[str, Any], optim: tuple[str, ...]
 ) -> None:
@@ -145,6 +146,7 @@ def test_a_stop_leaves_out_the_validation_after_it(
     assert_equal_but_for(3, part, whole)
 
 
+@pytest.mark.slow
 def test_a_stop_cuts_a_validation(
     images: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -192,6 +194,7 @@ def test_a_stop_cuts_the_validation_of_the_end_result(
     assert [row["step"] for row in tiny.rows(tmp_path / "run") if "val/loss" in row] == ["0"]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_steps_left_says_how_to_train_further(
     images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

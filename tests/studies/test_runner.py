@@ -120,6 +120,7 @@ def test_what_starts_from_a_failed_training_is_missing_too(place):
     assert len(jobs.started) == 1 + 2 + 2
 
 
+@pytest.mark.slow
 def test_overrides_make_another_study_that_leaves_the_kept_results_alone(place):
     folder, jobs, _ = place
     assert run(place, overrides=("model.G=2",)) == 0

@@ -124,6 +124,7 @@ def test_finished_stages_are_skipped(chain: Chain, folder: Path, capsys: pytest.
     assert capsys.readouterr().out.count("finished, skipped") == 3
 
 
+@pytest.mark.slow
 def test_the_last_stage_is_measured(chain: Chain, folder: Path, images: Path) -> None:
     """Of a chain that is finished, too: then nothing is trained."""
     before = weights(folder)

@@ -150,6 +150,7 @@ def typed(folder: Path, launcher: str) -> tuple[str, ...]:
     return ("-m", plugin, f"hydra.sweep.dir={folder}", f"paths.results={folder / 'r'}")
 
 
+@pytest.mark.slow
 def test_a_sweeper_gets_what_the_trainings_have_come_to(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -169,6 +170,7 @@ def test_a_sweeper_gets_what_the_trainings_have_come_to(
     assert [one.state for one in read_sweep(tmp_path / "s")] == ["done", "failed", "done"]
 
 
+@pytest.mark.slow
 def test_jobs_of_another_launcher_are_waiting_until_they_start(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -115,6 +115,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, dict[str, Any]
         http.shutdown()
 
 
+@pytest.mark.slow
 def test_a_logged_in_user_saves_chart_and_workspace(
     server: dict[str, dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:

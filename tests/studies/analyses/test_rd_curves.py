@@ -72,6 +72,7 @@ def test_curves_are_drawn_compared_and_left_for_others_to_read(place) -> None:
     assert "MACs a pixel" in report and "with GMM" in report
 
 
+@pytest.mark.slow
 def test_bd_rates_within_a_range_of_rates(place) -> None:
     _, run = place
     whole = run()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from jointiq.runs.status import write_status
+from tests.marks import slow
 
 WAITS = """
 import os, subprocess, sys, time
@@ -36,7 +37,7 @@ other.kill()
 
 @pytest.mark.parametrize(
     ("does", "code"),
-    [("import os; os.kill(os.getpid(), 9)", 2), ("raise SystemExit(2)", 2), ("", 0)],
+    [("import os; os.kill(os.getpid(), 9)", 2), slow("raise SystemExit(2)", 2), slow("", 0)],
 )
 def test_another_process_ends(tmp_path: Path, does: str, code: int) -> None:
     write_status(tmp_path, {"step": 3})

@@ -154,6 +154,7 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         initialise(build_model(CONFIG), str(tmp_path / "none.ckpt"))
 
 
+@pytest.mark.slow
 def test_fine_tuning_for_ms_ssim(tmp_path: Path) -> None:
     tiny.write_images(tmp_path)
     mse, tuned = tmp_path / "mse", tmp_path / "tuned"

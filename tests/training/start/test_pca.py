@@ -113,6 +113,7 @@ def test_the_first_stage_of_a_chain_may_start_so(tmp_path: Path) -> None:
     assert all(str(stage.cfg.init_from).endswith("last.ckpt") for stage in others)
 
 
+@pytest.mark.slow
 def test_a_chain_keeps_a_random_start_that_is_typed(tmp_path: Path) -> None:
     write_images(tmp_path)
     typed = ["+experiment=jointiq_full", "init_from=null", *overrides(tmp_path)[1:]]

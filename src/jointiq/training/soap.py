@@ -1,11 +1,15 @@
 """The optimizer SOAP: Adam in the eigenbases of Shampoo's preconditioner (Vyas et al. 2025, Algorithm 3).
 
-A weight is seen with three axes: outputs, all positions of a kernel, and inputs. Each axis that is not too long has an
+A kernel is seen with three axes: outputs, all of its positions, and inputs. Each axis that is not too long has an
 orthogonal basis Q, in which Adam's two means are kept:
 
     L     = running mean of G G^T along the axis           G: gradient
     Q     = one step of power iteration, every few steps: QR of L Q
     G'    = G in the bases;  M', V' = Adam's means of G';  step = M' / sqrt(V'), taken back
+
+Everything but kernels is stepped by Adam: biases, GDN, and tables such as gains over the quality. What all entries of a
+table have in common is one direction of its bases. It would move each of n entries by lr / sqrt(n), and a prior would
+need tens of thousands of steps to find its range.
 
 Published for learned compression by Zhang and Zhu 2026. Packages have it, for GPUs; on processors this form, which
 multiplies whole matrices along each axis and keeps M' in the bases, takes a third of their time for convolutions.
@@ -22,7 +26,7 @@ from torch.optim import Optimizer
 
 
 class SOAP(Optimizer):
-    """SOAP, with weights of one axis (biases) stepped by Adam.
+    """SOAP for kernels, (outputs, inputs, rows, columns); everything else is stepped by Adam.
 
     Args:
         params: weights, or groups of them.
@@ -75,14 +79,15 @@ class SOAP(Optimizer):
     def _step(self, weight: Tensor, group: dict[str, Any]) -> None:
         gradient = weight.grad
         assert gradient is not None
-        if gradient.dim() > 2:
+        is_kernel = weight.dim() == 4
+        if is_kernel:
             gradient = gradient.flatten(2).transpose(1, 2).contiguous()
         state = self.state[weight]
         first, second = group["betas"]
         if not state:
             state["step"] = 0
             state["mean"], state["square"] = torch.zeros_like(gradient), torch.zeros_like(gradient)
-            sides = [gradient.dim() > 1 and 1 < side <= group["longest"] for side in gradient.shape]
+            sides = [is_kernel and 1 < side <= group["longest"] for side in gradient.shape]
             share = 1 - second
             state["statistics"] = [share * _outer(gradient, axis) if has else None for axis, has in enumerate(sides)]
             state["bases"] = [None if each is None else _eigenvectors(each) for each in state["statistics"]]
@@ -97,7 +102,7 @@ class SOAP(Optimizer):
         update = _turn(update, [None if basis is None else basis.T for basis in state["bases"]])
         if group["weight_decay"]:
             weight.mul_(1 - group["lr"] * group["weight_decay"])
-        update = update.transpose(1, 2) if weight.dim() > 2 else update
+        update = update.transpose(1, 2) if is_kernel else update
         weight.add_(update.reshape(weight.shape), alpha=-group["lr"] / (1 - first ** state["step"]))
         for axis, statistics in enumerate(state["statistics"]):
             if statistics is not None:

@@ -55,6 +55,8 @@ def known_before(y_hat: Tensor) -> Tensor:
 class QuarterEstimator(nn.Module):
     """f for the order ``quarters``; arguments as those of :class:`jointiq.layers.estimator.ParameterEstimator`."""
 
+    from_groups: Tensor
+
     def __init__(self, M: int, parameters: int, width: int, mprm_width: int | None, global_context: bool) -> None:
         super().__init__()
         outputs, self.kinds = width * M, parameters // M
@@ -71,6 +73,9 @@ class QuarterEstimator(nn.Module):
             ParameterHead(outputs, self.kinds * n, context, None if mprm_width is None else mprm_width * n)
             for n in sizes
         )
+        # Where each channel lies among those of all groups, one group after the other.
+        by_group = torch.tensor([m for group in range(GROUPS) for m in range(group, M, GROUPS)])
+        self.register_buffer("from_groups", by_group.argsort(), persistent=False)
 
     def forward(self, c_prime: Tensor, y_hat: Tensor, c_global: Tensor | None = None) -> Tensor:
         """c_prime, y_hat: (B, M, H, W); c_global: (8, B, 2M, ceil(H / 2), ceil(W / 2)), one for each step, or None."""
@@ -91,8 +96,7 @@ class QuarterEstimator(nn.Module):
             inputs = torch.cat([of_place[step] for of_place, step in zip(hidden, steps, strict=True)])
             parameters = head(inputs, None if contexts is None else torch.cat([contexts[step] for step in steps]))
             by_group.append(parameters.unflatten(1, (self.kinds, -1)))
-        order = torch.tensor([m for group in range(GROUPS) for m in range(group, M, GROUPS)], device=y_hat.device)
-        result = torch.cat(by_group, 2).index_select(2, order.argsort()).flatten(1, 2)
+        result = torch.cat(by_group, 2).index_select(2, self.from_groups).flatten(1, 2)
         return join_quarters(result.unflatten(0, (len(PLACES), batch)).unbind(), (height, width))
 
 

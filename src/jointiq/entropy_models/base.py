@@ -79,9 +79,8 @@ class EntropyModel(nn.Module, ABC):
     IN_FORMAT: ClassVar[bool] = False
     #: Its networks that the integers do not stand for: a file of the model holds their weights as floats.
     FLOAT: ClassVar[tuple[str, ...]] = ("h_a",)
-    #: Weights that variants of it have in common, and the settings that then have to agree (``stage.takes=shared``).
-    SHARED: ClassVar[tuple[str, ...]] = ()
-    SHARED_SETTINGS: ClassVar[tuple[str, ...]] = ()
+    #: Parts that variants of it have in common (``stage.takes=shared``), each with the setting that has to agree.
+    SHARED: ClassVar[Mapping[str, str | None]] = {}
 
     side: tuple[str, ...] = ()
     scan_code: int = PARALLEL

@@ -87,8 +87,14 @@ class ContextEntropyModel(EntropyModel):
     """
 
     IN_FORMAT = True
-    SHARED = ("h_a", "h_s", "z_prior", "estimator.from_hyper", "estimator.from_known", "estimator.hidden")
-    SHARED_SETTINGS = ("hyper_abs", "hyper_exp", "estimator_width")
+    SHARED = {
+        "h_a": "hyper_abs",
+        "h_s": "hyper_exp",
+        "z_prior": None,
+        "estimator.from_hyper": "estimator_width",
+        "estimator.from_known": "estimator_width",
+        "estimator.hidden": "estimator_width",
+    }
 
     ALL_RATES = True
 

@@ -105,6 +105,12 @@ def test_new_channels_have_the_gains_of_the_old(small: Any, patches: Tensor, tmp
     torch.testing.assert_close(net.gain_a.y.log_gain[:, 12:], every.gain_a.y.log_gain[:, :8])
 
 
+def test_f_of_another_width_starts_anew(small: Any, patches: Tensor, tmp_path: Path) -> None:
+    net = widened(small, patches, tmp_path, estimator_width=1)
+    old, new = (model.entropy_model.estimator.hidden for model in (small, net))
+    assert not torch.equal(new.bias[: len(old.bias)], old.bias)
+
+
 def test_a_narrower_model_is_refused(small: Any, patches: Tensor, tmp_path: Path) -> None:
     write_export(small, tmp_path / "small.safetensors")
     net = build_model({**SMALL, "N": 12, "M": 8})

@@ -89,9 +89,12 @@ def _take_parts(
     model = net.entropy_model
     settings, shared = ["name", *net.trunk_settings(), _ENHANCER], list[str]()
     if takes != "trunk" and model is not None:
-        settings += model.SHARED_SETTINGS
         modules = [dict(each.named_modules()) for each in (model, source.entropy_model) if each is not None]
-        shared = [part for part in model.SHARED if all(part in names for names in modules)]
+        for part, setting in model.SHARED.items():
+            agrees = setting is None or net.config.get(setting) == source.config.get(setting)
+            if all(part in names for names in modules) and (agrees or not wider):
+                shared.append(part)
+                settings += [setting] if setting and setting not in settings else []
     differences = []
     for key in settings:
         if key not in wider and net.config.get(key) != source.config.get(key):

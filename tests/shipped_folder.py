@@ -12,14 +12,15 @@ from jointiq.coding.export import write_export
 from jointiq.models.base import LearnedCodec
 
 
-def make_folder(folder: Path, models: Mapping[int, LearnedCodec]) -> Path:
-    """Write models by their quality, and the index, into ``folder``."""
+def make_folder(folder: Path, models: Mapping[str, LearnedCodec]) -> Path:
+    """Write models by their name, and the index, into ``folder``."""
     entries = []
-    for quality, model in models.items():
-        path = folder / f"q{quality}.safetensors"
+    for name, model in models.items():
+        path = folder / f"{name}.safetensors"
         identity = write_export(model, path)
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        entry = {"name": path.stem, "quality": quality, "file": path.name, "bytes": path.stat().st_size}
+        training = {"stages": [{"steps": 70}], "data": [{"name": "photos", "images": 3, "digest": "12345678"}]}
+        entry = {"name": name, "file": path.name, "bytes": path.stat().st_size, "training": training}
         entries.append({**entry, "sha256": sha256, "fingerprint": identity.hex()})
     index = {"format": shipped.FORMAT, "version": shipped.VERSION, "models": entries}
     (folder / shipped.INDEX).write_text(json.dumps(index))

@@ -43,7 +43,7 @@ def test_what_is_typed_in_a_checkout(path: str) -> None:
 
 THREE_LINES = """
 import jointiq, src, sys
-model = jointiq.load("q2"); data = jointiq.encode(model, __import__("PIL.Image").Image.open("in.png"))
+model = jointiq.load("jointiq-mse"); data = jointiq.encode(model, __import__("PIL.Image").Image.open("in.png"))
 picture = jointiq.decode(data)
 assert picture.size == (77, 50)
 print(jointiq.__file__, src.__file__)
@@ -81,7 +81,7 @@ def test_the_wheel(tmp_path: Path, picture) -> None:
         str(tmp_path / "src/__init__.py"),
     ]
     assert run("-m", "jointiq", "encode", "in.png", "out.jiq", "--quality", "1").returncode == 0
-    assert "q1 (--quality 1)" in run("-m", "jointiq", "info", "out.jiq").stdout
+    assert "jointiq-mse" in run("-m", "jointiq", "info", "out.jiq").stdout
     assert "usage: jointiq encode" in run("-m", "jointiq", "encode", "--help").stdout
     assert "experiment_name: jointiq" in run("-m", "jointiq", "train", "+experiment=jointiq", "--cfg", "job").stdout
     done = run("-m", "jointiq", "study", "table2")

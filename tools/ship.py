@@ -1,4 +1,4 @@
-"""Make the models that come with the repository: ``python -m tools.ship CKPT1 CKPT2 CKPT3 CKPT4 --test kodak=DIR``."""
+"""Make the models that come with the repository: ``python -m tools.ship CKPT [CKPT ...] --test kodak=DIR``."""
 
 from __future__ import annotations
 
@@ -8,23 +8,20 @@ from pathlib import Path
 from jointiq.command_line import Parser
 from jointiq.errors import run_cli
 
-QUALITIES = (1, 2, 3, 4)
-
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m tools.ship",
-        description="Export four trained models, measure them on test images by real files, and list and describe them "
-        "for src.codec, which then uses them without --checkpoint.",
-        epilog="Makes q1.safetensors to q4.safetensors, the tables of README.md and index.json. When all are finished, "
-        "they are renamed into the output folder, the index last: if a crash comes in between, the models are refused "
-        "until the command is repeated. The facts of the trainings are read from the folders of their runs. "
+        description="Export trained models of all rates, measure them on test images by real files, and list and "
+        "describe them for src.codec, which then uses the first one without --checkpoint.",
+        epilog="Makes MODEL-DISTORTION.safetensors of each, such as jointiq-mse, the tables of README.md and "
+        "index.json. When all are finished, they are renamed into the output folder, the index last: if a crash comes "
+        "in between, the models are refused until the command is repeated. Models that were there are removed. The "
+        "facts of the trainings are read from the folders of their runs. "
         "Measurements are kept: the same command continues where it was stopped. Exit code: 0 done, 2 a value or file "
         "that cannot be used, 130 stopped with Ctrl-C.",
     )
-    for quality in QUALITIES:
-        text = f"checkpoint of src.train for quality {quality}"
-        parser.add_argument(f"checkpoint{quality}", type=Path, metavar=f"CKPT{quality}", help=text)
+    parser.add_argument("checkpoints", type=Path, nargs="+", metavar="CKPT", help="of src.train, for all rates")
     parser.add_argument("--test", required=True, metavar="NAME=DIR", help="folder of test images, and its name")
     parser.add_argument("--half", action="store_true", help="try 16-bit transforms; ship those that lose nothing")
     parser.add_argument("--train-name", metavar="NAME", help="of the training images; default: that of their folder")
@@ -48,7 +45,7 @@ def main() -> None:
     from tools.shipping.ship import Options, ship, summary
 
     options = Options(
-        checkpoints=tuple(getattr(given, f"checkpoint{quality}") for quality in QUALITIES),
+        checkpoints=tuple(given.checkpoints),
         test=given.test,
         output=given.output or shipped.WEIGHTS,
         results=given.results,

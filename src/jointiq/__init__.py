@@ -1,6 +1,6 @@
 """JointIQ-Net: learned image compression and quality enhancement, trained jointly, coded to real files.
 
-    model = jointiq.load("q2")               # a model that comes with the package, or the path of one
+    model = jointiq.load("jointiq-mse")      # a model that comes with the package, or the path of one
     data = jointiq.encode(model, image)      # a PIL image or a (H, W, 3) uint8 array -> the bytes of a .jiq file
     picture = jointiq.decode(data)           # -> a PIL image
 

@@ -27,7 +27,7 @@ def weights(living, monkeypatch, tmp_path):
     """A shipped folder of two models."""
     monkeypatch.setattr(shipped, "WEIGHTS", tmp_path / "weights")
     monkeypatch.setattr(api, "_decoders", shipped.Decoders())
-    return make_folder(tmp_path / "weights", {1: living(seed=1), 2: living(seed=2)})
+    return make_folder(tmp_path / "weights", {"q1": living(seed=1), "q2": living(seed=2)})
 
 
 @pytest.mark.parametrize("kind", [Image.fromarray, np.array], ids=["PIL", "array"])
@@ -135,4 +135,4 @@ def test_the_page_of_examples(monkeypatch, tmp_path, capsys):
         exec(block, names)
     exec(first, names)
     said = capsys.readouterr().out
-    assert re.search(r"q2: \d+ bytes, 0\.\d+ bpp, PSNR [23]\d\.\d+ dB", said)
+    assert re.search(r"quality 30: \d+ bytes, 0\.\d+ bpp, PSNR [23]\d\.\d+ dB", said)

@@ -14,28 +14,27 @@ from tests.shipped_folder import make_folder
 @pytest.fixture
 def folder(living, tmp_path, monkeypatch):
     monkeypatch.setattr(shipped, "WEIGHTS", tmp_path / "weights")
-    return make_folder(tmp_path / "weights", {3: living(seed=1), 1: living()})
+    return make_folder(tmp_path / "weights", {"q3": living(seed=1), "q1": living()})
 
 
-def test_by_quality(folder, living, picture):
-    assert [model.quality for model in shipped.shipped_models()] == [1, 3]
+def test_by_name(folder, living, picture):
+    assert [model.name for model in shipped.shipped_models()] == ["q3", "q1"]
     image = picture(30, 40)
-    for quality, seed in ((1, 0), (3, 1), (None, 1)):
-        model = shipped.load_shipped(shipped.of_quality(quality))
+    for name, seed in (("q1", 0), ("q3", 1), (None, 1)):
+        model = shipped.load_shipped(shipped.of_name(name))
         assert fingerprint(model) == fingerprint(living(seed=seed))
         data = encode_image(model, image).data
         assert np.array_equal(decode_image(living(seed=seed), data).image, decode_image(model, data).image)
 
 
-def test_no_such_quality(folder):
-    for quality in (0, 2, 7):
-        with pytest.raises(ConfigError, match=f"--quality={quality} is not allowed; allowed: one of 1, 3"):
-            shipped.of_quality(quality)
+def test_no_such_name(folder):
+    with pytest.raises(ConfigError, match="model='q2' is not allowed; allowed: one of q3, q1"):
+        shipped.of_name("q2")
 
 
 def test_by_fingerprint(folder, living):
     identity = fingerprint(living(seed=1))
-    assert shipped.of_fingerprint(identity[:4]).quality == shipped.of_fingerprint(identity).quality == 3
+    assert shipped.of_fingerprint(identity[:4]).name == shipped.of_fingerprint(identity).name == "q3"
     assert shipped.of_fingerprint(bytes(4)) is None
 
 
@@ -43,13 +42,14 @@ def test_nothing_shipped(tmp_path, monkeypatch):
     monkeypatch.setattr(shipped, "WEIGHTS", tmp_path / "nowhere")
     assert shipped.shipped_models() == ()
     assert shipped.of_fingerprint(bytes(4)) is None
-    for quality in (None, 2):
+    for name in (None, "q2"):
         with pytest.raises(ModelError, match="no trained models are shipped.*--checkpoint"):
-            shipped.of_quality(quality)
+            shipped.of_name(name)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", '{"format": "x", "version": 1, "models": []}', '{"format": "jiq-models", "version": 1}']
+    "text",
+    ["", "[]", '{"format": "x", "version": 2, "models": []}', '{"format": "jiq-models", "version": 1, "models": []}'],
 )
 def test_damaged_index(folder, text):
     (folder / "index.json").write_text(text)
@@ -63,11 +63,11 @@ def test_damaged_weights(folder):
     data[-1] ^= 1
     path.write_bytes(data)
     with pytest.raises(ModelError, match=r"q1\.safetensors is damaged.*git checkout"):
-        shipped.load_shipped(shipped.of_quality(1))
+        shipped.load_shipped(shipped.of_name("q1"))
     path.unlink()
     with pytest.raises(ModelError, match=r"q1\.safetensors: No such file.*git checkout"):
-        shipped.load_shipped(shipped.of_quality(1))
-    shipped.load_shipped(shipped.of_quality(3))
+        shipped.load_shipped(shipped.of_name("q1"))
+    shipped.load_shipped(shipped.of_name("q3"))
 
 
 def test_a_file_outside_the_folder_is_never_opened(folder, living):
@@ -75,7 +75,7 @@ def test_a_file_outside_the_folder_is_never_opened(folder, living):
     index = json.loads((folder / "index.json").read_text())
     index["models"][0]["file"] = "../other.safetensors"
     (folder / "index.json").write_text(json.dumps(index))
-    assert shipped.of_quality(3).path == folder / "other.safetensors"
+    assert shipped.of_name("q3").path == folder / "other.safetensors"
 
 
 def test_an_index_with_the_fingerprint_of_another_model(folder, living):
@@ -83,4 +83,4 @@ def test_an_index_with_the_fingerprint_of_another_model(folder, living):
     index["models"][0]["fingerprint"] = fingerprint(living(seed=2)).hex()
     (folder / "index.json").write_text(json.dumps(index))
     with pytest.raises(ModelError, match="another model than index.json says"):
-        shipped.load_shipped(shipped.of_quality(3))
+        shipped.load_shipped(shipped.of_name("q3"))

@@ -22,7 +22,6 @@ def test_the_card_has_markers_for_the_tables():
 def test_the_index_and_the_folder_hold_the_same_files():
     listed = {model.path.name for model in MODELS}
     assert {path.name for path in shipped.WEIGHTS.glob("*.safetensors")} == listed
-    assert [model.quality for model in MODELS] == [1, 2, 3, 4]
     assert sum(model.path.stat().st_size for model in MODELS) <= LIMIT_MB * 1e6
 
 
@@ -30,8 +29,9 @@ def test_the_card_holds_the_numbers_of_the_index():
     index = json.loads((shipped.WEIGHTS / shipped.INDEX).read_text(encoding="utf-8"))
     text = (shipped.WEIGHTS / CARD).read_text(encoding="utf-8")
     assert filled(text, index) == text
-    bpp = [model.facts["measured"]["bpp"] for model in MODELS]
-    assert bpp == sorted(set(bpp))
+    for model in MODELS:
+        bpp = [point["bpp"] for point in model.facts["measured"]]
+        assert bpp == sorted(set(bpp)) and len(bpp) > 4
 
 
 @pytest.mark.parametrize("model", MODELS, ids=[model.name for model in MODELS])

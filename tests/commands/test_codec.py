@@ -24,6 +24,7 @@ from tests.data.test_picture_formats import wide_gamut
 from tests.shipped_folder import make_folder
 
 ROOT = Path(__file__).parents[2]
+ALL_RATES = {"rates": "continuous", "scan": "quarters"}
 
 
 @pytest.fixture
@@ -251,9 +252,9 @@ def test_wrong_arguments(run, checkpoint, coded, tmp_path):
 
 @pytest.fixture
 def weights(living, monkeypatch, tmp_path):
-    """A shipped folder of three models."""
+    """A shipped folder: a model for all rates, the default, and one of one rate."""
     monkeypatch.setattr(shipped, "WEIGHTS", tmp_path / "weights")
-    return make_folder(tmp_path / "weights", {1: living(seed=1), 2: living(seed=2), 3: living()})
+    return make_folder(tmp_path / "weights", {"all": living(**ALL_RATES), "one": living(seed=1)})
 
 
 @pytest.fixture
@@ -268,22 +269,23 @@ def written_by(path):
 def test_without_a_checkpoint(run, weights, living, picture, tmp_path):
     image = picture(50, 77)
     Image.fromarray(image).save(tmp_path / "in.png")
-    for options, seed in (((), 0), (("--quality", "3"), 0), (("--quality", "1"), 1)):
+    for options, quality in (((), 50), (("--quality", "3"), 3), (("--quality", "99.5"), 99.5)):
         assert run("encode", tmp_path / "in.png", tmp_path / "out.jiq", *options)[0] == 0
-        assert written_by(tmp_path / "out.jiq") == fingerprint(living(seed=seed))[:4]
+        assert written_by(tmp_path / "out.jiq") == fingerprint(living(**ALL_RATES))[:4]
         assert run("decode", tmp_path / "out.jiq", tmp_path / "out.png")[0] == 0
-        expected = own_reconstruction(living(seed=seed), image)
+        expected = own_reconstruction(living(**ALL_RATES).at(quality), image)
         assert np.array_equal(np.asarray(Image.open(tmp_path / "out.png")), expected)
         code, out, _ = run("verify", tmp_path / "in.png", *options)
         assert code == 0 and f"{(tmp_path / 'out.jiq').stat().st_size} bytes" in out
-    assert f"default: {shipped.DEFAULT_QUALITY}" in run("encode", "--help")[1]
+    assert "default: 50" in " ".join(run("encode", "--help")[1].split())
 
 
 def test_a_folder_of_files_of_several_models(run, weights, living, checkpoint, picture, monkeypatch, tmp_path):
     image = picture(33, 29)
     Image.fromarray(image).save(tmp_path / "in.png")
-    for name, quality in (("a", 1), ("b", 2), ("c", 1), ("d", 2)):
-        run("encode", tmp_path / "in.png", tmp_path / "coded" / f"{name}.jiq", "--quality", quality)
+    for name, model in (("a", "all"), ("b", "one"), ("c", "all"), ("d", "one")):
+        source = ("--checkpoint", weights / f"{model}.safetensors")
+        run("encode", tmp_path / "in.png", tmp_path / "coded" / f"{name}.jiq", *source)
     write_export(living(seed=5), tmp_path / "foreign.safetensors")
     options = ("--checkpoint", tmp_path / "foreign.safetensors")
     run("encode", tmp_path / "in.png", tmp_path / "coded" / "foreign.jiq", *options)
@@ -291,16 +293,15 @@ def test_a_folder_of_files_of_several_models(run, weights, living, checkpoint, p
 
     loaded = []
     load = shipped.load_shipped
-    monkeypatch.setattr(
-        shipped, "load_shipped", lambda model, device: loaded.append(model.quality) or load(model, device)
-    )
+    monkeypatch.setattr(shipped, "load_shipped", lambda model, device: loaded.append(model.name) or load(model, device))
     code, out, err = run("decode", tmp_path / "coded", tmp_path / "decoded")
     assert code == 2 and "4 of 6 files done, 2 failed" in out
-    assert loaded == [1, 2]
+    assert loaded == ["all", "one"]
     assert "foreign.jiq" in err and "damaged.jiq" in err and "Traceback" not in err
-    for name, seed in (("a", 1), ("b", 2), ("c", 1), ("d", 2)):
+    expected = {"a": living(**ALL_RATES), "b": living(seed=1)}
+    for name, model in {**expected, "c": expected["a"], "d": expected["b"]}.items():
         decoded = np.asarray(Image.open(tmp_path / "decoded" / f"{name}.png"))
-        assert np.array_equal(decoded, own_reconstruction(living(seed=seed), image))
+        assert np.array_equal(decoded, own_reconstruction(model, image))
 
 
 def test_a_file_of_another_model(run, weights, living, picture, tmp_path):
@@ -317,7 +318,8 @@ def test_a_file_of_another_model(run, weights, living, picture, tmp_path):
 def test_info_names_a_shipped_model(run, weights, living, picture, tmp_path):
     Image.fromarray(picture(33, 29)).save(tmp_path / "in.png")
     run("encode", tmp_path / "in.png", tmp_path / "in.jiq", "--quality", "2")
-    assert "q2 (--quality 2)" in run("info", tmp_path / "in.jiq")[1]
+    out = run("info", tmp_path / "in.jiq")[1]
+    assert "shipped model      all\n" in out and "quality            2\n" in out
     (weights / "index.json").write_text("{")
     code, out, _ = run("info", tmp_path / "in.jiq")
     assert code == 0 and "damaged" in out
@@ -329,15 +331,13 @@ def test_info_names_a_shipped_model(run, weights, living, picture, tmp_path):
 def test_shipped_weights_that_cannot_be_used(run, weights, picture, tmp_path):
     Image.fromarray(picture(33, 29)).save(tmp_path / "in.png")
     run("encode", tmp_path / "in.png", tmp_path / "in.jiq", "--quality", "2")
-    path = weights / "q2.safetensors"
+    path = weights / "all.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"\0\0")
     for command in (["encode", tmp_path / "in.png", tmp_path / "new.jiq", "--quality", "2"],
                     ["verify", tmp_path / "in.png", "--quality", "2"],
                     ["decode", tmp_path / "in.jiq", tmp_path / "new.png"]):  # fmt: skip
         code, _, err = run(*command)
-        assert code == 2 and one_line(err) and "q2.safetensors is damaged" in err
-    code, _, err = run("encode", tmp_path / "in.png", tmp_path / "new.jiq", "--quality", "4")
-    assert code == 2 and one_line(err) and "--quality=4 is not allowed; allowed: one of 1, 2, 3" in err
+        assert code == 2 and one_line(err) and "all.safetensors is damaged" in err
     assert not (tmp_path / "new.jiq").exists() and not (tmp_path / "new.png").exists()
 
 
@@ -395,7 +395,7 @@ def test_encode_and_decode_in_separate_processes(model, checkpoint, picture, tmp
 def all_rates(living, tmp_path_factory):
     """An export of a model for all rates."""
     path = tmp_path_factory.mktemp("rates") / "model.safetensors"
-    model = living(rates="continuous", scan="quarters")
+    model = living(**ALL_RATES)
     model.objective = Objective(0.1, lmbda_range=(0.9999, 0.9999))
     write_export(model, path)
     return path

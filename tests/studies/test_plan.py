@@ -40,6 +40,13 @@ def test_a_scale_wins_over_what_stands_at_the_top(tmp_path):
     assert demo.analyses == (("paired", {}),)
 
 
+def test_a_run_may_be_a_shipped_model(tmp_path):
+    scale = read_study("mine", write(tmp_path, runs={"ours": {"shipped": "jointiq-mse"}})).at("demo")
+    assert not scale.trains and scale.runs[0].shipped == "jointiq-mse"
+    with pytest.raises(ConfigError, match="overrides"):
+        read_study("mine", write(tmp_path, runs={"ours": {"shipped": "jointiq-mse", "overrides": []}}))
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [

@@ -113,6 +113,8 @@ def study_work(name: str) -> dict[Path, Work]:
     scale = read_study(name).scales.get(_SCALE)
     works: dict[Path, Work] = {}
     for training in [] if scale is None else trainings(scale, ()):
+        if training.job is None:
+            continue
         parts = [work_of(cfg) for cfg in stage_configs(training.job.cfg, training.job.overrides)]
         works[training.folder] = functools.reduce(Work.__add__, parts)
     return works

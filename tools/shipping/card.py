@@ -36,9 +36,10 @@ def filled(card: str, index: Mapping[str, Any]) -> str:
 def _models(index: Mapping[str, Any]) -> str:
     test, models = index["test"], index["models"]
     parts = [
+        _body(_sizes(models)),
         f"Means over the {test['images']} images of {test['name']} ({test['digest']}), from real files, coded on "
         f"{test['device']}:\n",
-        _body(_numbers(models)),
+        *(_body(_numbers(model)) for model in models),
         f"`{test['command']}`\n",
         "How they were trained:\n",
         _body(_trainings(models)),
@@ -47,17 +48,26 @@ def _models(index: Mapping[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def _numbers(models: Sequence[Mapping[str, Any]]) -> Table:
-    header = ("model", "quality", "bpp", "PSNR dB", "MS-SSIM", "MS-SSIM dB", "N / M", "parameters", "MB", "transforms")
+def _numbers(model: Mapping[str, Any]) -> Table:
+    header = (model["name"], "bpp", "PSNR dB", "MS-SSIM", "MS-SSIM dB", "encoding s", "decoding s")
+    table = Table("", header, left=1)
+    for point in model["measured"]:
+        linear = point["ms_ssim"]
+        table.rows.append((
+            f"quality {point['quality']:g}", number(point["bpp"], 4), number(point["psnr"], 3), number(linear, 5),
+            number(None if linear is None else ms_ssim_db(linear), 3), number(point["encoding_time"], 2),
+            number(point["decoding_time"], 2),
+        ))  # fmt: skip
+    return table
+
+
+def _sizes(models: Sequence[Mapping[str, Any]]) -> Table:
+    header = ("model", "N / M", "parameters", "MB", "transforms")
     table = Table("", header, left=1)
     for model in models:
-        measured = model["measured"]
-        linear = measured["ms_ssim"]
         table.rows.append((
-            f"[{model['name']}]({model['file']})", str(model["quality"]), number(measured["bpp"], 4),
-            number(measured["psnr"], 3), number(linear, 5), number(None if linear is None else ms_ssim_db(linear), 3),
-            f"{model['N']} / {model['M']}", f"{model['parameters']:,}", number(model["bytes"] / 1e6, 2),
-            model["transforms"],
+            f"[{model['name']}]({model['file']})", f"{model['N']} / {model['M']}", f"{model['parameters']:,}",
+            number(model["bytes"] / 1e6, 2), model["transforms"],
         ))  # fmt: skip
     return table
 
@@ -69,9 +79,10 @@ def _trainings(models: Sequence[Mapping[str, Any]]) -> Table:
         training = model["training"]
         steps = " + ".join(str(stage["steps"]) for stage in training["stages"])
         data = ", ".join(f"{data['name']} ({data['images']} images, {data['digest']})" for data in training["data"])
+        lambdas = " to ".join(f"{one:g}" for one in training["stages"][-1]["lambdas"])
         revision = (training["revision"] or "unknown")[:10]
         table.rows.append((
-            model["name"], model["experiment"], model["scale"], f"{model['lambda']:g}",
+            model["name"], model["experiment"], model["scale"], lambdas,
             steps if training["complete"] else f"{steps}, after others", data or "not recorded", training["device"],
             f"{revision} + uncommitted changes" if training["uncommitted_changes"] else revision,
         ))  # fmt: skip

@@ -19,10 +19,10 @@ from jointiq.errors import UserError
 from jointiq.evaluation.stopwatch import device_text
 from jointiq.files import write_text
 from tools.shipping.card import CARD, filled, read_card
-from tools.shipping.ship_measurements import Means, loses_nothing, measure_exports, refuse_disorder
+from tools.shipping.ship_measurements import Curve, loses_nothing, measure_exports, refuse_disorder
 from tools.shipping.training_facts import TrainingHistory, read_history
 
-LIMIT_MB = 80
+LIMIT_MB = 40
 FULL, HALF = "float32", "float16"
 
 
@@ -31,7 +31,7 @@ class Options:
     """The options of ``python -m tools.ship``.
 
     Attributes:
-        checkpoints: of ``src.train``, by rising quality, one a quality.
+        checkpoints: of ``src.train``, models of all rates; the first is the default of the codec.
         test: the test images, ``DIR`` or ``NAME=DIR``.
         output: the folder of shipped models.
         results: folder that keeps measurements, and the hashes of the test images.
@@ -87,20 +87,18 @@ def ship(options: Options) -> list[Path]:
     with tempfile.TemporaryDirectory(prefix=f".{options.output.name}.", dir=options.output.parent) as temporary:
         work = Path(temporary)
         candidates = [
-            _export(path, f"q{number}", training, work, options.half)
-            for number, (path, training) in enumerate(zip(options.checkpoints, trainings, strict=True), start=1)
+            _export(path, training, work, options.half)
+            for path, training in zip(options.checkpoints, trainings, strict=True)
         ]
+        _refuse_equal_names([one.name for one in candidates])
         _refuse_size([min(file.stat().st_size for file in one.files.values()) for one in candidates])
         files = [file for one in candidates for file in one.files.values()]
         measured = measure_exports(files, images.paths, options.device, options.workers, options.results / "rows")
         chosen = [_choice(one, measured) for one in candidates]
-        refuse_disorder(
-            [measured[one.files[which]] for one, which in zip(candidates, chosen, strict=True)],
-            [f"{one.name} ({path})" for one, path in zip(candidates, options.checkpoints, strict=True)],
-        )
+        for one, which in zip(candidates, chosen, strict=True):
+            refuse_disorder(one.name, measured[one.files[which]])
         _refuse_size([one.files[which].stat().st_size for one, which in zip(candidates, chosen, strict=True)])
         entries = [_entry(*pair, measured, options) for pair in zip(candidates, chosen, strict=True)]
-        _refuse_equal_fingerprints(entries)
         index = _index(entries, images, options)
         write_text(work / CARD, filled(card, index))
         write_text(work / shipped.INDEX, json.dumps(index, indent=1, allow_nan=False) + "\n")
@@ -112,20 +110,22 @@ def ship(options: Options) -> list[Path]:
 def summary(index: Path) -> Table:
     """Return a table of the models of an index, for the terminal."""
     models = json.loads(index.read_text(encoding="utf-8"))["models"]
-    table = Table("shipped models", ("model", "bpp", "PSNR dB", "lambda", "steps", "MB", "transforms"))
+    table = Table("shipped models", ("model", "quality", "bpp", "PSNR dB", "steps", "MB", "transforms"))
     for model in models:
-        measured = model["measured"]
-        table.rows.append((
-            model["name"], f"{measured['bpp']:.4f}", f"{measured['psnr']:.3f}", f"{model['lambda']:g}",
-            str(model["training"]["steps"]), f"{model['bytes'] / 1e6:.2f}", model["transforms"],
-        ))  # fmt: skip
+        about = (str(model["training"]["steps"]), f"{model['bytes'] / 1e6:.2f}", model["transforms"])
+        for point in model["measured"]:
+            numbers = (f"{point['quality']:g}", f"{point['bpp']:.4f}", f"{point['psnr']:.3f}")
+            table.rows.append((model["name"], *numbers, *about))
     return table
 
 
-def _export(checkpoint: Path, name: str, training: TrainingHistory, work: Path, half: bool) -> Candidate:
+def _export(checkpoint: Path, training: TrainingHistory, work: Path, half: bool) -> Candidate:
     model = load_model(checkpoint)
+    if model.quality is None:
+        raise UserError(f"{checkpoint}: a model of one rate; allowed: of all rates (model.rates=continuous)")
     last = training.stages[-1].facts
-    notes = {"name": name, "lmbda": f"{last['lambda']:g}", "training_data": last["data"] or "not recorded"}
+    name = f"{model.config['name']}-{last['distortion'].replace('_', '-')}"
+    notes = {"name": name, "training_data": last["data"] or "not recorded"}
     precisions = (FULL, HALF) if half else (FULL,)
     files = {precision: work / precision / f"{name}{EXPORT}" for precision in precisions}
     fingerprints = {key: write_export(model, file, half=key == HALF, **notes) for key, file in files.items()}
@@ -133,27 +133,25 @@ def _export(checkpoint: Path, name: str, training: TrainingHistory, work: Path, 
     return Candidate(name, training, model.config, parameters, files, fingerprints)
 
 
-def _choice(one: Candidate, measured: Mapping[Path, Means]) -> str:
+def _choice(one: Candidate, measured: Mapping[Path, Curve]) -> str:
     """Return the precision to ship."""
     if HALF not in one.files:
         return FULL
     return HALF if loses_nothing(measured[one.files[HALF]], measured[one.files[FULL]]) else FULL
 
 
-def _entry(one: Candidate, which: str, measured: Mapping[Path, Means], options: Options) -> dict[str, Any]:
+def _entry(one: Candidate, which: str, measured: Mapping[Path, Curve], options: Options) -> dict[str, Any]:
     """Return the entry of a model in the index."""
     file, training = one.files[which], one.training
     data = file.read_bytes()
     last = training.stages[-1]
     return {
         "name": one.name,
-        "quality": int(one.name.removeprefix("q")),
         "file": file.name,
         "bytes": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
         "fingerprint": one.fingerprints[which].hex(),
         "transforms": which,
-        "lambda": last.facts["lambda"],
         "experiment": last.facts["experiment"],
         "scale": last.facts["scale"],
         "N": one.config.get("N"),
@@ -168,8 +166,8 @@ def _entry(one: Candidate, which: str, measured: Mapping[Path, Means], options: 
             "uncommitted_changes": last.revision.get("uncommitted_changes"),
             "stages": [stage.facts for stage in training.stages],
         },
-        "measured": measured[file].as_dict(),
-        "by_transforms": {key: measured[path].as_dict() for key, path in one.files.items()},
+        "measured": [point.as_dict() for point in measured[file]],
+        "by_transforms": {key: [point.as_dict() for point in measured[path]] for key, path in one.files.items()},
     }
 
 
@@ -198,17 +196,19 @@ def _refuse_size(sizes: Sequence[int]) -> None:
         raise UserError(f"the models take {total:.1f} MB; allowed: {LIMIT_MB} MB in all (--half, or smaller N and M)")
 
 
-def _refuse_equal_fingerprints(entries: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse models that a file could not tell apart; it holds the first four bytes of the fingerprint."""
-    starts = [entry["fingerprint"][:8] for entry in entries]
-    if len(set(starts)) < len(starts):
-        raise UserError("two of the checkpoints hold models of the same fingerprint; allowed: different models")
+def _refuse_equal_names(names: Sequence[str]) -> None:
+    if len(set(names)) < len(names):
+        raise UserError(f"several of the checkpoints hold a {names[0]}; allowed: one of each name and distortion")
 
 
 def _swap(new: Mapping[str, Path], output: Path) -> list[Path]:
-    """Rename finished files into the folder, in the given order; all lie on its disk already."""
+    """Rename finished files into the folder, in the given order; all lie on its disk already. Remove earlier models."""
     try:
         output.mkdir(exist_ok=True)
-        return [path.replace(output / name) for name, path in new.items()]
+        written = [path.replace(output / name) for name, path in new.items()]
+        for path in output.glob(f"*{EXPORT}"):
+            if path not in written:
+                path.unlink()
+        return written
     except OSError as error:
         raise UserError(f"cannot write {output}: {error.strerror or error}") from error

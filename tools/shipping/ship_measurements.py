@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,25 +11,27 @@ from typing import Any
 from jointiq.console import progress_bar
 from jointiq.errors import UserError
 from jointiq.evaluation import measuring
-from jointiq.evaluation.models import evaluate_checkpoints
+from jointiq.evaluation.models import QUALITIES, evaluate_checkpoints, makers_of
 from jointiq.evaluation.rd import MS_SSIM, PSNR
 
-#: Loss of 16-bit transforms against 32-bit ones that counts as none: dB of PSNR, and share of the bits.
+#: Loss of 16-bit transforms against 32-bit ones that counts as none, at every quality: dB of PSNR, share of the bits.
 PSNR_LOSS = 0.005
 BPP_LOSS = 1e-4
 
 
 @dataclass(frozen=True)
 class Means:
-    """Means over the test images.
+    """Means over the test images at a quality.
 
     Attributes:
+        quality: of the model.
         bpp: whole files over pixels.
         psnr: dB, on 8-bit RGB.
         ms_ssim: linear; None where all images are too small for it.
         encoding_time, decoding_time: seconds an image.
     """
 
+    quality: float
     bpp: float
     psnr: float
     ms_ssim: float | None
@@ -40,10 +43,14 @@ class Means:
         return asdict(self)
 
 
+#: Means of a model by rising quality.
+Curve = tuple[Means, ...]
+
+
 def measure_exports(
     files: Sequence[Path], images: Sequence[Path], device: str, workers: int, rows: Path
-) -> dict[Path, Means]:
-    """Encode and decode every image with every model to real files, with a progress bar.
+) -> dict[Path, Curve]:
+    """Encode and decode every image with every model at every one of its qualities to real files, with a progress bar.
 
     Args:
         files: exported models.
@@ -56,11 +63,11 @@ def measure_exports(
         UserError: an image could not be coded with a model, or came back with other latents.
     """
     with progress_bar() as progress:
-        task = progress.add_task("measure", total=len(files) * len(images), note="")
+        task = progress.add_task("measure", total=len(files) * len(QUALITIES) * len(images), note="")
 
         def advance(done: measuring.Measured) -> None:
             at = Path(done.maker.checkpoint)
-            progress.update(task, advance=1, note=f"{at.parent.name}/{at.stem} {done.image}")
+            progress.update(task, advance=1, note=f"{at.parent.name}/{Path(done.maker.name).name} {done.image}")
 
         curve = evaluate_checkpoints(list(map(str, files)), images, "shipped", "", device, advance, workers, rows)
     for failed in curve.about.get("failed", ()):
@@ -69,37 +76,45 @@ def measure_exports(
         if not row["latents_equal"]:
             raise UserError(f"{row['image']} comes back with other latents from {_label(row['checkpoint'])}")
     columns = curve.results
-    return {
-        Path(file): Means(
-            bpp=columns["bpp"][i],
-            psnr=columns[PSNR][i],
-            ms_ssim=columns[MS_SSIM][i] if MS_SSIM in columns else None,
-            encoding_time=columns["encoding_time"][i],
-            decoding_time=columns["decoding_time"][i],
+    places = {str(name): i for i, name in enumerate(curve.parameter)}
+    found: dict[Path, Curve] = {}
+    for file in files:
+        points = [(maker.quality, places[maker.name]) for maker in makers_of([str(file)], device)]
+        found[file] = tuple(
+            Means(
+                quality=float(quality or 0),
+                bpp=columns["bpp"][i],
+                psnr=columns[PSNR][i],
+                ms_ssim=columns[MS_SSIM][i] if MS_SSIM in columns else None,
+                encoding_time=columns["encoding_time"][i],
+                decoding_time=columns["decoding_time"][i],
+            )
+            for quality, i in points
         )
-        for i, file in enumerate(curve.parameter)
-    }
+    return found
 
 
-def loses_nothing(half: Means, full: Means) -> bool:
+def loses_nothing(half: Curve, full: Curve) -> bool:
     """Return whether 16-bit transforms equal 32-bit ones up to :data:`PSNR_LOSS` and :data:`BPP_LOSS`."""
-    return full.psnr - half.psnr < PSNR_LOSS and half.bpp - full.bpp <= BPP_LOSS * full.bpp
+    return all(
+        there.psnr - here.psnr < PSNR_LOSS and here.bpp - there.bpp <= BPP_LOSS * there.bpp
+        for here, there in zip(half, full, strict=True)
+    )
 
 
-def refuse_disorder(measured: Sequence[Means], names: Sequence[str]) -> None:
-    """Refuse models that are not in the order of quality.
+def refuse_disorder(name: str, curve: Curve) -> None:
+    """Refuse a model whose qualities are not in order.
 
     Raises:
-        UserError: a model takes no more bits than the one before it, or gives no better pictures for them.
+        UserError: at a quality it takes no more bits than at the one before it, or gives no better pictures for them.
     """
-    for i in range(1, len(measured)):
-        before, after = measured[i - 1], measured[i]
+    for before, after in itertools.pairwise(curve):
         for value, unit, key in (("bpp", "bpp", "bpp"), ("PSNR", "dB", "psnr")):
             low, high = getattr(before, key), getattr(after, key)
             if high <= low:
                 raise UserError(
-                    f"{names[i]} has {high:.4f} {unit}, {names[i - 1]} before it {low:.4f}; allowed: checkpoints whose "
-                    f"{value} rises from one to the next"
+                    f"{name} has {high:.4f} {unit} at quality {after.quality:g}, {low:.4f} at {before.quality:g}; "
+                    f"allowed: a model whose {value} rises with the quality"
                 )
 
 

@@ -16,6 +16,7 @@ from jointiq.data.image_sets import ImageSet, folder_name, hashes, read_listed
 from jointiq.data.prepared import MANIFEST
 from jointiq.errors import DataError, UserError
 from jointiq.files import FileFacts
+from jointiq.models.jointiq import CONTINUOUS
 from jointiq.runs.folder import CHECKPOINT, CONFIG, DONE, done_step, read_config, stage_folders
 from jointiq.training.validation import AUTO, NO_FILE, PCA, RATE_POINT_KEYS
 
@@ -115,7 +116,8 @@ def _stage(checkpoint: Path, folder: Path, cfg: DictConfig, train_name: str | No
         "scale": cfg.scale.name,
         "stage": cfg.stage.name,
         "start": _START.get(cfg.init_from, "the stage before"),
-        "lambda": cfg.lmbda,
+        "distortion": cfg.distortion.name,
+        "lambdas": list(cfg.distortion.lmbda_range) if cfg.model.get("rates") == CONTINUOUS else [cfg.lmbda],
         "seed": cfg.seed,
         "steps": _steps(checkpoint, folder),
         "batch_size": cfg.data.batch_size,

@@ -28,6 +28,8 @@ MAGIC = b"JIQ"
 VERSION, VERSION_WITH_QUALITY = 1, 2
 #: Qualities of the smallest and of the largest files; files hold tenths.
 LOWEST, HIGHEST, TENTHS = 1, 100, 10
+#: What a model of all rates codes at where no quality is named.
+DEFAULT_QUALITY = 50.0
 FINGERPRINT_BYTES = 4
 _FIXED = len(MAGIC) + 1 + FINGERPRINT_BYTES + 1
 _CRC_BYTES = 4

@@ -27,8 +27,8 @@ def load(model: str | Path, device: torch.device | str = "cpu") -> LearnedCodec:
     ``model.compress(x)`` and ``model.decompress(strings, shape)`` the strings and back, ``x`` (B, 3, H, W) in [0, 1].
 
     Args:
-        model: the name of one that comes with the package (``"q1"``, the smallest files, to ``"q4"``), or the path of a
-            training checkpoint, an export, or a ``.pth.tar`` of CompressAI's image models.
+        model: the name of one that comes with the package (``"jointiq-mse"``), or the path of a training checkpoint, an
+            export, or a ``.pth.tar`` of CompressAI's image models.
 
     Raises:
         jointiq.errors.UserError: no such model, or a file that cannot be used. Nothing in a file is executed.

@@ -1,7 +1,8 @@
 """The trained models that come with the project: the folder ``weights``, which ``python -m tools.ship`` makes.
 
-``weights/index.json`` lists them as ``{"format", "version", "models": [...]}``; of each model this module reads
-``quality``, ``name``, ``file``, ``sha256`` and ``fingerprint``, and leaves what else is said of it to its readers.
+Each is a model of all rates. ``weights/index.json`` lists them as ``{"format", "version", "models": [...]}``, the
+default one first; of each this module reads ``name``, ``file``, ``sha256`` and ``fingerprint``, and leaves what else is
+said of it to its readers.
 """
 
 from __future__ import annotations
@@ -24,9 +25,7 @@ if TYPE_CHECKING:
 
 INDEX = "index.json"
 FORMAT = "jiq-models"
-VERSION = 1
-#: Quality of ``src.codec`` where neither a model nor a quality is named.
-DEFAULT_QUALITY = 3
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -34,15 +33,13 @@ class ShippedModel:
     """A model of the index.
 
     Attributes:
-        quality: 1 for the smallest files, rising with them.
-        name: for people, such as ``q1``.
+        name: for people, such as ``jointiq-mse``.
         path: the model file, an export.
         sha256: of that file, as hexadecimal digits.
         fingerprint: the model's identity (:mod:`jointiq.coding.fingerprint`), 32 bytes.
         facts: all that the index says of it.
     """
 
-    quality: int
     name: str
     path: Path
     sha256: str
@@ -51,7 +48,7 @@ class ShippedModel:
 
 
 def shipped_models() -> tuple[ShippedModel, ...]:
-    """Return the models of the index by rising quality; none where there is no index.
+    """Return the models of the index, the default first; none where there is no index.
 
     Raises:
         ModelError: the index cannot be read.
@@ -63,27 +60,25 @@ def shipped_models() -> tuple[ShippedModel, ...]:
         document = json.loads(index.read_text(encoding="utf-8"))
         if (document["format"], document["version"]) != (FORMAT, VERSION):
             raise ValueError("another format")
-        models = [_entry(entry) for entry in document["models"]]
+        return tuple(_entry(entry) for entry in document["models"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{index} is damaged; {_restore(index)}") from error
-    return tuple(sorted(models, key=lambda model: model.quality))
 
 
-def of_quality(quality: int | None = None) -> ShippedModel:
-    """Return the shipped model of a quality; None: of :data:`DEFAULT_QUALITY`.
+def of_name(name: str | None = None) -> ShippedModel:
+    """Return the shipped model of a name; None: the default.
 
     Raises:
         ModelError: no models are shipped, or the index cannot be read.
-        ConfigError: there is no such quality.
+        ConfigError: there is no such model.
     """
     models = shipped_models()
     if not models:
         raise ModelError(f"{none_shipped()}; name a model with --checkpoint")
-    wanted = DEFAULT_QUALITY if quality is None else quality
     for model in models:
-        if model.quality == wanted:
+        if name in (None, model.name):
             return model
-    raise ConfigError("--quality", wanted, [model.quality for model in models])
+    raise ConfigError("model", name, [model.name for model in models])
 
 
 def of_fingerprint(start: bytes) -> ShippedModel | None:
@@ -160,7 +155,6 @@ def none_shipped() -> str:
 
 def _entry(entry: Mapping[str, Any]) -> ShippedModel:
     return ShippedModel(
-        quality=int(entry["quality"]),
         name=str(entry["name"]),
         path=WEIGHTS / Path(entry["file"]).name,
         sha256=str(entry["sha256"]),

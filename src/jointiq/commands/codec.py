@@ -5,7 +5,7 @@ python -m src.codec decode IN OUT    IN.jiq -> OUT.png, or a folder -> a folder
 python -m src.codec verify IN        encode, decode, compare; nothing is written
 python -m src.codec info FILE        what the header of a file says
 
-With a trained model of the repository (``--quality``), or with another (``--checkpoint MODEL``).
+With the trained model of the repository, or with another (``--checkpoint MODEL``).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jointiq.bitstream.container import HIGHEST, LOWEST, TENTHS, Container
+from jointiq.bitstream.container import DEFAULT_QUALITY, HIGHEST, LOWEST, TENTHS, Container
 from jointiq.bitstream.scan import scan_name
 from jointiq.coding import CODED, EFFORTS, PICTURE, shipped
 from jointiq.command_line import Parser, program
@@ -55,8 +55,8 @@ def _add_quality(parser: Any) -> None:
         "--quality",
         type=_number,
         metavar="Q",
-        help="shipped model: 1 (smallest files) to 4; default: 3; with --checkpoint of a model for all rates: "
-        f"{LOWEST} to {HIGHEST}",
+        help=f"{LOWEST} (smallest files) to {HIGHEST} (best pictures); default: {DEFAULT_QUALITY:g}; for models of all "
+        "rates, as the shipped ones are",
     )
 
 
@@ -65,9 +65,10 @@ def _parser() -> argparse.ArgumentParser:
     top = Parser(
         prog=_PROGRAM,
         description="Compress images with a trained model into .jiq files, and back. A file decodes only with the "
-        "model that wrote it; its latents are the same on every machine. Without --checkpoint the models in weights/ "
-        "are used, which decode finds by what the file says.",
-        epilog=f"Examples: {_PROGRAM} encode photo.png photo.jiq --quality 2; "
+        "model that wrote it; its latents are the same on every machine. Without --checkpoint a model of weights/ "
+        "is used, which decode finds by what the file says.",
+        epilog=f"Examples: {_PROGRAM} encode photo.png photo.jiq --quality 30; "
+        f"{_PROGRAM} encode photo.png photo.jiq --bpp 0.5; "
         f"{_PROGRAM} encode photo.png photo.jiq --checkpoint run/checkpoints/last.ckpt",
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -78,13 +79,13 @@ def _parser() -> argparse.ArgumentParser:
     writer = Parser(add_help=False, parents=[where])
     writer.add_argument("--checkpoint", metavar="MODEL", help=_MODEL)
     reader = Parser(add_help=False, parents=[where])
-    reader.add_argument("--checkpoint", metavar="MODEL", help=f"{_MODEL}; default: the shipped model of each file")
+    reader.add_argument("--checkpoint", metavar="MODEL", help=f"{_MODEL}; default: the shipped one that wrote the file")
 
     command = commands.add_parser("encode", parents=[writer], help="image -> .jiq; or a folder of images")
     rate = command.add_mutually_exclusive_group()
     _add_quality(rate)
     for name, (metavar, text) in TARGETS.items():
-        rate.add_argument(f"--{name}", type=_number, metavar=metavar, help=f"model for all rates: {text}")
+        rate.add_argument(f"--{name}", type=_number, metavar=metavar, help=text)
     effort = command.add_mutually_exclusive_group()
     effort.add_argument(
         "--effort",
@@ -126,7 +127,7 @@ def encode(arguments: Namespace) -> int:
     def advance(step: int, saved: float) -> None:
         progress.update(task, completed=step, note=f"{100 * saved:.1f} % of bits saved")
 
-    encode_one = Encoder(_model(arguments), wish, arguments.checkpoint is not None, begin, advance)
+    encode_one = Encoder(_model(arguments), wish, begin, advance)
     totals = {"bytes": 0, "pixels": 0}
 
     def one(source: Path, target: Path) -> str:
@@ -183,7 +184,7 @@ def verify(arguments: Namespace) -> int:
     """Encode and decode in memory, and check that the decoder finds the encoder's latents."""
     files = pair_files(arguments.input, None, "", _list_images)
     model = _model(arguments)
-    if arguments.quality is not None and arguments.checkpoint is not None:
+    if arguments.quality is not None:
         model = model.at(arguments.quality)
     from jointiq.coding.image_codec import decode_image, encode_image, same_latents
 
@@ -242,7 +243,7 @@ def _shipped_name(start: bytes) -> str:
     except ModelError as error:
         # The rest of the header is printed even if the shipped models cannot be read.
         return f"unknown ({error})"
-    return "none" if model is None else f"{model.name} (--quality {model.quality})"
+    return "none" if model is None else model.name
 
 
 @contextlib.contextmanager
@@ -278,10 +279,10 @@ def _read(source: Path) -> tuple[Image, str]:
 
 
 def _model(arguments: Namespace) -> LearnedCodec:
-    """Load the model to encode with: the checkpoint, or else the shipped model of the quality."""
+    """Load the model to encode with: the checkpoint, or else the shipped one."""
     set_threads(arguments.threads)
     if arguments.checkpoint is None:
-        return shipped.load_shipped(shipped.of_quality(arguments.quality), pick_device(arguments.device))
+        return shipped.load_shipped(shipped.of_name(), pick_device(arguments.device))
     from jointiq.coding.load import load_model
 
     return load_model(arguments.checkpoint, pick_device(arguments.device))

@@ -85,9 +85,6 @@ class Wish:
 class Encoder:
     """Encodes images with a model as a wish says.
 
-    Args:
-        chosen: whether the model was named by its file, so that ``quality`` is one of its own.
-
     Raises:
         ConfigError: the model has one rate, and something else is asked for.
         UserError: the model cannot be refined.
@@ -95,13 +92,12 @@ class Encoder:
 
     model: LearnedCodec
     wish: Wish
-    chosen: bool
     begin: Begin
     advance: Advance
 
     def __post_init__(self) -> None:
         wish = self.wish
-        if self.model.quality is None and (wish.target is not None or (self.chosen and wish.quality is not None)):
+        if self.model.quality is None and (wish.target is not None or wish.quality is not None):
             key, value = ("quality", wish.quality) if wish.target is None else (wish.target, wish.value)
             raise ConfigError(
                 f"--{key}",

@@ -91,9 +91,11 @@ def _plan(study: Study, scale_name: str, options: Options) -> int:
     scale = study.at(scale_name)
     trainings = study_trainings(scale, study_data(scale, options), options)
     for one in trainings:
+        if one.job is None:
+            continue
         state = "finished" if one.job.is_finished() else "to do   "
         print(f"{state}  python -m src.train {shlex.join(one.job.overrides)}")
-    if not trainings:
+    if not scale.trains:
         print("nothing to train")
     return 0
 

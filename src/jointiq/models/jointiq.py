@@ -21,6 +21,7 @@ import torch
 from compressai.registry import register_model
 from torch import nn
 
+from jointiq.bitstream.container import DEFAULT_QUALITY
 from jointiq.enhancers import build_enhancer
 from jointiq.layers.gains import TransformGains
 from jointiq.layers.transforms import AnalysisTransform, SynthesisTransform
@@ -29,8 +30,6 @@ from jointiq.parts import Settings, at_least, one_of
 
 CONTINUOUS = "continuous"
 RATES = ("one", CONTINUOUS)
-#: What a model of all rates codes at where no quality is named.
-DEFAULT_QUALITY = 50.0
 
 
 @dataclass(frozen=True)

@@ -32,12 +32,12 @@ def _shipped_points() -> Table | None:
     test = json.loads((shipped.WEIGHTS / shipped.INDEX).read_text(encoding="utf-8"))["test"]
     table = Table(
         f"The models of weights/ on {test['name']} ({test['images']} images)",
-        ("model", "lambda", "bpp", "PSNR dB", "MS-SSIM dB"),
+        ("model", "quality", "bpp", "PSNR dB", "MS-SSIM dB"),
     )
     for model in models:
-        measured = model.facts["measured"]
-        quality = number(measured["psnr"], 2), number(ms_ssim_db(measured["ms_ssim"]), 2)
-        table.rows.append((model.name, f"{model.facts['lambda']:g}", number(measured["bpp"], 4), *quality))
+        for point in model.facts["measured"]:
+            psnr, ms_ssim = number(point["psnr"], 2), number(ms_ssim_db(point["ms_ssim"]), 2)
+            table.rows.append((model.name, f"{point['quality']:g}", number(point["bpp"], 4), psnr, ms_ssim))
     return table
 
 

@@ -27,6 +27,8 @@ _STUDY_KEYS = {"title", "source", "shows", "scales"}
 #: Keys of a scale; given at the top level they are the default for all scales.
 _SCALE_KEYS = {"note", "settings", "lmbda", "seeds", "runs", "measure", "decode", "values", "analyses"}
 _RUN_KEYS = {"label", "overrides", "lmbda", "seeds", "init_from", "measure"}
+#: Of a run that is a model of ``weights/``.
+_SHIPPED_KEYS = {"label", "shipped", "measure"}
 
 
 @dataclass(frozen=True)
@@ -48,15 +50,16 @@ class Value:
 
 @dataclass(frozen=True)
 class Run:
-    """Trainings of one system: one for each lambda and seed.
+    """Trainings of one system: one for each lambda and seed; or a model that comes with the project.
 
     Attributes:
         name: its name in the study.
         label: its name in tables and plots.
         overrides: arguments of ``python -m src.train``, without lambda, seed and data.
-        lmbda, seeds: of the trainings.
+        lmbda, seeds: of the trainings; one zero for a shipped model.
         init_from: the run from whose model of the same lambda (and of its first seed) this one starts; None: none.
         measure: whether the study's images are coded with it.
+        shipped: name of a model of ``weights/``, which is not trained; None: a run that is.
     """
 
     name: str
@@ -66,6 +69,7 @@ class Run:
     seeds: tuple[int, ...]
     init_from: str | None = None
     measure: bool = True
+    shipped: str | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,11 @@ class Scale:
     decode: str
     values: tuple[Value, ...]
     analyses: tuple[tuple[str, Mapping[str, Any]], ...]
+
+    @property
+    def trains(self) -> bool:
+        """Whether any of its runs is trained."""
+        return any(run.shipped is None for run in self.runs)
 
 
 @dataclass(frozen=True)
@@ -182,6 +191,10 @@ def _scale(name: str, where: str, keys: Mapping[str, Any]) -> Scale:
 
 
 def _run(name: str, where: str, run: Any, keys: Mapping[str, Any], earlier: Mapping[str, Run]) -> Run:
+    if isinstance(run, Mapping) and "shipped" in run:
+        _check_keys(where, run, _SHIPPED_KEYS)
+        model, label = str(run["shipped"]), str(run.get("label", name))
+        return Run(name, label, (), (0.0,), (0,), measure=bool(run.get("measure", True)), shipped=model)
     _check_keys(where, run, _RUN_KEYS, {"overrides"})
     lmbda = _numbers(f"{where}.lmbda", run.get("lmbda", keys.get("lmbda")), float)
     seeds = _numbers(f"{where}.seeds", run.get("seeds", keys.get("seeds", [0])), int)

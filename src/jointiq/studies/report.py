@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jointiq.console import NOTHING, Table
-from jointiq.data.image_sets import ImageSet
 from jointiq.files import fill_in, write_text
 from jointiq.runs.folder import provenance
 from jointiq.studies.context import Findings
@@ -25,7 +24,7 @@ def write_results(
     study: Study,
     scale: Scale,
     findings: Findings,
-    train: ImageSet | None,
+    trained_on: str,
     device: str,
     output: Path,
     problems: list[str],
@@ -33,11 +32,11 @@ def write_results(
     """Write all results of a study at a scale into ``output``; return the files.
 
     Args:
-        train: the training images; None: nothing was trained.
+        trained_on: the training images, as text.
         device: the device, as text.
         problems: trainings that are not finished, one line each.
     """
-    rows = main_rows(scale, findings, str(train) if train else NOTHING, device)
+    rows = main_rows(scale, findings, trained_on, device)
     made = provenance()
     document = {
         "study": study.name,
@@ -45,7 +44,7 @@ def write_results(
         "command": f"python -m src.study {study.name} --scale {scale.name}",
         "made_with": {key: made[key] for key in ("git", "python", "packages")},
         "device": device,
-        "trained_on": str(train) if train else None,
+        "trained_on": trained_on,
         "table": {"header": list(HEADER), "rows": rows},
         "ours": [
             {"value": one.value, "measured_on": one.measured_on, "verdict": one.verdict, **one.numbers}
@@ -146,7 +145,7 @@ def _report(study: Study, scale: Scale, rows: list[list[str]], findings: Finding
     for path, caption in findings.figures:
         parts.append(f"![{caption}]({path.name})\n\n{caption}\n")
     parts += [_body(table, level=2) for table in findings.tables]
-    if scale.runs:
+    if scale.trains:
         parts.append(_body(_runs(scale), level=2))
     if problems:
         parts += ["## Not finished\n", "\n".join(f"- {line}" for line in problems) + "\n"]
@@ -156,6 +155,8 @@ def _report(study: Study, scale: Scale, rows: list[list[str]], findings: Finding
 def _runs(scale: Scale) -> Table:
     table = Table("Trainings", ("run", "lambda", "seeds", "starts from", "python -m src.train ..."), left=5)
     for run in scale.runs:
+        if run.shipped is not None:
+            continue
         lists = (", ".join(f"{value:g}" for value in values) for values in (run.lmbda, run.seeds))
         table.rows.append((run.label, *lists, run.init_from or NOTHING, f"`{' '.join(run.overrides)}`"))
     return table

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jointiq.command_line import override
-from jointiq.console import progress_bar
+from jointiq.console import NOTHING, progress_bar
 from jointiq.data.image_sets import ImageSet, check_disjoint, link_folder, name_and_folder, read_listed, read_set
 from jointiq.data.images import named_images
 from jointiq.data.prepared import LIST, MANIFEST, open_patches
@@ -135,8 +135,8 @@ def study_data(scale: Scale, options: Options) -> Data:
         ConfigError: folders are missing on the command line.
         DataError: a folder without images, or a test image that was trained on.
     """
-    train = training_set(options) if scale.runs else None
-    val = validation_set(options) if scale.runs or "val" in scale.measure else None
+    train = training_set(options) if scale.trains else None
+    val = validation_set(options) if scale.trains or "val" in scale.measure else None
     measured = [val] if val and "val" in scale.measure else []
     measured += test_sets(options) if "test" in scale.measure else []
     check_disjoint(measured, train, options.manifests)
@@ -215,15 +215,21 @@ def run_study(study: Study, scale_name: str, options: Options) -> int:
         findings.add(get_analysis(name)(context, settings))
     problems = [str(one) for one in jobs if one not in finished]
     where = device_text(device)
-    files = write_results(study, scale, findings, data.train, where, output, problems)
+    trained_on = _trained_on(data, finished)
+    files = write_results(study, scale, findings, trained_on, where, output, problems)
     if output == study.folder / "results" / scale.name:
         files += [path for path in [write_readme(study)] if path]
-    trained_on = str(data.train) if data.train else "nothing"
     main_table(study, scale.name, main_rows(scale, findings, trained_on, where)).print()
     print("written:", *files, *(path for path, _ in findings.figures), sep="\n  ")
     for line in problems:
         print(f"not finished: {line}")
     return 1 if problems else 0
+
+
+def _trained_on(data: Data, finished: Sequence[Training]) -> str:
+    """Return the training images as text: those of the study, then those of its shipped models."""
+    shipped = [image_set for one in finished for image_set in one.trained_on]
+    return ", ".join(dict.fromkeys([*([str(data.train)] if data.train else []), *shipped])) or NOTHING
 
 
 def anchor_curves(images: ImageSet, families: Sequence[str], options: Options) -> list[RDCurve]:

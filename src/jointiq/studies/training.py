@@ -11,6 +11,7 @@ from hydra import initialize_config_dir
 from hydra.errors import HydraException
 
 from jointiq.coding import CHECKPOINT
+from jointiq.coding.shipped import of_name
 from jointiq.command_line import override
 from jointiq.configs import CONFIGS
 from jointiq.errors import EXIT_TERMINATED, UserError
@@ -25,30 +26,32 @@ Key = tuple[str, float, int]
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """One training of a study: a run at one lambda with one seed.
+    """One training of a study: a run at one lambda with one seed; or a shipped model.
 
     Attributes:
-        job: the run of ``src.train``.
+        job: the run of ``src.train``; None: a shipped model.
         source: the training that it starts from; None: none.
     """
 
     run: Run
-    lmbda: float
-    seed: int
-    job: Job
+    lmbda: float = 0.0
+    seed: int = 0
+    job: Job | None = None
     source: Training | None = None
 
     def __str__(self) -> str:
         """Return its name in a report."""
-        return f"{self.run.name}, lambda {self.lmbda:g}, seed {self.seed}"
+        return self.run.name if self.job is None else f"{self.run.name}, lambda {self.lmbda:g}, seed {self.seed}"
 
     @property
     def folder(self) -> Path:
-        """The run's folder.
+        """The run's folder; of a shipped model, its file.
 
         Raises:
-            UserError: the config is wrong, which the run itself will report.
+            UserError: the config is wrong, which the run itself will report; or there is no such shipped model.
         """
+        if self.job is None:
+            return of_name(self.run.shipped).path
         if self.job.folder is None:
             raise UserError(f"{self.run.name}: wrong configuration; python -m src.train {' '.join(self.job.overrides)}")
         return self.job.folder
@@ -56,18 +59,28 @@ class Training:
     @property
     def checkpoint(self) -> Path:
         """Its checkpoint, once it is finished."""
-        return self.folder / CHECKPOINT
+        return self.folder if self.job is None else self.folder / CHECKPOINT
 
     @property
     def steps(self) -> tuple[int, ...]:
         """Optimizer steps: those of the training that it started from, then its own, by stage."""
+        if self.job is None:
+            return tuple(stage["steps"] for stage in of_name(self.run.shipped).facts["training"]["stages"])
         stages = [path for path in stage_folders(self.folder) if (path / DONE).is_file()]
         own = [done_step(folder) for folder in stages or [self.folder]]
         return (*(self.source.steps if self.source else ()), *own)
 
+    @property
+    def trained_on(self) -> tuple[str, ...]:
+        """Training images of a shipped model, as text; of all others the study tells."""
+        if self.job is not None:
+            return ()
+        data = of_name(self.run.shipped).facts["training"]["data"]
+        return tuple(f"{one['name']} ({one['images']} images, {one['digest']})" for one in data)
+
 
 def trainings(scale: Scale, common: Sequence[str]) -> list[Training]:
-    """Return all trainings of a study at a scale, each after the one that it starts from.
+    """Return all trainings of a study at a scale, each after the one that it starts from, and its shipped models.
 
     Args:
         common: overrides of every job (data, folders, those of the user), which come last.
@@ -80,7 +93,9 @@ def trainings(scale: Scale, common: Sequence[str]) -> list[Training]:
         for run in scale.runs:
             for lmbda in run.lmbda:
                 for seed in run.seeds:
-                    made[run.name, lmbda, seed] = _training(run, lmbda, seed, common, made)
+                    made[run.name, lmbda, seed] = (
+                        Training(run) if run.shipped else _training(run, lmbda, seed, common, made)
+                    )
     return list(made.values())
 
 
@@ -115,11 +130,12 @@ def train(jobs: Sequence[Training], at_once: int, record: Path) -> list[Training
     finished: set[Training] = set()
     for number, wave in enumerate(_waves(jobs)):
         ready = [one for one in wave if one.source is None or one.source in finished]
-        waiting = [one for one in ready if not one.job.is_finished()]
+        waiting = [one for one in ready if one.job is not None and not one.job.is_finished()]
+        to_do = [one.job for one in waiting if one.job is not None]
         results = []
-        if waiting:
-            _, gpus = places(waiting[0].job.cfg)
-            results = run_jobs([one.job for one in waiting], at_once, gpus, record=record / f"wave{number}")
+        if to_do:
+            _, gpus = places(to_do[0].cfg)
+            results = run_jobs(to_do, at_once, gpus, record=record / f"wave{number}")
         if any(result.code in (None, EXIT_TERMINATED) for result in results):
             sys.exit(EXIT_TERMINATED)
         failed = {one for one, result in zip(waiting, results, strict=True) if result.code != 0}

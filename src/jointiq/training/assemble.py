@@ -17,13 +17,13 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from jointiq.bitstream.container import DEFAULT_QUALITY
 from jointiq.data import build_data
 from jointiq.data.latents import LatentData
 from jointiq.errors import UserError
 from jointiq.layers.gains import log_spaced
 from jointiq.models import build_model
 from jointiq.models.base import LearnedCodec
-from jointiq.models.jointiq import DEFAULT_QUALITY
 from jointiq.runs.resume import Start
 from jointiq.runtime import set_threads
 from jointiq.training.callbacks.averaging import WeightMean

@@ -5,23 +5,24 @@ from __future__ import annotations
 import pytest
 
 from jointiq.coding.refine import RECIPE, SGA_PLUS
-from jointiq.coding.shipped import shipped_models
 from jointiq.data.images import read_image, write_png
 from jointiq.errors import ConfigError, DataError
 from jointiq.evaluation.measuring import Measured
+from jointiq.evaluation.models import ModelMaker
+from jointiq.runs.folder import mark_done
 from jointiq.studies.analyses import refinement
 from jointiq.studies.analyses.refinement import Way, _cropped, _saved, analyse
 from jointiq.studies.plan import Value
 from tests.studies.contexts import IMAGES, a_context, a_run
 
-NAMES = ["q1", "q2", "q3", "q4"]
+QUALITIES = [10, 40, 70, 100]
 #: Percent saved by the steps of a refinement.
 SAVED = {0: 0.0, 10: 5.0, 40: 10.0}
 
 
 def row_of(maker, image):
     """The second image has twice the bits; of the rates each doubles the bits and adds 3 dB."""
-    point = next(i for i, model in enumerate(shipped_models()) if model.path.name == maker.name)
+    point = QUALITIES.index(maker.quality)
     saved = SAVED[maker.refine] + (0 if image == "a.png" else 1) * (maker.refine > 0)
     saved -= 2 * (maker.recipe.variant == SGA_PLUS)
     bpp = 0.1 * 2**point * (2 if image == "b.png" else 1) * (1 - saved / 100)
@@ -43,15 +44,21 @@ def pretended(monkeypatch):
         asked.extend(makers)
         return [[Measured(maker, name, row_of(maker, name)) for name, _ in images] for maker in makers]
 
+    def makers_of(checkpoints, device, qualities):
+        return [ModelMaker(one, device, f"{one} q{q}", quality=q) for one in checkpoints for q in qualities]
+
     monkeypatch.setattr(refinement, "measure", measure)
+    monkeypatch.setattr(refinement, "makers_of", makers_of)
     return asked
 
 
 def test_bits_saved_are_paired_by_image_and_have_an_interval(pretended, tmp_path):
-    context = a_context(tmp_path, [], None)
-    value = Value("saved by 40 steps", "not in the papers", "", {"system": "shipped", "steps": 40})
+    context = a_context(tmp_path, [a_run("mine", [0.5])], None)
+    context.trained[0].folder.mkdir()
+    mark_done(context.trained[0].folder, 70)
+    value = Value("saved by 40 steps", "not in the papers", "", {"system": "mine", "steps": 40})
     object.__setattr__(context.scale, "values", (value,))
-    options = {"models": NAMES, "steps": [10, 40], "variants": [RECIPE.variant, SGA_PLUS], "compared": [40]}
+    options = {"qualities": QUALITIES, "steps": [10, 40], "variants": [RECIPE.variant, SGA_PLUS], "compared": [40]}
     findings = analyse(context, options)
     assert len(pretended) == 4 * (1 + 2 + 1)
     (table,) = findings.tables
@@ -82,10 +89,9 @@ def test_images_without_a_bd_rate_are_left_out():
 
 
 def test_what_cannot_be_analysed(pretended, tmp_path):
-    with pytest.raises(ConfigError, match="models"):
-        analyse(a_context(tmp_path, [], None), {"models": ["q9"]})
+    context = a_context(tmp_path, [a_run("few", [0.5])], None)
     with pytest.raises(ConfigError, match="variants"):
-        analyse(a_context(tmp_path, [], None), {"models": NAMES, "variants": ["noise"]})
+        analyse(context, {"qualities": QUALITIES, "variants": ["noise"]})
     with pytest.raises(DataError, match="no system has 4 rates"):
-        analyse(a_context(tmp_path, [a_run("few", [0.5])], None), {"models": NAMES[:3]})
+        analyse(context, {"qualities": QUALITIES[:3]})
     assert len(IMAGES.paths) == 2

@@ -19,10 +19,13 @@ from tools.shipping import ship as shipping
 from tools.shipping.card import BEGIN, END, filled
 from tools.shipping.ship_measurements import Means
 
+RATES = "model.rates=continuous"
+ALL_RATES = {"rates": "continuous"}
 CARD = f"# Card\n\n{BEGIN}\nearlier\n{END}\n\nafter\n"
-NUMBERS = {"q1": (0.1, 25.0), "q2": (0.2, 27.0), "q3": (0.4, 30.0), "q4": (0.8, 33.25)}
-#: The 16-bit transforms of q3 lose something.
-LOSS = {"q3": 0.01}
+NAMES = ["jointiq-mse", "jointiq-ms-ssim"]
+NUMBERS = {"jointiq-mse": [(0.1, 25.0), (0.2, 27.0)], "jointiq-ms-ssim": [(0.4, 30.0), (0.8, 33.25)]}
+#: The 16-bit transforms of the second lose something.
+LOSS = {"jointiq-ms-ssim": 0.01}
 
 
 @pytest.fixture
@@ -40,7 +43,13 @@ def numbers(monkeypatch):
     def measure_exports(files, images, device, workers, rows):
         assert len(images) == 2
         losses = {file: LOSS.get(file.stem, 0.001) if file.parent.name == "float16" else 0.0 for file in files}
-        return {file: Means(given[file.stem][0], given[file.stem][1] - losses[file], None, 1, 2) for file in files}
+        return {
+            file: tuple(
+                Means(quality, bpp, psnr - losses[file], None, 1, 2)
+                for quality, (bpp, psnr) in zip((1, 100), given[file.stem], strict=True)
+            )
+            for file in files
+        }
 
     monkeypatch.setattr(shipping, "measure_exports", measure_exports)
     return given
@@ -49,7 +58,10 @@ def numbers(monkeypatch):
 @pytest.fixture(scope="module")
 def runs(living, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    return tuple(make_run(folder / str(seed), living(seed=seed), 10 + seed, f"lmbda=0.{9 - seed}") for seed in range(4))
+    return tuple(
+        make_run(folder / name, living(seed=seed, **ALL_RATES), 10 + seed, f"distortion.name={name}", RATES)
+        for seed, name in enumerate(("mse", "ms_ssim"))
+    )
 
 
 @pytest.fixture
@@ -67,27 +79,25 @@ def contents(folder):
 def index(options, output):
     """The index of a run with ``--half``."""
     written = shipping.ship(replace(options, half=True))
-    assert [path.name for path in written] == [
-        "q1.safetensors", "q2.safetensors", "q3.safetensors", "q4.safetensors", "README.md", "index.json",
-    ]  # fmt: skip
+    assert [path.name for path in written] == [*(f"{name}.safetensors" for name in NAMES), "README.md", "index.json"]
     assert {path.name for path in output.iterdir()} == {path.name for path in written}
     return json.loads((output / "index.json").read_text())
 
 
 def test_what_is_shipped(index, options, living):
     assert (index["test"]["name"], index["test"]["images"]) == ("kodak", 2)
-    for quality, (model, facts) in enumerate(zip(shipped.shipped_models(), index["models"], strict=True), start=1):
-        assert (model.quality, model.name, facts["lambda"]) == (quality, f"q{quality}", round(1 - quality / 10, 1))
+    for seed, (model, facts) in enumerate(zip(shipped.shipped_models(), index["models"], strict=True)):
+        assert model.name == NAMES[seed] and facts["training"]["stages"][0]["lambdas"] == [0.6, 0.008]
         assert model.sha256 == hashlib.sha256(model.path.read_bytes()).hexdigest()
-        assert facts["training"]["steps"] == 9 + quality
-        assert facts["parameters"] == sum(parameter.numel() for parameter in living(seed=quality - 1).parameters())
+        assert facts["training"]["steps"] == 10 + seed
+        assert facts["parameters"] == sum(weight.numel() for weight in living(seed=seed, **ALL_RATES).parameters())
         assert fingerprint(shipped.load_shipped(model)) == model.fingerprint
     # What is kept in 32 bits is the trained model itself.
-    assert shipped.of_quality(3).fingerprint == fingerprint(load_model(options.checkpoints[2]))
+    assert shipped.of_name(NAMES[1]).fingerprint == fingerprint(load_model(options.checkpoints[1]))
 
 
 def test_16_bits_where_they_lose_nothing(index):
-    assert [model["transforms"] for model in index["models"]] == ["float16", "float16", "float32", "float16"]
+    assert [model["transforms"] for model in index["models"]] == ["float16", "float32"]
     for facts in index["models"]:
         assert facts["measured"] == facts["by_transforms"][facts["transforms"]]
         assert set(facts["by_transforms"]) == {"float32", "float16"}
@@ -96,7 +106,7 @@ def test_16_bits_where_they_lose_nothing(index):
 def test_the_card_is_filled(index, output):
     text = (output / "README.md").read_text()
     assert text.startswith("# Card") and text.endswith("after\n") and "earlier" not in text
-    assert "| 33.249 |" in text and "| 0.6 |" in text and NOTHING in text
+    assert "| 26.999 |" in text and "| 0.6 to 0.008 |" in text and NOTHING in text
     assert filled(text, index) == text
 
 
@@ -116,10 +126,10 @@ def test_32_bits_unless_asked(options, output):
 def test_nothing_changes_unless_all_is_well(options, numbers, output, monkeypatch, tmp_path):
     shipping.ship(options)
     before = contents(output)
-    numbers["q4"] = (0.3, 40.0)
-    with pytest.raises(UserError, match=r"q4 .* has 0\.3000 bpp, q3 .* 0\.4000"):
+    numbers["jointiq-ms-ssim"] = [(0.4, 30.0), (0.3, 40.0)]
+    with pytest.raises(UserError, match=r"jointiq-ms-ssim has 0\.3000 bpp at quality 100, 0\.4000 at 1"):
         shipping.ship(options)
-    numbers["q4"] = (0.9, 40.0)
+    numbers["jointiq-ms-ssim"] = [(0.4, 30.0), (0.9, 40.0)]
     monkeypatch.setattr(shipping, "LIMIT_MB", 0.01)
     with pytest.raises(UserError, match=r"allowed: 0\.01 MB in all"):
         shipping.ship(options)
@@ -130,16 +140,24 @@ def test_nothing_changes_unless_all_is_well(options, numbers, output, monkeypatc
 def test_test_images_that_were_trained_on(options, living, output, tmp_path):
     data = ("data=folder", f"data.train_dir={tmp_path / 'test'}", f"data.val_dir={tmp_path / 'test'}")
     first = make_run(tmp_path / "first", living(seed=6), 10, *data)
-    last = make_run(tmp_path / "last", living(seed=5), 10, f"init_from={first}")
+    last = make_run(tmp_path / "last", living(seed=5, **ALL_RATES), 10, f"init_from={first}", RATES)
     with pytest.raises(UserError, match="are in the training set"):
-        shipping.ship(replace(options, checkpoints=(*options.checkpoints[:3], last)))
+        shipping.ship(replace(options, checkpoints=(options.checkpoints[0], last)))
     assert set(contents(output)) == {"README.md"}
 
 
-def test_equal_fingerprints(options):
-    twice = (options.checkpoints[0], *options.checkpoints[:3])
-    with pytest.raises(UserError, match="same fingerprint"):
-        shipping.ship(replace(options, checkpoints=twice))
+def test_what_is_not_shipped(options, living, tmp_path):
+    with pytest.raises(UserError, match="several of the checkpoints hold a jointiq-mse"):
+        shipping.ship(replace(options, checkpoints=2 * options.checkpoints[:1]))
+    one_rate = make_run(tmp_path / "one", living(), 10)
+    with pytest.raises(UserError, match="a model of one rate; allowed: of all rates"):
+        shipping.ship(replace(options, checkpoints=(one_rate,)))
+
+
+def test_earlier_models_are_removed(options, output):
+    (output / "q1.safetensors").touch()
+    shipping.ship(options)
+    assert sorted(path.stem for path in output.glob("*.safetensors")) == sorted(NAMES)
 
 
 def test_no_place_in_the_card(options, output):
@@ -159,12 +177,9 @@ def test_command_line(options, output, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["ship", *map(str, words)])
     entry.main()
     out = capsys.readouterr().out
-    assert "q4" in out and "33.249" in out and str(output / "index.json") in out
+    assert "jointiq-mse" in out and "26.999" in out and str(output / "index.json") in out
     monkeypatch.setattr(sys, "argv", ["ship", "A.ckpt", *map(str, words[1:])])
     with pytest.raises(UserError, match="A.ckpt: no such checkpoint"):
-        entry.main()
-    monkeypatch.setattr(sys, "argv", ["ship", *map(str, words[1:])])
-    with pytest.raises(UserError, match="required: CKPT4"):
         entry.main()
     with pytest.raises(SystemExit) as stop:
         monkeypatch.setattr(sys, "argv", ["ship", "--help"])

@@ -28,8 +28,8 @@ def test_one_training(living, train_dir, tmp_path):
     training = read_history(checkpoint)
     assert training.steps == 70 and training.complete and len(training.stages) == 1
     facts = training.stages[0].facts
-    assert {key: facts[key] for key in ("experiment", "scale", "lambda", "seed", "steps", "batch_size")} == {
-        "experiment": "jointiq", "scale": "demo", "lambda": 0.3, "seed": 4, "steps": 70, "batch_size": 3,
+    assert {key: facts[key] for key in ("experiment", "scale", "lambdas", "seed", "steps", "batch_size")} == {
+        "experiment": "jointiq", "scale": "demo", "lambdas": [0.3], "seed": 4, "steps": 70, "batch_size": 3,
     }  # fmt: skip
     assert [images.digest for images in training.images] == [read_set([str(train_dir)], tmp_path).digest]
     assert facts["data"] == f"photos (3 images, {training.images[0].digest})"
@@ -54,7 +54,7 @@ def test_a_chain_of_trainings(living, tmp_path):
     training = read_history(third)
     assert [stage.facts["steps"] for stage in training.stages] == [100, 20, 3]
     assert (training.steps, training.complete) == (123, True)
-    assert [stage.facts["lambda"] for stage in training.stages] == [0.5, 0.3, 0.3]
+    assert [stage.facts["lambdas"] for stage in training.stages] == [[0.5], [0.3], [0.3]]
     assert len(training.images) == 1
     assert [stage.facts["start"] for stage in training.stages] == ["random weights", *2 * ["the stage before"]]
 

@@ -15,23 +15,20 @@ from typing import Any
 import numpy as np
 
 from jointiq.coding.refine import RECIPE, VARIANTS
-from jointiq.coding.shipped import shipped_models
 from jointiq.console import Table, number, progress_bar
 from jointiq.data.image_sets import ImageSet
 from jointiq.data.images import named_images, read_image, write_png
 from jointiq.errors import ConfigError, DataError
 from jointiq.evaluation.bd_rate import MIN_POINTS, NoBDRate, bd_rate
 from jointiq.evaluation.measuring import Measured, measure
-from jointiq.evaluation.models import ModelMaker
+from jointiq.evaluation.models import ModelMaker, makers_of
 from jointiq.evaluation.plots.rd_plot import OUR_COLOURS, new_figure, save_all
 from jointiq.evaluation.rd import Row, curve_from_rows
 from jointiq.studies.context import Context, Findings, Ours, steps_text
 from jointiq.studies.plan import Value
 from jointiq.studies.statistics import Effect, paired_effect
 
-OPTIONS = {"models", "steps", "variants", "compared", "crop"}
-#: The system that the models of the repository are, beside the runs of a study.
-SHIPPED = "shipped"
+OPTIONS = {"qualities", "steps", "variants", "compared", "crop"}
 
 
 @dataclass(frozen=True)
@@ -49,10 +46,9 @@ Rows = dict[Way, list[list[Row]]]
 def analyse(context: Context, options: Mapping[str, Any]) -> Findings:
     """Refine the images of every set with every system that has four rates.
 
-    Options: ``models`` (names of shipped models, which make one system), ``steps`` of the variant of the recipe,
-    ``variants`` and the steps at which they are ``compared`` with it, ``crop`` (height, width: the middle of every
-    image, because steps take long). A value names a ``system`` (``shipped`` or a run), ``steps`` and perhaps a
-    ``variant``, and counts the bits saved.
+    Options: ``qualities`` of models of all rates, ``steps`` of the variant of the recipe, ``variants`` and the steps at
+    which they are ``compared`` with it, ``crop`` (height, width: the middle of every image, because steps take long).
+    A value names a run as its ``system``, ``steps`` and perhaps a ``variant``, and counts the bits saved.
     """
     steps, compared = list(options.get("steps", [50, 200])), list(options.get("compared", []))
     variants = [one for one in options.get("variants", []) if one != RECIPE.variant]
@@ -75,8 +71,8 @@ def analyse(context: Context, options: Mapping[str, Any]) -> Findings:
             ("system", "variant", "steps", "bits saved, %", "seconds", "images"),
             left=2,
         )
-        for system, checkpoints in _systems(context, options).items():
-            rows = _measured(context, images, checkpoints, ways, options.get("crop"))
+        for system, points in _systems(context, options.get("qualities")).items():
+            rows = _measured(context, images, points, ways, options.get("crop"))
             saved = {way: _saved(rows, way) for way in ways[1:]}
             for way, (effect, count) in saved.items():
                 seconds = number(_seconds(rows, way), 2)
@@ -92,29 +88,24 @@ def analyse(context: Context, options: Mapping[str, Any]) -> Findings:
     return findings
 
 
-def _systems(context: Context, options: Mapping[str, Any]) -> dict[str, list[Path]]:
-    """Return the checkpoints of each system: of shipped models, and of the runs that have enough rates.
+def _systems(context: Context, qualities: Sequence[float] | None) -> dict[str, list[ModelMaker]]:
+    """Return the points of each run that has enough of them: models, or qualities of one model.
 
     Raises:
-        ConfigError: no such shipped model.
-        DataError: there is no system.
+        DataError: there is no such run.
     """
-    names = list(options.get("models", []))
-    known = {model.name: model.path for model in shipped_models()}
-    for name in names:
-        if name not in known:
-            raise ConfigError("analyses.refinement.models", name, known)
-    found = {SHIPPED: [known[name] for name in names]} if names else {}
+    found: dict[str, list[ModelMaker]] = {}
     for run in context.scale.runs:
-        found[run.name] = [one.checkpoint for one in context.of(run.name, run.seeds[0])]
-    found = {name: checkpoints for name, checkpoints in found.items() if len(checkpoints) >= MIN_POINTS}
+        models = [str(one.checkpoint) for one in context.of(run.name, run.seeds[0])]
+        found[run.name] = makers_of(models, context.device, qualities)
+    found = {name: points for name, points in found.items() if len(points) >= MIN_POINTS}
     if not found:
         raise DataError(f"{context.study.name}: no system has {MIN_POINTS} rates, which a BD-rate needs")
     return found
 
 
 def _measured(
-    context: Context, images: ImageSet, checkpoints: Sequence[Path], ways: Sequence[Way], crop: Sequence[int] | None
+    context: Context, images: ImageSet, points: Sequence[ModelMaker], ways: Sequence[Way], crop: Sequence[int] | None
 ) -> Rows:
     """Code all images in every way; what was measured is not measured again.
 
@@ -124,7 +115,7 @@ def _measured(
     files = [
         (name, path if crop is None else _cropped(context, path, crop)) for name, path in named_images(images.paths)
     ]
-    makers = [(way, _maker(str(checkpoint), context.device, way)) for way in ways for checkpoint in checkpoints]
+    makers = [(way, _refining(point, way)) for way in ways for point in points]
     with progress_bar() as progress:
         bar = progress.add_task("refine images", total=len(makers) * len(files), note="")
 
@@ -141,11 +132,10 @@ def _measured(
     return rows
 
 
-def _maker(checkpoint: str, device: str, way: Way) -> ModelMaker:
-    plain = ModelMaker(checkpoint, device, Path(checkpoint).name)
-    return (
-        plain if way.variant is None else replace(plain, refine=way.steps, recipe=replace(RECIPE, variant=way.variant))
-    )
+def _refining(point: ModelMaker, way: Way) -> ModelMaker:
+    if way.variant is None:
+        return point
+    return replace(point, refine=way.steps, recipe=replace(RECIPE, variant=way.variant))
 
 
 def _cropped(context: Context, path: Path, crop: Sequence[int]) -> Path:

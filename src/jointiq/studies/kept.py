@@ -52,7 +52,7 @@ def _shipped_against_anchors() -> Table | None:
         f"the anchor) on {_set(first)}",
         ("anchor", "paper %", "BD-rate %", *RANGE_HEADER),
     )
-    for one in ours:
+    for one in (one for one in ours if "percent" in one):
         # The study counts saved bits as positive.
         paper = values[one["value"]].paper
         rate = number(-one["percent"], 2, sign=True)

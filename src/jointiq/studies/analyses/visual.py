@@ -125,4 +125,4 @@ def _figure(context: Context, trained: Training, path: Path, pictures: Sequence[
         axes.set_xticks([])
         axes.set_yticks([])
     stem = context.output / f"crops_{trained.run.name}_{path.stem}"
-    return save(figure, stem.with_suffix(".png"), dpi=130)
+    return save(figure, stem.with_suffix(".png"), dpi=100)

@@ -63,7 +63,7 @@ def refinements(monkeypatch):
 
 def code(target, value, steps=10):
     wish = Wish(target, value, None, steps)
-    encode = Encoder(Pretended(), wish, True, lambda what: None, lambda step, saved: None)
+    encode = Encoder(Pretended(), wish, lambda what: None, lambda step, saved: None)
     return encode(np.zeros((64, 64, 3), np.uint8))
 
 

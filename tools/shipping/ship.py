@@ -99,6 +99,7 @@ def ship(options: Options) -> list[Path]:
             refuse_disorder(one.name, measured[one.files[which]])
         _refuse_size([one.files[which].stat().st_size for one, which in zip(candidates, chosen, strict=True)])
         entries = [_entry(*pair, measured, options) for pair in zip(candidates, chosen, strict=True)]
+        _refuse_equal_fingerprints(entries)
         index = _index(entries, images, options)
         write_text(work / CARD, filled(card, index))
         write_text(work / shipped.INDEX, json.dumps(index, indent=1, allow_nan=False) + "\n")
@@ -194,6 +195,13 @@ def _refuse_size(sizes: Sequence[int]) -> None:
     total = sum(sizes) / 1e6
     if total > LIMIT_MB:
         raise UserError(f"the models take {total:.1f} MB; allowed: {LIMIT_MB} MB in all (--half, or smaller N and M)")
+
+
+def _refuse_equal_fingerprints(entries: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse models that a file could not tell apart; it holds the first four bytes of the fingerprint."""
+    starts = [entry["fingerprint"][:8] for entry in entries]
+    if len(set(starts)) < len(starts):
+        raise UserError("two of the checkpoints hold models of the same fingerprint; allowed: different models")
 
 
 def _refuse_equal_names(names: Sequence[str]) -> None:

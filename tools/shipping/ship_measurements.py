@@ -11,8 +11,8 @@ from typing import Any
 from jointiq.console import progress_bar
 from jointiq.errors import UserError
 from jointiq.evaluation import measuring
-from jointiq.evaluation.models import QUALITIES, evaluate_checkpoints, makers_of
-from jointiq.evaluation.rd import MS_SSIM, PSNR
+from jointiq.evaluation.models import QUALITIES, evaluate_checkpoints
+from jointiq.evaluation.rd import MS_SSIM, PSNR, RDCurve
 
 #: Loss of 16-bit transforms against 32-bit ones that counts as none, at every quality: dB of PSNR, share of the bits.
 PSNR_LOSS = 0.005
@@ -69,29 +69,39 @@ def measure_exports(
             at = Path(done.maker.checkpoint)
             progress.update(task, advance=1, note=f"{at.parent.name}/{Path(done.maker.name).name} {done.image}")
 
-        curve = evaluate_checkpoints(list(map(str, files)), images, "shipped", "", device, advance, workers, rows)
+        curves = {
+            file: evaluate_checkpoints([str(file)], images, "shipped", "", device, advance, workers, rows)
+            for file in files
+        }
+    return {file: _means(curve) for file, curve in curves.items()}
+
+
+def _means(curve: RDCurve) -> Curve:
+    """Return the means of a model's curve.
+
+    Raises:
+        UserError: an image could not be coded, or came back with other latents.
+    """
     for failed in curve.about.get("failed", ()):
         raise UserError(f"{failed['image']} cannot be coded with {_label(failed['checkpoint'])}: {failed['problem']}")
     for row in curve.images:
         if not row["latents_equal"]:
             raise UserError(f"{row['image']} comes back with other latents from {_label(row['checkpoint'])}")
     columns = curve.results
-    places = {str(name): i for i, name in enumerate(curve.parameter)}
-    found: dict[Path, Curve] = {}
-    for file in files:
-        points = [(maker.quality, places[maker.name]) for maker in makers_of([str(file)], device)]
-        found[file] = tuple(
-            Means(
-                quality=float(quality or 0),
-                bpp=columns["bpp"][i],
-                psnr=columns[PSNR][i],
-                ms_ssim=columns[MS_SSIM][i] if MS_SSIM in columns else None,
-                encoding_time=columns["encoding_time"][i],
-                decoding_time=columns["decoding_time"][i],
-            )
-            for quality, i in points
+    qualities = {row["checkpoint"]: row["quality"] for row in curve.images}
+    points = [
+        Means(
+            quality=qualities[name],
+            bpp=columns["bpp"][i],
+            psnr=columns[PSNR][i],
+            ms_ssim=columns[MS_SSIM][i] if MS_SSIM in columns else None,
+            encoding_time=columns["encoding_time"][i],
+            decoding_time=columns["decoding_time"][i],
         )
-    return found
+        for i, name in enumerate(curve.parameter)
+    ]
+    # The curve's points are in the order of their bits.
+    return tuple(sorted(points, key=lambda point: point.quality))
 
 
 def loses_nothing(half: Curve, full: Curve) -> bool:

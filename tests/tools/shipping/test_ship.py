@@ -146,6 +146,12 @@ def test_test_images_that_were_trained_on(options, living, output, tmp_path):
     assert set(contents(output)) == {"README.md"}
 
 
+def test_equal_fingerprints(options, living, tmp_path):
+    again = make_run(tmp_path / "again", living(seed=0, **ALL_RATES), 10, "distortion.name=ms_ssim", RATES)
+    with pytest.raises(UserError, match="same fingerprint"):
+        shipping.ship(replace(options, checkpoints=(options.checkpoints[0], again)))
+
+
 def test_what_is_not_shipped(options, living, tmp_path):
     with pytest.raises(UserError, match="several of the checkpoints hold a jointiq-mse"):
         shipping.ship(replace(options, checkpoints=2 * options.checkpoints[:1]))

@@ -57,14 +57,36 @@ def test_without_gradients_the_values_are_the_same(inverse: bool) -> None:
         assert torch.allclose(ours(x.clone()), theirs(x), atol=1e-6)
 
 
-def test_under_autocast_it_trains() -> None:
+@pytest.mark.parametrize("inverse", [False, True])
+def test_under_autocast_it_is_as_exact_as_compressais(inverse: bool) -> None:
+    ours, theirs = layers(inverse)
+    # What bfloat16 can write, so that all begin with the same values.
+    x = torch.randn(2, 6, 70, 50).bfloat16()
+
+    def results(layer: CompressAIGDN, dtype: torch.dtype, autocast: bool) -> list[torch.Tensor]:
+        layer.zero_grad()
+        seen = x.to(dtype, copy=True).requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            y = layer(seen)
+        assert y.dtype == dtype
+        y.float().sin().sum().backward()
+        assert layer.gamma.grad is not None and layer.gamma.grad.dtype == torch.float32
+        return [y.detach().float(), *(one.grad.float() for one in (seen, layer.beta, layer.gamma) if one.grad is not None)]
+
+    exact = results(theirs, torch.float32, False)
+    errors = [
+        [float((one - right).norm() / right.norm()) for one, right in zip(found, exact, strict=True)]
+        for found in (results(ours, torch.bfloat16, True), results(theirs, torch.bfloat16, True))
+    ]
+    assert [len(each) for each in errors] == [4, 4]
+    assert all(own <= 1.1 * other and own < 0.02 for own, other in zip(*errors, strict=True)), errors
+
+
+def test_float16_is_left_to_compressai() -> None:
     ours, theirs = layers(False)
-    x = torch.randn(2, 6, 5, 7)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        y, expected = ours(x), theirs(x)
-    assert torch.equal(y, expected)
-    y.float().sum().backward()
-    assert ours.gamma.grad is not None and ours.gamma.grad.dtype == torch.float32
+    x = torch.randn(2, 6, 5, 7).half().requires_grad_()
+    with torch.autocast("cpu", dtype=torch.float16):
+        assert torch.equal(ours(x), theirs(x))
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])

@@ -9,9 +9,9 @@ import torch
 from compressai.layers import GDN as CompressAIGDN
 from torch import Tensor
 
-# Pixels normalised at a time on a CPU: 192 channels of them stay in its caches, while whole maps would be read from
-# memory for every operation.
-_PIXELS = 1 << 10
+# Bytes of each channel normalised at a time on a CPU, 1024 pixels in float32: 192 channels of them stay in its caches,
+# while whole maps would be read from memory for every operation.
+_BYTES = 1 << 12
 
 
 class GDN(CompressAIGDN):
@@ -26,8 +26,8 @@ class GDN(CompressAIGDN):
         self.inplace = inplace
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() and torch.is_autocast_enabled(x.device.type):
-            # CompressAI's operations, each of which autocast gives its own precision.
+        if torch.is_grad_enabled() and x.dtype is torch.float16:
+            # CompressAI's operations: powers of r leave the range of float16.
             return super().forward(x)
         beta, gamma = self.beta_reparam(self.beta), self.gamma_reparam(self.gamma)
         if torch.is_grad_enabled():
@@ -44,13 +44,18 @@ class GDN(CompressAIGDN):
 
 
 class _Normalise(torch.autograd.Function):
-    """x * r with r = n^p, n = beta + gamma x^2 and p = 1/2 if ``inverse``, else -1/2; gamma (C, C)."""
+    """x * r with r = n^p, n = beta + gamma x^2 and p = 1/2 if ``inverse``, else -1/2; gamma (C, C).
+
+    Under autocast the maps are in bfloat16. The sums over all of their pixels, which are the gradients of the weights,
+    have the weights' precision.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, beta: Tensor, gamma: Tensor, inverse: bool) -> Tensor:
         root, y = torch.empty_like(x), torch.empty_like(x)
+        narrow = beta.to(x.dtype), gamma.to(x.dtype)
         for x_, root_, y_ in _blocks(x, root, y):
-            _root(x_.square().flatten(-2), beta, gamma, inverse, root_.flatten(-2))
+            _root(x_.square().flatten(-2), *narrow, inverse, root_.flatten(-2))
             torch.mul(x_, root_, out=y_)
         ctx.save_for_backward(x, root, gamma)
         ctx.inverse = inverse
@@ -62,6 +67,7 @@ class _Normalise(torch.autograd.Function):
         # dr/dn = p r / n: 1 / r for p = 1/2 and r^3 for p = -1/2, both times p.
         power = 0.5 if ctx.inverse else -0.5
         of_x, of_gamma, of_beta = torch.empty_like(x), torch.zeros_like(gamma), torch.zeros_like(gamma[0])
+        transposed = gamma.to(x.dtype).T
         # Frozen weights need no gradient.
         wanted = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
         for x_, root_, grad_, of_x_ in _blocks(x, root, grad, of_x):
@@ -70,8 +76,8 @@ class _Normalise(torch.autograd.Function):
             slope = slope.flatten(-2)
             if wanted:
                 of_gamma += _over_images(slope @ x_.square().flatten(-2).mT)
-                of_beta += _over_images(slope.sum(-1, keepdim=True))[:, 0]
-            of_square = torch.matmul(gamma.T, slope, out=torch.empty_like(slope)).unflatten(-1, x_.shape[-2:])
+                of_beta += _over_images(slope.sum(-1, keepdim=True, dtype=of_beta.dtype))[:, 0]
+            of_square = torch.matmul(transposed, slope, out=torch.empty_like(slope)).unflatten(-1, x_.shape[-2:])
             torch.mul(grad_, root_, out=of_x_).addcmul_(of_square, x_, value=2 * power)
         return of_x, of_beta * power if wanted else None, of_gamma * power if wanted else None, None
 
@@ -82,11 +88,12 @@ def _blocks(*maps: Tensor) -> Iterator[tuple[Tensor, ...]]:
     if maps[0].device.type != "cpu" or torch.compiler.is_compiling():
         yield maps
         return
-    rows = max(1, _PIXELS // max(1, width))
+    pixels = _BYTES // maps[0].itemsize
+    rows = max(1, pixels // max(1, width))
     for image in range(batch):
         for top in range(0, height, rows):
-            for left in range(0, width, _PIXELS):
-                yield tuple(one[image, :, top : top + rows, left : left + _PIXELS] for one in maps)
+            for left in range(0, width, pixels):
+                yield tuple(one[image, :, top : top + rows, left : left + pixels] for one in maps)
 
 
 def _root(square: Tensor, beta: Tensor, gamma: Tensor, inverse: bool, out: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.adam import adam
 
 
 class SOAP(Optimizer):
@@ -93,22 +94,31 @@ class SOAP(Optimizer):
             state["bases"] = [None if each is None else _eigenvectors(each) for each in state["statistics"]]
             # The bases are those of this very gradient: the first step comes with the next one.
             return
-        state["step"] += 1
-        turned = _turn(gradient, state["bases"])
-        mean = state["mean"].lerp_(turned, 1 - first)
-        square = state["square"].mul_(second).addcmul_(turned, turned, value=1 - second)
-        corrected = (1 - second ** state["step"]) ** 0.5
-        update = mean / square.sqrt().div_(corrected).add_(group["eps"])
-        update = _turn(update, [None if basis is None else basis.T for basis in state["bases"]])
         if group["weight_decay"]:
             weight.mul_(1 - group["lr"] * group["weight_decay"])
-        update = update.transpose(1, 2) if is_kernel else update
-        weight.add_(update.reshape(weight.shape), alpha=-group["lr"] / (1 - first ** state["step"]))
+        if not is_kernel:
+            _adam(weight, gradient, state, group)
+            return
+        update = torch.zeros_like(gradient)
+        _adam(update, _turn(gradient, state["bases"]), state, group)
+        update = _turn(update, [None if basis is None else basis.T for basis in state["bases"]])
+        weight.add_(update.transpose(1, 2).view_as(weight))
         for axis, statistics in enumerate(state["statistics"]):
             if statistics is not None:
                 statistics.lerp_(_outer(gradient, axis), 1 - second)
                 if state["step"] % group["frequency"] == 0:
                     _renew(state, axis)
+
+
+def _adam(weight: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+    """Move a weight by a step of Adam, in one pass over the memory."""
+    first, second = group["betas"]
+    steps = torch.tensor(float(state["step"]), device=weight.device)
+    adam(
+        [weight], [gradient], [state["mean"]], [state["square"]], [], [steps], fused=True, amsgrad=False, beta1=first,
+        beta2=second, lr=group["lr"], weight_decay=0.0, eps=group["eps"], maximize=False,
+    )  # fmt: skip
+    state["step"] += 1
 
 
 def _turn(x: Tensor, bases: list[Tensor | None]) -> Tensor:

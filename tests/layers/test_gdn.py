@@ -71,7 +71,8 @@ def test_under_autocast_it_is_as_exact_as_compressais(inverse: bool) -> None:
         assert y.dtype == dtype
         y.float().sin().sum().backward()
         assert layer.gamma.grad is not None and layer.gamma.grad.dtype == torch.float32
-        return [y.detach().float(), *(one.grad.float() for one in (seen, layer.beta, layer.gamma) if one.grad is not None)]
+        leaves = (seen, layer.beta, layer.gamma)
+        return [y.detach().float(), *(leaf.grad.float() for leaf in leaves if leaf.grad is not None)]
 
     exact = results(theirs, torch.float32, False)
     errors = [

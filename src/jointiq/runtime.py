@@ -57,6 +57,16 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
     return [str(number) for number in range(torch.cuda.device_count())]
 
 
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Return whether a device has bfloat16 in hardware: GPUs since Ampere, CPUs with AVX512-BF16 or AMX."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    found = torch.cpu.get_capabilities()
+    return device.type == "cpu" and bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+
+
 def set_threads(count: int | None) -> None:
     """Limit the CPU threads of torch; None leaves its default.
 

@@ -180,7 +180,8 @@ def test_padding_does_not_make_bits_cheap():
 
 @pytest.mark.parametrize("distortion", ["mse", "ms_ssim"])
 @pytest.mark.parametrize("system", ["wavefront", "coarse_to_fine"])
-def test_tiles_give_the_gradient_of_the_whole(system, distortion):
+def test_tiles_give_the_gradient_of_the_whole(monkeypatch, system, distortion):
+    monkeypatch.setattr(refine, "has_fast_bfloat16", lambda device: False)
     model = trained_for(SYSTEMS[system](), distortion)
     cost = Cost(model, model.objective, to_tensor(photo(270, 141)))
     with torch.no_grad():
@@ -191,6 +192,20 @@ def test_tiles_give_the_gradient_of_the_whole(system, distortion):
     for one, other in zip(whole, cost.gradients(latents), strict=True):
         # The aggregation of the coarse-to-fine model sees a little beyond the halo.
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4 * float(one.abs().max()))
+
+
+@pytest.mark.parametrize("distortion", ["mse", "ms_ssim"])
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_gradients_in_bfloat16_are_those_in_float32(monkeypatch, system, distortion):
+    model, gradients = trained_for(SYSTEMS[system](), distortion), []
+    for narrow in (False, True):
+        monkeypatch.setattr(refine, "has_fast_bfloat16", lambda device, narrow=narrow: narrow)
+        cost = Cost(model, model.objective, to_tensor(photo(75, 90)))
+        with torch.no_grad():
+            latents = model.analyse(cost.x)
+        gradients.append(torch.cat([one.flatten() for one in cost.gradients(latents)]))
+    exact, rounded_ = gradients
+    assert 0 < (rounded_ - exact).norm() < 0.03 * exact.norm()
 
 
 def test_large_pictures_are_cut_into_tiles_and_too_large_ones_refused(monkeypatch):

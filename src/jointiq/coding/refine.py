@@ -35,7 +35,7 @@ from jointiq.layers.quantize import round_ste
 from jointiq.models.base import LearnedCodec, require_finite
 from jointiq.models.integer_codec import IntegerCodec
 from jointiq.models.objective import Objective, image_distortion
-from jointiq.runtime import first_interrupt_noted, tf32
+from jointiq.runtime import first_interrupt_noted, has_fast_bfloat16, tf32
 
 SGA, SGA_PLUS, STRAIGHT_THROUGH = "sga", "sga+", "straight-through"
 #: How rounding can be relaxed; see :func:`relax`.
@@ -247,6 +247,8 @@ class Cost:
         height, width = self.size
         self.nats_weight = objective.nats_weight(model.quality, height * width)
         self.distortion_weight = objective.distortion_weight(model.quality)
+        # Gradients alone: what is compared is evaluated as a decoder does it.
+        self.autocast = torch.autocast(x.device.type, torch.bfloat16, enabled=has_fast_bfloat16(x.device))
         likelihoods = height * width * _bytes_a_pixel(model, x, lambda latents, _: model.log_likelihoods(latents))
         if likelihoods > _LIKELIHOOD_BYTES:
             most = _LIKELIHOOD_BYTES / likelihoods * height * width / 1e6
@@ -274,7 +276,8 @@ class Cost:
     def gradients(self, latents: Latents) -> list[Tensor]:
         """Return the gradient of the loss for each latent, in the order given."""
         inputs = {name: value.detach().requires_grad_() for name, value in latents.items()}
-        sums = [value.sum() for value in self.model.log_likelihoods(inputs).values()]
+        with self.autocast:
+            sums = [value.sum() for value in self.model.log_likelihoods(inputs).values()]
         (torch.stack(sums).sum() * -self.nats_weight).backward()
         whole = self.tile == self.size
         slope = None if whole or self.objective.distortion == "mse" else self._slope(inputs)
@@ -289,8 +292,9 @@ class Cost:
         above, below = _around(rows, self.size[0])
         before, after = _around(columns, self.size[1])
         part = {name: self._region(value, (above, below), (before, after)) for name, value in inputs.items()}
-        x_hat, _ = self.model.reconstruct_from(part, (below - above, after - before))
-        x_hat = x_hat[..., top - above :, left - before :][..., : self.tile[0], : self.tile[1]]
+        with self.autocast:
+            x_hat, _ = self.model.reconstruct_from(part, (below - above, after - before))
+        x_hat = x_hat.float()[..., top - above :, left - before :][..., : self.tile[0], : self.tile[1]]
         x = self.x[..., rows, columns]
         if slope is None:
             share = x[0, 0].numel() / self.x[0, 0].numel()

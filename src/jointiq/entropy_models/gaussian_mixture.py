@@ -48,9 +48,9 @@ def split_parameters(parameters: Tensor, G: int) -> tuple[Tensor, Tensor, Tensor
     batch, channels, height, width = parameters.shape
     kinds = parameter_kinds(G)
     parts = parameters.view(batch, kinds, G, channels // (kinds * G), height, width)
-    means, log_sigmas = parts[:, -2], parts[:, -1]
-    logits = parts[:, 0] if G > 1 else torch.zeros_like(means)
-    return logits, means, log_sigmas
+    # The gradient of slices would fill a map for each of them.
+    *logits, means, log_sigmas = parts.unbind(1)
+    return logits[0] if G > 1 else torch.zeros_like(means), means, log_sigmas
 
 
 _watchers: list[list[Tensor]] = []

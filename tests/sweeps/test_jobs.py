@@ -222,4 +222,7 @@ def test_a_sweep_that_is_killed_again_and_again(tmp_path: Path) -> None:
     runs = [sorted((tmp_path / results / "runs" / "jointiq").iterdir()) for results in ("whole", "part")]
     assert [run.name for run in runs[0]] == [run.name for run in runs[1]] and len(runs[0]) == 2
     for whole, part in zip(*runs, strict=True):
-        assert tiny.rows(whole) == tiny.rows(part)
+        # A job that outlives the sweep is stopped, and a stop leaves out the validation after the step.
+        rows, expected = tiny.rows(part), tiny.rows(whole)
+        assert all(row in expected for row in rows)
+        assert [row for row in expected if row not in rows and "val/loss" not in row] == []

@@ -127,14 +127,17 @@ class Container:
         )
 
 
-def require_quality(quality: object) -> float:
+def require_quality(quality: object, key: str = "quality") -> float:
     """Return a quality, rounded to tenths.
+
+    Args:
+        key: its name in the error.
 
     Raises:
         ConfigError: not a number from 1 to 100.
     """
     if isinstance(quality, bool) or not isinstance(quality, int | float) or not LOWEST <= quality <= HIGHEST:
-        raise ConfigError("quality", quality, f"a number from {LOWEST} (smallest files) to {HIGHEST} (best pictures)")
+        raise ConfigError(key, quality, f"a number from {LOWEST} (smallest files) to {HIGHEST} (best pictures)")
     return round(quality * TENTHS) / TENTHS
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jointiq.bitstream.container import DEFAULT_QUALITY, HIGHEST, LOWEST, TENTHS, Container
+from jointiq.bitstream.container import DEFAULT_QUALITY, HIGHEST, LOWEST, TENTHS, Container, require_quality
 from jointiq.bitstream.scan import scan_name
 from jointiq.coding import CODED, EFFORTS, PICTURE, shipped
 from jointiq.command_line import Parser, program
@@ -280,6 +280,8 @@ def _read(source: Path) -> tuple[Image, str]:
 
 def _model(arguments: Namespace) -> LearnedCodec:
     """Load the model to encode with: the checkpoint, or else the shipped one."""
+    if arguments.quality is not None:
+        require_quality(arguments.quality, "--quality")
     set_threads(arguments.threads)
     if arguments.checkpoint is None:
         return shipped.load_shipped(shipped.of_name(), pick_device(arguments.device))

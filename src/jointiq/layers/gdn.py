@@ -26,8 +26,8 @@ class GDN(CompressAIGDN):
         self.inplace = inplace
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() and x.dtype is torch.float16:
-            # CompressAI's operations: powers of r leave the range of float16.
+        if torch.is_grad_enabled() and (x.dtype is torch.float16 or torch.compiler.is_compiling()):
+            # CompressAI's operations: powers of r leave the range of float16, and a compiler fuses them itself.
             return super().forward(x)
         beta, gamma = self.beta_reparam(self.beta), self.gamma_reparam(self.gamma)
         if torch.is_grad_enabled():

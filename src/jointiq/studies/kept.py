@@ -70,7 +70,7 @@ def _table_2() -> Table | None:
     values, ours = kept
     sets = list(dict.fromkeys(one["measured_on"] for one in ours))
     table = Table(
-        f"Table 2, {_SCALE}: more bits (%) without an element, behind a small frozen transform [95 % interval]",
+        f"Table 2, {_SCALE}: more bits (%) without an element, small networks [95 % interval]",
         ("Models", "paper", *(_set({"measured_on": name}) for name in sets)),
     )
     for value in values.values():

@@ -40,7 +40,7 @@ def test_a_wrong_override_is_found_before_the_first_training(tmp_path, typed, me
 
 
 def test_a_plan_without_trainings_says_so(capsys, tmp_path):
-    assert main(["refine", "--plan", "--results", str(tmp_path)]) == 0
+    assert main(["models", "--plan", "--results", str(tmp_path)]) == 0
     assert capsys.readouterr().out == "nothing to train\n"
 
 

@@ -224,5 +224,6 @@ def test_a_sweep_that_is_killed_again_and_again(tmp_path: Path) -> None:
     for whole, part in zip(*runs, strict=True):
         # A job that outlives the sweep is stopped, and a stop leaves out the validation after the step.
         rows, expected = tiny.rows(part), tiny.rows(whole)
-        assert all(row in expected for row in rows)
-        assert [row for row in expected if row not in rows and "val/loss" not in row] == []
+        missing = [row for row in expected if row not in rows]
+        assert rows == [row for row in expected if row not in missing]
+        assert len(missing) <= kills and all("val/loss" in row for row in missing)

@@ -55,6 +55,20 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+class _Nothing(Exception):
+    """Leaves :func:`atomic_path` with nothing written."""
+
+
+def require_writable(path: Path) -> None:
+    """Refuse a path that :func:`atomic_path` could not write, before there is anything to write.
+
+    Raises:
+        UserError: as :func:`atomic_path`.
+    """
+    with contextlib.suppress(_Nothing), atomic_path(path):
+        raise _Nothing
+
+
 def remove_unfinished(folder: Path) -> None:
     """Remove the temporary files of :func:`atomic_path` that a killed process has left in ``folder`` itself."""
     for path in folder.glob(f"{_UNFINISHED}*"):

@@ -110,6 +110,8 @@ def test_originals_are_not_overwritten(run, checkpoint, picture, tmp_path):
     code, out, err = run("decode", folder, folder, *options)
     assert code == 2 and "1 of 3 files done, 2 failed" in out and err.count("is there already") == 2
     assert (folder / "a.png").read_bytes() == before
+    code, _, err = run("decode", folder / "a.jiq", folder / "a.png", *options)
+    assert code == 2 and "is there already" in err and (folder / "a.png").read_bytes() == before
     # What was decoded here may be decoded again.
     shutil.rmtree(tmp_path / "F2", ignore_errors=True)
     (tmp_path / "F2").mkdir()

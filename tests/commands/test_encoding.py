@@ -41,7 +41,7 @@ def refinements(monkeypatch):
     def refine_image(model, image, steps, advance):
         seen.append(model.quality)
         plain, best = model.candidate(), model.candidate(worth["bits"], worth["better"])
-        return SimpleNamespace(plain=plain, best=best, steps=steps, interrupted=worth["interrupted"])
+        return SimpleNamespace(plain=plain, best=best, steps=steps, saved=0.12, interrupted=worth["interrupted"])
 
     pictures = {}
 
@@ -77,7 +77,18 @@ def test_never_above_the_bytes_and_near_them(refinements, bits):
 def test_a_rate_is_met_with_refined_files(refinements):
     coded = code("bpp", 8 * 9000 / PIXELS)
     assert len(coded.encoded.data) == pytest.approx(9000, rel=0.01)
-    assert "; refined in 10 steps: -10.0 % bytes, +0.10 dB" in coded.said and len(refinements.seen) == 2
+    assert len(refinements.seen) == 2
+    # Beside the unrefined file of 9000 bytes, whose quality is 30 log(4.5) = 45.1: 10 % more of the networks' bytes.
+    gain = 30 * math.log(1 / 0.9) / 8 + 0.1
+    assert "; refined in 20 steps: " in coded.said
+    assert float(coded.said.split("bytes, ")[1].split(" dB")[0]) == pytest.approx(gain, abs=0.02)
+    assert coded.said.endswith(" dB beside the unrefined file at the target")
+
+
+def test_without_a_target_the_gain_is_that_at_the_quality(refinements):
+    assert code(None, 0).said == (
+        ", quality 50; refined in 10 steps: 12.0 % of bits saved at equal quality (-10.0 % bytes, +0.10 dB)"
+    )
 
 
 def test_a_psnr_is_met_by_the_smallest_file(refinements):
@@ -96,10 +107,22 @@ def test_beyond_the_ends_the_end_is_refined_once(refinements, target, value):
     assert ("there is" in coded.said) == ((target, value) != ("bytes", 1e9))
 
 
-def test_ctrl_c_ends_the_search_with_what_keeps_to_the_target(refinements):
-    refinements.worth.update(interrupted=True, bits=1.2)
-    coded = code("bytes", 9000)
-    assert coded.interrupted and len(refinements.seen) == 1 and len(coded.encoded.data) <= 9000
+@pytest.mark.parametrize(("target", "value"), [("bytes", 9000), ("bpp", 8 * 9000 / PIXELS), ("psnr", 31)])
+def test_ctrl_c_keeps_the_refined_file_within_the_limit(refinements, target, value):
+    """Smaller than asked for, and worse in dB than the unrefined one that fills the limit: still the better trade."""
+    refinements.worth.update(interrupted=True, better=0.1 if target == "psnr" else -0.1)
+    coded = code(target, value)
+    assert coded.interrupted and len(refinements.seen) == 1
+    assert "; refined in 10 steps, stopped: 12.0 % of bits saved at equal quality (-10.0 % bytes" in coded.said
+
+
+@pytest.mark.parametrize(("target", "value", "worse"), [("bytes", 9000, {"bits": 1.2}), ("psnr", 31, {"better": -0.5})])
+def test_ctrl_c_keeps_to_the_target_and_says_what_became_of_the_refinement(refinements, target, value, worse):
+    refinements.worth.update(interrupted=True, **worse)
+    coded = code(target, value)
+    assert coded.interrupted and len(refinements.seen) == 1
+    assert coded.encoded.data == code(target, value, steps=0).encoded.data
+    assert coded.said.endswith("; refined in 10 steps, stopped: no refined file keeps to the target")
 
 
 @pytest.mark.parametrize("searches", [0, 1])
@@ -119,7 +142,7 @@ def test_ctrl_c_in_a_search_keeps_what_was_refined_before(refinements, monkeypat
     else:
         coded = code("bytes", 9000)
         assert coded.interrupted and len(refinements.seen) == 1 and len(coded.encoded.data) <= 9000
-        assert "refined in 10 steps" in coded.said
+        assert "; refined in 10 steps, stopped: 12.0 % of bits saved" in coded.said
 
 
 def test_wishes():

@@ -54,7 +54,8 @@ class Recipe:
         learning_rate: of Adam, in units of the latents' rounding steps.
         hot, cold: temperature of the relaxation at the first and at the last step; it falls geometrically.
         check: steps from one rounded candidate to the next.
-        patience: share of all steps after which a refinement without a better candidate ends early.
+        patience: share of all steps, and at least 50, after which a refinement without a better candidate ends early.
+            At low rates the first better one comes late, when the temperature has fallen.
     """
 
     variant: str = SGA
@@ -62,11 +63,12 @@ class Recipe:
     hot: float = 0.5
     cold: float = 0.2
     check: int = 10
-    patience: float = 0.5
+    patience: float = 0.75
 
 
 RECIPE = Recipe()
 _SEED = 0
+_PATIENT = 50
 # The slope of sigmoid scaled logits (SGA+).
 _SSL_SLOPE = 4 / 3
 # Keeps a latent that is a whole number from being stuck on it.
@@ -104,12 +106,14 @@ class Refined:
         plain: of the latents that the networks give.
         best: the better one of that and of the refined one; the seconds of its file are those of everything.
         steps: that were taken.
+        saved: share of the bits by which ``best`` is better, at equal quality along the slope of the loss.
         interrupted: by Ctrl-C, which ended the steps, or came after the last one.
     """
 
     plain: Candidate
     best: Candidate
     steps: int
+    saved: float
     interrupted: bool
 
 
@@ -169,8 +173,10 @@ def refine_image(
         plain = _candidate(cost, image, rounded(start), estimate)
         candidates = [plain] if found is None else [plain, _candidate(cost, image, found, estimate)]
     best = min(candidates, key=lambda one: one.loss)
+    saved = (plain.loss - best.loss) / (_nats(plain.encoded) * cost.nats_weight)
     seconds = time.perf_counter() - began
-    return Refined(plain, replace(best, encoded=replace(best.encoded, seconds=seconds)), taken, interrupted())
+    best = replace(best, encoded=replace(best.encoded, seconds=seconds))
+    return Refined(plain, best, taken, saved, interrupted())
 
 
 def _descend(
@@ -196,7 +202,7 @@ def _descend(
             if loss < best:
                 best, found, found_at = loss, candidate, taken
         advance(taken, (first - best) / bits)
-        if taken - found_at > max(recipe.check, recipe.patience * steps):
+        if taken - found_at > max(_PATIENT, recipe.patience * steps):
             break
     return found, taken
 
@@ -336,7 +342,12 @@ def _candidate(cost: Cost, image: Image, latents: Latents, estimate: bool) -> Ca
     with torch.inference_mode():
         x_hat, _ = cost.model.reconstruct_from(latents, cost.size)
     picture = to_image(x_hat)
-    return Candidate(encoded, picture, cost.of(8 * len(encoded.data) * math.log(2), picture))
+    return Candidate(encoded, picture, cost.of(_nats(encoded), picture))
+
+
+def _nats(encoded: Encoded) -> float:
+    """Return the size of a file in nats."""
+    return 8 * len(encoded.data) * math.log(2)
 
 
 def _bytes_a_pixel(model: LearnedCodec, like: Tensor, evaluate: Callable[[Latents, Size], object]) -> float:

@@ -29,7 +29,7 @@ from jointiq.console import progress_bar
 from jointiq.data.images import image_size, is_ours, list_images, read_image, write_png
 from jointiq.errors import BitstreamError, DataError, ModelError, UserError, run_cli
 from jointiq.evaluation.metrics import psnr
-from jointiq.files import atomic_path, list_files, read_bytes
+from jointiq.files import atomic_path, list_files, read_bytes, require_writable
 from jointiq.runtime import ended_by_signals, pick_device, set_threads
 
 # The models are imported late: `info`, and mistakes that show before a model is needed, do not wait for PyTorch.
@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("input", help="a .jiq file, or a folder of them")
     command.add_argument("output", help="the .png file, or the folder of .png files, to write")
 
-    command.add_argument("--overwrite", action="store_true", help="in a folder, also pictures that were not decoded")
+    command.add_argument("--overwrite", action="store_true", help="also pictures that decode has not written itself")
 
     command = commands.add_parser("verify", parents=[writer], help="encode, decode and compare, in memory")
     _add_quality(command)
@@ -116,8 +116,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def encode(arguments: Namespace) -> int:
     """Code images to ``.jiq`` files."""
-    files = pair_files(arguments.input, arguments.output, CODED, _list_images)
     wish = Wish.of(arguments)
+    files = pair_files(arguments.input, arguments.output, CODED, _list_images)
+    for source, target in files.single():
+        image_size(source)
+        require_writable(target)
     progress = progress_bar()
     task = progress.add_task("refine", total=wish.steps, note="", visible=progress.console.is_terminal)
 
@@ -141,7 +144,7 @@ def encode(arguments: Namespace) -> int:
         size, pixels = len(encoded.data), image.shape[0] * image.shape[1]
         totals["bytes"] += size
         totals["pixels"] += pixels
-        said = f"{size} bytes, {8 * size / pixels:.4f} bpp{coded.said}, {encoded.seconds:.2f} s{colours}"
+        said = f"{size} bytes, {8 * size / pixels:.4f} bpp{coded.said}, {coded.seconds:.2f} s{colours}"
         line = f"{source} -> {target}: {said}"
         if coded.interrupted:
             raise Interrupted(line)
@@ -157,6 +160,11 @@ def encode(arguments: Namespace) -> int:
 def decode(arguments: Namespace) -> int:
     """Decode ``.jiq`` files to PNG."""
     files = pair_files(arguments.input, arguments.output, PICTURE, _list_coded)
+    for source, target in files.single():
+        with _about(source):
+            Container.unpack(read_bytes(source))
+        _require_ours(target, arguments.overwrite)
+        require_writable(target)
     set_threads(arguments.threads)
     device = pick_device(arguments.device)
     given = None
@@ -168,8 +176,7 @@ def decode(arguments: Namespace) -> int:
     from jointiq.coding.image_codec import decode_image
 
     def one(source: Path, target: Path) -> str:
-        if files.of_folder and not arguments.overwrite and target.exists() and not is_ours(target):
-            raise DataError(f"{target} is there already and was not decoded here; allowed: another folder, --overwrite")
+        _require_ours(target, arguments.overwrite)
         with _about(source):
             data = read_bytes(source)
             decoded = decode_image(models.of(data), data)
@@ -180,9 +187,17 @@ def decode(arguments: Namespace) -> int:
     return run_pairs(files, one, "decoding")
 
 
+def _require_ours(target: Path, overwrite: bool) -> None:
+    """Refuse to overwrite a picture that was not decoded here, unless that is wanted."""
+    if not overwrite and target.exists() and not is_ours(target):
+        raise DataError(f"{target} is there already and was not decoded here; allowed: another name, --overwrite")
+
+
 def verify(arguments: Namespace) -> int:
     """Encode and decode in memory, and check that the decoder finds the encoder's latents."""
     files = pair_files(arguments.input, None, "", _list_images)
+    for source, _ in files.single():
+        image_size(source)
     model = _model(arguments)
     if arguments.quality is not None:
         model = model.at(arguments.quality)

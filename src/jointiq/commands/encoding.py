@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -40,11 +41,13 @@ class Coded:
 
     Attributes:
         said: the end of the line about it: quality, refinement.
+        seconds: wall-clock time of it all: of the search for a target and of every refinement as well.
         interrupted: by Ctrl-C, which ended its refinement.
     """
 
     encoded: Encoded
     said: str
+    seconds: float
     interrupted: bool = False
 
 
@@ -118,9 +121,11 @@ class Encoder:
         at = model if model.quality is None or wish.quality is None else model.at(wish.quality)
         said = "" if at.quality is None else f", quality {at.quality:g}"
         if not wish.steps:
-            return Coded(encode_image(at, image, estimate=False), said)
+            encoded = encode_image(at, image, estimate=False)
+            return Coded(encoded, said, encoded.seconds)
         refined = self._refine(at, image)
-        return Coded(refined.best.encoded, said + _gain(image, refined), refined.interrupted)
+        best = refined.best.encoded
+        return Coded(best, said + _gain(image, refined, refined.interrupted), best.seconds, refined.interrupted)
 
     def _refine(self, model: LearnedCodec, image: Image) -> Refined:
         from jointiq.coding.refine import refine_image
@@ -134,12 +139,13 @@ class Encoder:
         A refined file is smaller and better than that of the networks at the same quality. So the search is made with
         the networks alone, the file it finds is refined, and by what that changes the search aims higher or lower.
         """
+        began = time.perf_counter()
         search = _Search(self.model, image, target)
         value = self.wish.value
         quality = search.quality(value)
         if not self.wish.steps:
-            encoded = search.encoded_at(quality)
-            return Coded(encoded, _reached(target, quality, search.measure_at(quality), value))
+            encoded, reached = search.encoded_at(quality), search.measure_at(quality)
+            return Coded(encoded, _reached(target, quality, reached, value), time.perf_counter() - began)
         tried: dict[float, Refined] = {}
         interrupted = False
         try:
@@ -158,10 +164,10 @@ class Encoder:
             if not tried:
                 raise
             interrupted = True
-        quality, best_one = _pick(search, value, tried)
-        said = _reached(target, quality, search.measure(best_one), value)
-        gain = _gain(image, tried[quality]) if best_one is tried[quality].best else ""
-        return Coded(best_one.encoded, said + gain, interrupted)
+        quality, picked = _pick(search, value, tried, interrupted)
+        said = _reached(target, quality, search.measure(picked), value)
+        gain = _gain_at_target(search, tried, picked, interrupted)
+        return Coded(picked.encoded, said + gain, time.perf_counter() - began, interrupted)
 
 
 class _Search:
@@ -213,8 +219,12 @@ def _is_near(target: str, reached: float, value: float) -> bool:
     return (1 - _NEAR_BITS) * value <= reached <= (value if target == "bytes" else (1 + _NEAR_BITS) * value)
 
 
-def _pick(search: _Search, value: float, tried: Mapping[float, Refined]) -> tuple[float, Candidate]:
-    """Return the best file that keeps to the target; where none does, the refined one that comes nearest to it."""
+def _pick(search: _Search, value: float, tried: Mapping[float, Refined], interrupted: bool) -> tuple[float, Candidate]:
+    """Return the best file that keeps to the target; where none does, the refined one that comes nearest to it.
+
+    After Ctrl-C a refined file within the limit is taken, however far below it: the unrefined one that fills the limit
+    is worth less for its bits.
+    """
     target = search.target
     refined = [(at, one.best) for at, one in tried.items()]
     options = [*refined, *((at, one.plain) for at, one in tried.items())]
@@ -228,12 +238,16 @@ def _pick(search: _Search, value: float, tried: Mapping[float, Refined]) -> tupl
     def quality(option: tuple[float, Candidate]) -> float:
         return psnr(search.image, option[1].picture)
 
-    if target == "psnr":
-        good = [option for option in options if reached(option) >= value]
-        return min(good, key=size) if good else max(refined, key=reached)
     limit = value if target == "bytes" else (1 + _NEAR_BITS) * value
-    least = 0 if target == "bytes" else (1 - _NEAR_BITS) * value
-    good = [option for option in options if least <= reached(option) <= limit]
+    least = 0 if target == "bytes" or interrupted else (1 - _NEAR_BITS) * value
+
+    def keeps(option: tuple[float, Candidate]) -> bool:
+        return reached(option) >= value if target == "psnr" else least <= reached(option) <= limit
+
+    good = [option for option in refined if keeps(option)] if interrupted else []
+    good = good or [option for option in options if keeps(option)]
+    if target == "psnr":
+        return min(good, key=size) if good else max(refined, key=reached)
     return max(good, key=quality) if good else min(refined, key=lambda option: abs(reached(option) - value))
 
 
@@ -248,12 +262,30 @@ def _reached(target: str, quality: float, reached: float, value: float) -> str:
     return f"{found}, quality {quality:g}" + (f", the {end} there is" if missed else "")
 
 
-def _gain(image: Image, refined: Refined) -> str:
+def _gain(image: Image, refined: Refined, interrupted: bool) -> str:
     """Return what a refinement was worth, as text."""
-    plain, best = refined.plain, refined.best
-    stopped = ", stopped" if refined.interrupted else ""
-    if best.picture is plain.picture:
-        return f"; refined in {refined.steps} steps{stopped}: nothing gained"
-    before, after = len(plain.encoded.data), len(best.encoded.data)
-    change = psnr(image, best.picture) - psnr(image, plain.picture)
-    return f"; refined in {refined.steps} steps{stopped}: {100 * (after / before - 1):+.1f} % bytes, {change:+.2f} dB"
+    begun = _refined_in(refined.steps, interrupted)
+    if refined.best.picture is refined.plain.picture:
+        return begun + "nothing gained"
+    changed = _change(image, refined.plain, refined.best)
+    return begun + f"{100 * refined.saved:.1f} % of bits saved at equal quality ({changed})"
+
+
+def _gain_at_target(search: _Search, tried: Mapping[float, Refined], picked: Candidate, interrupted: bool) -> str:
+    """Return what refinements were worth, as text, beside the unrefined file that came to the target."""
+    first = next(iter(tried.values()))
+    if picked is first.best:
+        return _gain(search.image, first, interrupted)
+    begun = _refined_in(sum(refined.steps for refined in tried.values()), interrupted)
+    if any(picked is refined.plain for refined in tried.values()):
+        return begun + "no refined file keeps to the target"
+    return begun + f"{_change(search.image, first.plain, picked)} beside the unrefined file at the target"
+
+
+def _refined_in(steps: int, interrupted: bool) -> str:
+    return f"; refined in {steps} steps{', stopped' if interrupted else ''}: "
+
+
+def _change(image: Image, plain: Candidate, best: Candidate) -> str:
+    share = len(best.encoded.data) / len(plain.encoded.data) - 1
+    return f"{100 * share:+.1f} % bytes, {psnr(image, best.picture) - psnr(image, plain.picture):+.2f} dB"

@@ -16,6 +16,9 @@ from jointiq.errors import EXIT_USER_ERROR, DataError, UserError
 #: Lists the files of a folder; calls the function for each subfolder that cannot be read.
 ListFolder = Callable[[Path, Callable[[OSError], object]], list[Path]]
 
+# Failed files that the last line names.
+_NAMED = 5
+
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C, in spite of which the file at hand was finished; its text is the line about that file."""
@@ -34,6 +37,10 @@ class FilePairs:
     pairs: list[tuple[Path, Path]]
     of_folder: bool
     unreadable: list[str]
+
+    def single(self) -> list[tuple[Path, Path]]:
+        """Return the pair of a command for one file: it is looked at before the seconds that a model takes to load."""
+        return [] if self.of_folder else self.pairs
 
 
 def pair_files(source: str, target: str | None, suffix: str, list_folder: ListFolder) -> FilePairs:
@@ -78,7 +85,8 @@ def pair_files(source: str, target: str | None, suffix: str, list_folder: ListFo
 def run_pairs(files: FilePairs, one: Callable[[Path, Path], str], label: str, progress: Progress | None = None) -> int:
     """Call ``one`` for each pair and print what it returns; return the exit code.
 
-    With several pairs, a progress bar called ``label`` is shown, and a pair that fails does not stop the others.
+    With several pairs, a progress bar called ``label`` is shown, a pair that fails does not stop the others, and a last
+    line sums up, also after Ctrl-C.
 
     Args:
         progress: shown as well; ``one`` may move tasks of its own in it.
@@ -95,7 +103,19 @@ def run_pairs(files: FilePairs, one: Callable[[Path, Path], str], label: str, pr
         if stopped:
             raise KeyboardInterrupt
         return 0
-    failures = 0
+    done = 0
+    failed: list[Path] = []
+
+    def summary() -> str:
+        parts = [f"{done} of {len(files.pairs)} files done"]
+        if failed:
+            more = f" and {len(failed) - _NAMED} more" if len(failed) > _NAMED else ""
+            parts.append(f"{len(failed)} failed ({', '.join(map(str, failed[:_NAMED]))}{more})")
+        if files.unreadable:
+            parts.append(f"{len(files.unreadable)} folders cannot be read")
+        left_out = len(files.pairs) - done - len(failed)
+        return ", ".join([*parts, f"{left_out} left out"] if left_out else parts)
+
     with shown:
 
         def say(line: str) -> None:
@@ -104,19 +124,23 @@ def run_pairs(files: FilePairs, one: Callable[[Path, Path], str], label: str, pr
 
         for problem in files.unreadable:
             say(f"error: {problem}")
-        for source, target in shown.track(files.pairs, task_id=shown.add_task(label, note="")):
-            try:
-                line, stopped = _finished(one, source, target)
-                say(line)
-                if stopped:
-                    raise KeyboardInterrupt
-            except (UserError, OSError) as error:
-                failures += 1
-                say(f"error: {error}")
-    done = f"{len(files.pairs) - failures} of {len(files.pairs)} files done"
-    done += f", {failures} failed" if failures else ""
-    print(done + (f", {len(files.unreadable)} folders cannot be read" if files.unreadable else ""))
-    return EXIT_USER_ERROR if failures or files.unreadable else 0
+        try:
+            for source, target in shown.track(files.pairs, task_id=shown.add_task(label, note="")):
+                try:
+                    line, stopped = _finished(one, source, target)
+                except (UserError, OSError) as error:
+                    failed.append(source)
+                    say(f"error: {error}")
+                else:
+                    done += 1
+                    say(line)
+                    if stopped:
+                        raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            say(summary())
+            raise
+    print(summary())
+    return EXIT_USER_ERROR if failed or files.unreadable else 0
 
 
 def _finished(one: Callable[[Path, Path], str], source: Path, target: Path) -> tuple[str, bool]:

@@ -209,7 +209,9 @@ def _identified(path: str | Path) -> Image.Image:
     except UnidentifiedImageError as error:
         if _is_heif(path):
             return _open_heif(path)
-        raise DataError(f"{path} is not an image that can be read; {_ALLOWED}") from error
+        if os.path.getsize(path) == 0:
+            raise DataError(f"{path} is empty") from error
+        raise DataError(f"{path} is no image of a format that can be read ({', '.join(_FORMATS)}, HEIC)") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     except Exception as error:

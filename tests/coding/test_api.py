@@ -95,8 +95,23 @@ def test_refined(living, picture):
 
 
 def test_no_such_model(weights):
-    with pytest.raises(UserError, match="q9: no such checkpoint"):
+    with pytest.raises(UserError, match=r"q9: no such checkpoint, and no shipped model \(q1, q2\)"):
         jointiq.load("q9")
+
+
+def test_paths_in_the_place_of_what_they_hold(weights):
+    with pytest.raises(DataError, match=r"'a.png' is a path; allowed: .*PIL.Image.open\('a.png'\)"):
+        jointiq.encode(jointiq.load("q1"), "a.png")
+    with pytest.raises(DataError, match=r"'a.jiq' is a path; allowed: .*\('a.jiq'\).read_bytes\(\)"):
+        jointiq.decode(Path("a.jiq"))
+
+
+@pytest.mark.parametrize("shape", [(3, 20, 20), (1, 4, 20, 20), (1, 20, 20, 3)])
+def test_what_is_no_batch(weights, shape):
+    model = jointiq.load("q1")
+    for use in (model, model.compress):
+        with pytest.raises(DataError, match=r"allowed: \(B, 3, H, W\)"):
+            use(torch.zeros(shape))
 
 
 def test_compressai_contract(weights, picture):

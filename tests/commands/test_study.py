@@ -23,7 +23,9 @@ def test_wrong_names_scales_and_numbers_are_user_errors():
 def test_the_plan_lists_commands_and_trains_nothing(capsys, tmp_path):
     assert main(["fig6", "--scale", "pilot", "--plan", "--results", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2 and all(line.startswith("to do     python -m src.train +experiment=") for line in lines)
+    commands = [line for line in lines if line.startswith("to do     python -m src.train +experiment=")]
+    assert lines[:2] == commands
+    assert "trainings: 2 of 2 to do, 7200 steps" in lines and lines[-1].startswith("analyses: ")
     assert "lee2019" in lines[0] and "init_from=" in lines[1]
     assert not (tmp_path / "studies" / "runs").exists()
 
@@ -41,7 +43,12 @@ def test_a_wrong_override_is_found_before_the_first_training(tmp_path, typed, me
 
 def test_a_plan_without_trainings_says_so(capsys, tmp_path):
     assert main(["models", "--plan", "--results", str(tmp_path)]) == 0
-    assert capsys.readouterr().out == "nothing to train\n"
+    assert "\nnothing to train\nmeasured: 1 models, on sample" in capsys.readouterr().out
+
+
+def test_a_plan_of_chains_counts_their_first_stages(capsys, tmp_path):
+    assert main(["fig1", "--scale", "paper", "--plan", "--results", str(tmp_path)]) == 0
+    assert "trainings: 16 of 16 to do, 30800000 steps in the first stage of each\n" in capsys.readouterr().out
 
 
 def test_a_study_that_needs_no_training_runs_from_the_command_line(capsys, tmp_path):

@@ -55,6 +55,8 @@ def encode(
         jointiq.errors.UserError: a model that cannot be refined.
         jointiq.errors.DataError: transparent, more than 8 bits a sample, too large, or not an image.
     """
+    if isinstance(image, str | Path):
+        raise DataError(f"{str(image)!r} is a path; allowed: an image, such as PIL.Image.open({str(image)!r})")
     model = model if quality is None else model.at(quality)
     array = to_array(image) if isinstance(image, Image.Image) else np.asarray(image)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
@@ -75,4 +77,6 @@ def decode(data: bytes, model: LearnedCodec | None = None) -> Image.Image:
     Raises:
         jointiq.errors.BitstreamError: the file is damaged, or was written by another model.
     """
+    if isinstance(data, str | Path):
+        raise DataError(f"{str(data)!r} is a path; allowed: the bytes of a file, pathlib.Path({str(data)!r}).read_bytes()")
     return Image.fromarray(decode_image(_decoders.of(data) if model is None else model, data).image)

@@ -17,6 +17,7 @@ import torch
 
 from jointiq.coding import CHECKPOINT, EXPORT, PTH_TAR
 from jointiq.coding.export import read_export
+from jointiq.coding.shipped import path_of, shipped_models
 from jointiq.errors import ModelError, UserError
 from jointiq.models import build_model
 from jointiq.models.base import LearnedCodec
@@ -35,18 +36,19 @@ _UNREADABLE = (
 
 
 def load_model(path: str | Path, device: torch.device | str = "cpu") -> LearnedCodec:
-    """Load the model in ``path`` (a file, or the folder of a run), in evaluation mode on ``device``.
+    """Load the model in ``path`` (a file, the folder of a run, or a shipped model's name), in evaluation mode.
 
     Raises:
         UserError: no such file, or not one of ours. Nothing in it is executed.
         ModelError: weights that are not finite.
     """
-    path = Path(path)
+    path = path_of(path)
     try:
         if path.is_dir():
             path /= CHECKPOINT
         if not path.is_file():
-            raise UserError(f"{path}: no such checkpoint")
+            names = ", ".join(one.name for one in shipped_models())
+            raise UserError(f"{path}: no such checkpoint" + (f", and no shipped model ({names})" if names else ""))
         model = read_export(path) if path.suffix == EXPORT else read_training_checkpoint(path)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from error

@@ -90,6 +90,15 @@ def of_fingerprint(start: bytes) -> ShippedModel | None:
     return next((model for model in shipped_models() if model.fingerprint.startswith(start)), None)
 
 
+def path_of(model: str | Path) -> Path:
+    """Return the file of the shipped model of that name; else the path as it is.
+
+    Raises:
+        ModelError: the index cannot be read.
+    """
+    return next((one.path for one in shipped_models() if one.name == str(model)), Path(model))
+
+
 def load_shipped(model: ShippedModel, device: torch.device | str = "cpu") -> LearnedCodec:
     """Load a shipped model, in evaluation mode on ``device``.
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 #: An installed package has the commands of the codec without its name.
 _PROGRAM = "jointiq" if INSTALLED else program("codec")
-_MODEL = "a .ckpt of src.train, the folder of a run, or an export of src.export"
+_MODEL = "a .ckpt of src.train, the folder of a run, an export of src.export, or the name of a shipped model"
 
 
 def _number(text: str) -> float:
@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         "--effort",
         choices=EFFORTS,
         default="fast",
-        help="smaller files by refining what is sent to the decoder, for every picture: "
+        help="fewer bits at equal quality, by refining what is sent to the decoder for every picture: "
         f"{', '.join(f'{name} ({steps} steps)' for name, steps in EFFORTS.items())}; default: %(default)s. Ctrl-C "
         "keeps the best so far",
     )

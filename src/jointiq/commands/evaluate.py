@@ -20,6 +20,7 @@ from rich.progress import Progress, TaskID
 
 from jointiq.bitstream.container import require_quality
 from jointiq.coding import CHECKPOINT
+from jointiq.coding.shipped import path_of
 from jointiq.console import progress_bar
 from jointiq.data import test_images
 from jointiq.errors import ConfigError, check_whole, run_cli
@@ -50,7 +51,7 @@ def _checkpoints(value: object) -> dict[str, list[str]]:
     files: list[str] = []
     runs: list[Path] = []
     for path in paths:
-        places = [Path(found) for found in sorted(glob.glob(path))] or [Path(path)]
+        places = [Path(found) for found in sorted(glob.glob(path))] or [path_of(path)]
         folders = [
             run for place in places if place.is_dir() for run in find_runs(place) if (run / CHECKPOINT).is_file()
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, metavar="DIR", help=output)
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes at a time; default: %(default)s")
     parser.add_argument("--device", default="auto", metavar="DEV", help="for coding images; default: %(default)s")
-    parser.add_argument("--plan", action="store_true", help="list the trainings and how they stand, and do nothing")
+    parser.add_argument("--plan", action="store_true", help="tell what would be done: trainings, steps, images; do nothing")
     return parser
 
 
@@ -88,15 +89,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _plan(study: Study, scale_name: str, options: Options) -> int:
     from jointiq.studies.runner import study_data, study_trainings
 
+    """Print what the study would do: its trainings as commands, then the sum of them and what is measured."""
     scale = study.at(scale_name)
-    trainings = study_trainings(scale, study_data(scale, options), options)
-    for one in trainings:
-        if one.job is None:
-            continue
-        state = "finished" if one.job.is_finished() else "to do   "
-        print(f"{state}  python -m src.train {shlex.join(one.job.overrides)}")
-    if not scale.trains:
-        print("nothing to train")
+    data = study_data(scale, options)
+    jobs = [one.job for one in study_trainings(scale, data, options) if one.job is not None]
+    for job in jobs:
+        state = "finished" if job.is_finished() else "to do   "
+        print(f"{state}  python -m src.train {shlex.join(job.overrides)}")
+    if scale.note:
+        print(textwrap.fill(scale.note, 80))
+    to_do = [job for job in jobs if not job.is_finished()]
+    steps = sum(job.cfg.trainer.max_steps for job in to_do)
+    chained = " in the first stage of each" if any("chain" in job.cfg.stage for job in to_do) else ""
+    print(f"trainings: {len(to_do)} of {len(jobs)} to do, {steps} steps{chained}" if jobs else "nothing to train")
+    if data.measured:
+        models = sum(len(run.lmbda) * len(run.seeds) for run in scale.runs if run.measure)
+        coded = f"{models} models" if models else "what the analyses take"
+        print(f"measured: {coded}, on {', '.join(map(str, data.measured))}")
+    print("analyses:", ", ".join(name for name, _ in scale.analyses))
     return 0
 
 

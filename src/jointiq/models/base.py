@@ -132,7 +132,12 @@ class LearnedCodec(StoredModel, ABC):
         return x_mid if self.enhancer is None else (self.enhancer(2 * x_mid - 1) + 1) / 2
 
     def forward(self, x: Tensor) -> dict[str, Any]:
-        """Return what :meth:`compression` does, and ``x_hat``: its ``x_mid``, enhanced."""
+        """Return what :meth:`compression` does, and ``x_hat``: its ``x_mid``, enhanced.
+
+        Raises:
+            DataError: ``x`` is no batch of RGB images.
+        """
+        _require_batch(x)
         output = self.compression(x)
         return {"x_hat": self.enhance(output["x_mid"]), **output}
 
@@ -216,7 +221,9 @@ class LearnedCodec(StoredModel, ABC):
 
         Raises:
             ConfigError: a quality that the model does not have.
+            DataError: ``x`` is no batch of RGB images.
         """
+        _require_batch(x)
         if quality is not None:
             return self.at(quality).compress(x)
         size = (x.shape[-2], x.shape[-1])
@@ -307,6 +314,11 @@ def require_finite(latents: Latents) -> Latents:
     if not all(bool(torch.isfinite(latent).all()) for latent in latents.values()):
         raise DataError("the model gives no finite latents for this image; its weights are damaged or diverged")
     return latents
+
+
+def _require_batch(x: Tensor) -> None:
+    if x.ndim != 4 or x.shape[1] != 3:
+        raise DataError(f"x has the shape {tuple(x.shape)}; allowed: (B, 3, H, W); one image is x[None]")
 
 
 def bits(log_likelihoods: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from jointiq.commands.bdrate import main
-from jointiq.errors import DataError
+from jointiq.errors import ConfigError, DataError
 
 ROOT = Path(__file__).resolve().parents[2]
 RATES = (0.1, 0.2, 0.4, 0.8)
@@ -87,3 +87,8 @@ def test_user_errors_are_one_line_and_exit_2(tmp_path: Path, points: int, messag
     errors = [line for line in done.stderr.splitlines() if line]
     assert errors[-1].startswith("error: ") and message in errors[-1]
     assert "Traceback" not in done.stderr
+
+
+def test_one_metric_is_chosen_of_files_alone(tmp_path):
+    with pytest.raises(ConfigError, match="with ANCHOR TEST alone"):
+        main(["--results", str(tmp_path), "--metric", "psnr"])

@@ -43,6 +43,7 @@ def test_what_a_run_learns_is_in_its_name() -> None:
     keys = [run_key(tiny.config(*DEMO, *overrides)) for overrides in changed]
     assert len({key.rpartition("_")[2] for key in keys}) == len(changed)
     assert keys[1].startswith("lmbda0.03_seed1_") and keys[2].startswith("lmbda0.5_seed0_")
+    assert run_key(tiny.config(*DEMO, "model.rates=continuous")).startswith("all_rates_seed0_")
 
 
 def test_a_folder_is_named_by_experiment_and_key_unless_it_is_given() -> None:

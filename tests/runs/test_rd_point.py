@@ -191,6 +191,8 @@ def test_a_run_of_all_rates_leaves_a_curve(
     lambdas = {row["quality"]: row["lmbda"] for row in curve.images}
     assert sorted(lambdas) == sorted(models.QUALITIES)
     assert lambdas[1] == pytest.approx(0.6) and lambdas[100] == pytest.approx(0.008)
-    assert capsys.readouterr().out.count("\ntest: ") == len(models.QUALITIES)
+    said = capsys.readouterr().out
+    assert said.count("\ntest: q") == len(models.QUALITIES) and "\ntest: q1, " in said and "\ntest: q100, " in said
+    assert ": all rates, " in said and "lmbda" not in said
     validated = rows(folder)[-1].keys() | set().union(*(row.keys() for row in rows(folder)))
     assert {"val/bpp", "val/bpp_q1", "val/psnr_q50", "val/loss_q100"} <= validated

@@ -78,5 +78,5 @@ def decode(data: bytes, model: LearnedCodec | None = None) -> Image.Image:
         jointiq.errors.BitstreamError: the file is damaged, or was written by another model.
     """
     if isinstance(data, str | Path):
-        raise DataError(f"{str(data)!r} is a path; allowed: the bytes of a file, pathlib.Path({str(data)!r}).read_bytes()")
+        raise DataError(f"{str(data)!r} is a path; allowed: bytes, such as pathlib.Path({str(data)!r}).read_bytes()")
     return Image.fromarray(decode_image(_decoders.of(data) if model is None else model, data).image)

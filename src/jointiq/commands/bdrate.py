@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jointiq.command_line import Parser, program
-from jointiq.errors import DataError, UserError, run_cli
+from jointiq.errors import ConfigError, DataError, UserError, run_cli
 from jointiq.evaluation.bd_rate import METRICS, BDRate, bd_rate
 from jointiq.evaluation.comparison import (
     compare_all,
@@ -124,7 +124,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "Without files: the tables of a whole results folder, printed and written as bdrate.md, .tex, .csv and .json; "
         "without RESULTS also what the project itself has measured.",
         epilog="ANCHOR, TEST: RD JSON as written by src.evaluate, src.anchors or CompressAI, or folders of runs and "
-        "sweeps, such as results/runs/jointiq; a sweep alone compares its curves. MS-SSIM is compared in dB.",
+        "sweeps, such as results/runs/jointiq; a sweep alone compares its curves. MS-SSIM is compared in dB. "
+        "Columns: overlap is the range of quality that both curves cover, over which the mean is taken; range is its "
+        "share of what either covers; points are those of anchor and test, at least four each.",
     )
     parser.add_argument("files", metavar="ANCHOR TEST", nargs="*", type=Path, help="an anchor, then what to judge")
     parser.add_argument(
@@ -132,11 +134,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--output", type=Path, help="folder for the tables, default: the results folder")
     parser.add_argument(
-        "--metric", choices=(*METRICS, "both"), default="both", help="of the files, default: %(default)s"
+        "--metric", choices=(*METRICS, "both"), help="with ANCHOR TEST, default: both; folders have both"
     )
     parser.add_argument("--wandb", metavar="GROUP", help="record the tables as the closing run of this W&B group")
     parser.add_argument("--project", default=PROJECT, help="W&B project of that run, default: %(default)s")
     options = parser.parse_args(arguments)
+    if options.metric and not options.files:
+        raise ConfigError("--metric", options.metric, "with ANCHOR TEST alone; the tables of folders have both")
     if not options.files and not options.results and not options.wandb:
         compare_all_there_is(options.anchors, options.method, options.output)
         return 0
@@ -148,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     curves = [] if mixed else given_curves(options.files)
     if len(curves) < 2:
         raise UserError("give either ANCHOR.json and at least one TEST.json, or --results and --anchors (and --wandb)")
-    metrics = tuple(METRICS) if options.metric == "both" else (options.metric,)
+    metrics = tuple(METRICS) if options.metric in (None, "both") else (options.metric,)
     print_rates([bd_table(compare(curves[0], curves[1:], metrics, options.method))])
     return 0
 

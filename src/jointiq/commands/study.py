@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, metavar="DIR", help=output)
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes at a time; default: %(default)s")
     parser.add_argument("--device", default="auto", metavar="DEV", help="for coding images; default: %(default)s")
-    parser.add_argument("--plan", action="store_true", help="tell what would be done: trainings, steps, images; do nothing")
+    parser.add_argument("--plan", action="store_true", help="tell the trainings, steps and images, and do nothing")
     return parser
 
 

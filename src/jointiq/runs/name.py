@@ -43,8 +43,14 @@ _BY_LAMBDA = {"model": ("N", "M", "M1", "M2"), "trainer": ("max_steps",), "optim
 
 
 def run_key(cfg: DictConfig) -> str:
-    """Return ``lmbdaL_seedS_HASH``, the same for the same resolved configuration on every machine."""
-    return f"lmbda{cfg.lmbda:g}_seed{cfg.seed}_{_digest(_identity(cfg))}"
+    """Return ``lmbdaL_seedS_HASH``, or ``all_rates_...``: the same for the same configuration on every machine."""
+    rate = "all_rates" if has_all_rates(cfg) else f"lmbda{cfg.lmbda:g}"
+    return f"{rate}_seed{cfg.seed}_{_digest(_identity(cfg))}"
+
+
+def has_all_rates(cfg: DictConfig) -> bool:
+    """Return whether a run trains a model of all rates; its ``lmbda`` is then read by nothing."""
+    return bool(cfg.model.get("rates", "one") != "one")
 
 
 def curve_key(cfg: DictConfig, start: object = None) -> str:
@@ -93,7 +99,7 @@ def _identity(cfg: DictConfig) -> dict[str, Any]:
         del parts["optim"]["_target_"]
     model = parts["model"]
     # A model of one rate does not read these, and earlier versions lack them.
-    if model.get("rates", "one") == "one":
+    if not has_all_rates(cfg):
         for group, keys in {"model": ("rates", "levels"), "distortion": ("lmbda_range", "balance")}.items():
             parts[group] = {key: value for key, value in parts[group].items() if key not in keys}
         model = parts["model"]

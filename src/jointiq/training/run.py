@@ -25,6 +25,7 @@ from jointiq.evaluation.rd import MS_SSIM, PSNR
 from jointiq.runs import folder as run_folder
 from jointiq.runs import rd_point
 from jointiq.runs.lock import locked
+from jointiq.runs.name import has_all_rates
 from jointiq.runs.name import run_folder as folder_of
 from jointiq.runs.resume import Start, find_start
 from jointiq.runs.status import note_failure
@@ -166,9 +167,11 @@ def measure(folder: Path, cfg: DictConfig, loggers: Sequence[Logger], step: int)
     for logger in loggers:
         logger.log_metrics(means, step)
         logger.save()
-    for point in points:
-        quality = f", MS-SSIM {point[MS_SSIM]:.4f}" if MS_SSIM in point else ""
-        _say(f"test: {point['bpp']:.4f} bpp, PSNR {point[PSNR]:.2f} dB{quality}, real files: {folder}")
+    for number, point in enumerate(points):
+        # A model of all rates has a point "CHECKPOINT qN" for each quality.
+        at = f"{curve.parameter[number].rpartition(' ')[2]}, " if len(points) > 1 else ""
+        ms_ssim = f", MS-SSIM {point[MS_SSIM]:.4f}" if MS_SSIM in point else ""
+        _say(f"test: {at}{point['bpp']:.4f} bpp, PSNR {point[PSNR]:.2f} dB{ms_ssim}, real files: {folder}")
 
 
 def _measure_again(folder: Path, cfg: DictConfig) -> None:
@@ -252,7 +255,8 @@ def _announce(cfg: DictConfig, training: Training) -> None:
             f"one; faster: a larger data.preload_mb, or patches cut in advance ({program('prepare')}, data=prepared)"
         )
     parameters = sum(parameter.numel() for parameter in training.module.net.parameters()) / 1e6
-    size = f"lmbda {cfg.lmbda:g}, {parameters:.2f} million parameters"
+    rate = "all rates" if has_all_rates(cfg) else f"lmbda {cfg.lmbda:g}"
+    size = f"{rate}, {parameters:.2f} million parameters"
     start = f", continuing after step {training.first_step}" if training.first_step else ""
     _say(f"{cfg.experiment_name}: {size}{start}, run folder {cfg.paths.run_dir}")
     if training.taken is not None:

@@ -219,7 +219,7 @@ def test_inputs_that_are_refused(run, checkpoint, picture, tmp_path):
     Image.fromarray(rgba).save(tmp_path / "alpha.png")
     Image.fromarray(np.arange(400, dtype=np.uint16).reshape(20, 20)).save(tmp_path / "deep.png")
     (tmp_path / "text.png").write_text("text")
-    for name, message in (("alpha", "transparent"), ("deep", "8 bits"), ("text", "no image"), ("none", "no such")):
+    for name, message in (("alpha", "transparent"), ("deep", "8 bits"), ("text", "not an image"), ("none", "no such")):
         target = tmp_path / f"{name}.jiq"
         code, _, err = run("encode", tmp_path / f"{name}.png", target, "--checkpoint", checkpoint)
         assert code == 2 and one_line(err) and message in err
@@ -566,9 +566,9 @@ def test_a_single_file_is_looked_at_before_a_model_is_loaded(run, larger, monkey
     (tmp_path / "empty.png").touch()
     (tmp_path / "folder.jiq").mkdir()
     for given, problem in {
-        ("encode", tmp_path / "text.png", tmp_path / "a.jiq"): "is no image",
+        ("encode", tmp_path / "text.png", tmp_path / "a.jiq"): "is not an image",
         ("encode", tmp_path / "empty.png", tmp_path / "a.jiq"): "is empty",
-        ("verify", tmp_path / "text.png"): "is no image",
+        ("verify", tmp_path / "text.png"): "is not an image",
         ("encode", larger / "a.png", tmp_path / "folder.jiq"): "is no file",
         ("decode", tmp_path / "text.jiq", tmp_path / "a.png"): "text.jiq: ",
     }.items():

@@ -191,14 +191,14 @@ def test_what_pillow_hands_to_another_program_is_not_opened(
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", opened)
     (tmp_path / name).write_bytes(EPS)
     for look in (read_image, image_size):
-        with pytest.raises(DataError, match="is no image of a format"):
+        with pytest.raises(DataError, match="is not an image of a format"):
             look(tmp_path / name)
 
 
 @pytest.mark.parametrize("format", ["GIF", "ICO", "TGA", "PCX", "SGI", "ICNS", "QOI"])
 def test_formats_that_are_not_named_are_not_opened(tmp_path: Path, format: str) -> None:
     Image.fromarray(photo(64, 64)).save(tmp_path / "a.png", format=format)
-    with pytest.raises(DataError, match="is no image of a format"):
+    with pytest.raises(DataError, match="is not an image of a format"):
         read_image(tmp_path / "a.png")
 
 

@@ -211,7 +211,7 @@ def _identified(path: str | Path) -> Image.Image:
             return _open_heif(path)
         if os.path.getsize(path) == 0:
             raise DataError(f"{path} is empty") from error
-        raise DataError(f"{path} is no image of a format that can be read ({', '.join(_FORMATS)}, HEIC)") from error
+        raise DataError(f"{path} is not an image of a format that can be read ({', '.join(_FORMATS)}, HEIC)") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     except Exception as error:

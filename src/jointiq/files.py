@@ -48,6 +48,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         temporary.replace(target)
+    except FileExistsError as error:
+        raise UserError(f"cannot write {path}: {error.filename} is no folder") from error
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
     finally:

@@ -38,7 +38,8 @@ def pick_device(name: str) -> torch.device:
     if len(present) > 1:
         present.append("cuda")
     if name not in present:
-        raise ConfigError("device", name, ["auto", *present])
+        found = "" if len(present) > 1 else "; PyTorch finds no GPU here"
+        raise ConfigError("device", name, f"one of {', '.join(['auto', *present])}{found}")
     return torch.device(name)
 
 

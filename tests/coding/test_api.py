@@ -15,7 +15,7 @@ from jointiq.coding import api, shipped
 from jointiq.coding.export import write_export
 from jointiq.coding.image_codec import decode_image, encode_image
 from jointiq.coding.refine import refine_image
-from jointiq.errors import BitstreamError, DataError, UserError
+from jointiq.errors import BitstreamError, ConfigError, DataError, UserError
 from jointiq.models.objective import Objective
 from tests.shipped_folder import make_folder
 
@@ -104,6 +104,21 @@ def test_paths_in_the_place_of_what_they_hold(weights):
         jointiq.encode(jointiq.load("q1"), "a.png")
     with pytest.raises(DataError, match=r"'a.jiq' is a path; allowed: .*\('a.jiq'\).read_bytes\(\)"):
         jointiq.decode(Path("a.jiq"))
+
+
+def test_other_kinds_of_bytes_and_names_for_models(weights, picture):
+    data = jointiq.encode(jointiq.load("q1"), picture(20, 20))
+    for kind in (bytearray, memoryview):
+        assert jointiq.decode(kind(data)) == jointiq.decode(data)
+    with pytest.raises(DataError, match=r"'q1' is a name; allowed: .*jointiq.load\('q1'\)"):
+        jointiq.decode(data, "q1")
+    with pytest.raises(ConfigError, match=r"device='cuda:99' is not allowed; allowed: one of auto, cpu"):
+        jointiq.load("q1", "cuda:99")
+
+
+def test_8_bit_samples_are_no_batch(weights):
+    with pytest.raises(DataError, match=r"x has values up to 255; allowed: \[0, 1\]"):
+        jointiq.load("q1").compress(torch.full((1, 3, 20, 20), 255.0))
 
 
 @pytest.mark.parametrize("shape", [(3, 20, 20), (1, 4, 20, 20), (1, 20, 20, 3)])

@@ -37,7 +37,7 @@ def test_the_folder_of_a_run(living, tmp_path):
     model = living()
     save_checkpoint(model, tmp_path / "checkpoints" / "last.ckpt")
     assert load_model(tmp_path).config == model.config
-    with pytest.raises(UserError, match=r"nothing/checkpoints/last\.ckpt: no such checkpoint"):
+    with pytest.raises(UserError, match=r"nothing: no folder of a run, which has checkpoints/last\.ckpt"):
         (tmp_path / "nothing").mkdir()
         load_model(tmp_path / "nothing")
 

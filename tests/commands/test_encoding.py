@@ -80,7 +80,7 @@ def test_a_rate_is_met_with_refined_files(refinements):
     assert len(refinements.seen) == 2
     # Beside the unrefined file of 9000 bytes, whose quality is 30 log(4.5) = 45.1: 10 % more of the networks' bytes.
     gain = 30 * math.log(1 / 0.9) / 8 + 0.1
-    assert "; refined in 20 steps: " in coded.said
+    assert "; refined in 10 + 10 steps: " in coded.said
     assert float(coded.said.split("bytes, ")[1].split(" dB")[0]) == pytest.approx(gain, abs=0.02)
     assert coded.said.endswith(" dB beside the unrefined file at the target")
 
@@ -107,13 +107,20 @@ def test_beyond_the_ends_the_end_is_refined_once(refinements, target, value):
     assert ("there is" in coded.said) == ((target, value) != ("bytes", 1e9))
 
 
+def test_beyond_the_highest_quality_the_better_file_is_taken(refinements):
+    """Smaller and worse than the unrefined file, it is further from the target."""
+    refinements.worth["better"] = -0.1
+    coded = code("bpp", 999)
+    assert "the highest there is; refined in 10 steps: no refined file does better at the target" in coded.said
+
+
 @pytest.mark.parametrize(("target", "value"), [("bytes", 9000), ("bpp", 8 * 9000 / PIXELS), ("psnr", 31)])
 def test_ctrl_c_keeps_the_refined_file_within_the_limit(refinements, target, value):
     """Smaller than asked for, and worse in dB than the unrefined one that fills the limit: still the better trade."""
     refinements.worth.update(interrupted=True, better=0.1 if target == "psnr" else -0.1)
     coded = code(target, value)
     assert coded.interrupted and len(refinements.seen) == 1
-    assert "; refined in 10 steps, stopped: 12.0 % of bits saved at equal quality (-10.0 % bytes" in coded.said
+    assert "; refined in 10 steps, stopped on the way to the target: 12.0 % of bits saved at equal" in coded.said
 
 
 @pytest.mark.parametrize(("target", "value", "worse"), [("bytes", 9000, {"bits": 1.2}), ("psnr", 31, {"better": -0.5})])
@@ -122,7 +129,7 @@ def test_ctrl_c_keeps_to_the_target_and_says_what_became_of_the_refinement(refin
     coded = code(target, value)
     assert coded.interrupted and len(refinements.seen) == 1
     assert coded.encoded.data == code(target, value, steps=0).encoded.data
-    assert coded.said.endswith("; refined in 10 steps, stopped: no refined file keeps to the target")
+    assert coded.said.endswith("; refined in 10 steps, stopped: no refined file does better at the target")
 
 
 @pytest.mark.parametrize("searches", [0, 1])
@@ -142,12 +149,14 @@ def test_ctrl_c_in_a_search_keeps_what_was_refined_before(refinements, monkeypat
     else:
         coded = code("bytes", 9000)
         assert coded.interrupted and len(refinements.seen) == 1 and len(coded.encoded.data) <= 9000
-        assert "; refined in 10 steps, stopped: 12.0 % of bits saved" in coded.said
+        assert "; refined in 10 steps, stopped on the way to the target: 12.0 % of bits saved" in coded.said
 
 
 def test_wishes():
     given = {"bpp": None, "psnr": None, "bytes": None, "quality": 3, "refine": None, "effort": "high"}
     assert Wish.of(Namespace(**given)) == Wish(None, 0.0, 3, encoding.EFFORTS["high"])
     assert Wish.of(Namespace(**{**given, "refine": 7, "bpp": 0.5})) == Wish("bpp", 0.5, 3, 7)
+    with pytest.raises(ConfigError, match="--bytes=1.5 is not allowed"):
+        Wish.of(Namespace(**{**given, "bytes": 1.5}))
     with pytest.raises(ConfigError, match="--refine"):
         Wish.of(Namespace(**{**given, "refine": -1}))

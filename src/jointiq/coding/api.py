@@ -16,6 +16,7 @@ from jointiq.coding.refine import refine_image
 from jointiq.data.images import to_array
 from jointiq.errors import DataError
 from jointiq.models.base import LearnedCodec
+from jointiq.runtime import pick_device
 
 _decoders = shipped.Decoders()
 
@@ -31,8 +32,9 @@ def load(model: str | Path, device: torch.device | str = "cpu") -> LearnedCodec:
             export, or a ``.pth.tar`` of CompressAI's image models.
 
     Raises:
-        jointiq.errors.UserError: no such model, or a file that cannot be used. Nothing in a file is executed.
+        jointiq.errors.UserError: no such model or device, or a file that cannot be used. Nothing in a file is executed.
     """
+    device = pick_device(str(device))
     named = next((one for one in shipped.shipped_models() if one.name == model), None)
     return load_model(model, device) if named is None else shipped.load_shipped(named, device)
 
@@ -79,4 +81,7 @@ def decode(data: bytes, model: LearnedCodec | None = None) -> Image.Image:
     """
     if isinstance(data, str | Path):
         raise DataError(f"{str(data)!r} is a path; allowed: bytes, such as pathlib.Path({str(data)!r}).read_bytes()")
+    if isinstance(model, str | Path):
+        raise DataError(f"{str(model)!r} is a name; allowed: a model, such as jointiq.load({str(model)!r})")
+    data = bytes(data)
     return Image.fromarray(decode_image(_decoders.of(data) if model is None else model, data).image)

@@ -45,6 +45,8 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> LearnedC
     path = path_of(path)
     try:
         if path.is_dir():
+            if not (path / CHECKPOINT).is_file():
+                raise UserError(f"{path}: no folder of a run, which has {CHECKPOINT}")
             path /= CHECKPOINT
         if not path.is_file():
             names = ", ".join(one.name for one in shipped_models())

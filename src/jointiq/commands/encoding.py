@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -77,6 +77,8 @@ class Wish:
         value = 0.0 if target is None else getattr(arguments, target)
         if target is not None and not 0 < value < float("inf"):
             raise ConfigError(f"--{target}", value, "a number above 0")
+        if target == "bytes":
+            check_whole("--bytes", value, 1)
         steps = arguments.refine
         if steps is None:
             steps = EFFORTS[arguments.effort]
@@ -125,7 +127,8 @@ class Encoder:
             return Coded(encoded, said, encoded.seconds)
         refined = self._refine(at, image)
         best = refined.best.encoded
-        return Coded(best, said + _gain(image, refined, refined.interrupted), best.seconds, refined.interrupted)
+        steps = _steps([refined], ", stopped" if refined.interrupted else "")
+        return Coded(best, said + _gain(image, refined, steps), best.seconds, refined.interrupted)
 
     def _refine(self, model: LearnedCodec, image: Image) -> Refined:
         from jointiq.coding.refine import refine_image
@@ -165,8 +168,13 @@ class Encoder:
                 raise
             interrupted = True
         quality, picked = _pick(search, value, tried, interrupted)
-        said = _reached(target, quality, search.measure(picked), value)
-        gain = _gain_at_target(search, tried, picked, interrupted)
+        reached = search.measure(picked)
+        said = _reached(target, quality, reached, value)
+        on_the_way = interrupted and not _is_near(target, reached, value)
+        steps = _steps(
+            tried.values(), ", stopped on the way to the target" if on_the_way else ", stopped" if interrupted else ""
+        )
+        gain = _gain_at_target(search, tried, picked, steps)
         return Coded(picked.encoded, said + gain, time.perf_counter() - began, interrupted)
 
 
@@ -220,17 +228,21 @@ def _is_near(target: str, reached: float, value: float) -> bool:
 
 
 def _pick(search: _Search, value: float, tried: Mapping[float, Refined], interrupted: bool) -> tuple[float, Candidate]:
-    """Return the best file that keeps to the target; where none does, the refined one that comes nearest to it.
+    """Return the best file that keeps to the target; where none does, the one that comes nearest to it.
 
-    After Ctrl-C a refined file within the limit is taken, however far below it: the unrefined one that fills the limit
-    is worth less for its bits.
+    After Ctrl-C a refined file that keeps to the target is taken, however much better than asked for: the unrefined one
+    that comes close to it is worth less for its bits.
     """
     target = search.target
     refined = [(at, one.best) for at, one in tried.items()]
     options = [*refined, *((at, one.plain) for at, one in tried.items())]
+    limit = value if target == "bytes" else (1 + _NEAR_BITS) * value
 
     def reached(option: tuple[float, Candidate]) -> float:
         return search.measure(option[1])
+
+    def keeps(option: tuple[float, Candidate]) -> bool:
+        return reached(option) >= value if target == "psnr" else reached(option) <= limit
 
     def size(option: tuple[float, Candidate]) -> int:
         return len(option[1].encoded.data)
@@ -238,17 +250,11 @@ def _pick(search: _Search, value: float, tried: Mapping[float, Refined], interru
     def quality(option: tuple[float, Candidate]) -> float:
         return psnr(search.image, option[1].picture)
 
-    limit = value if target == "bytes" else (1 + _NEAR_BITS) * value
-    least = 0 if target == "bytes" or interrupted else (1 - _NEAR_BITS) * value
-
-    def keeps(option: tuple[float, Candidate]) -> bool:
-        return reached(option) >= value if target == "psnr" else least <= reached(option) <= limit
-
     good = [option for option in refined if keeps(option)] if interrupted else []
     good = good or [option for option in options if keeps(option)]
-    if target == "psnr":
-        return min(good, key=size) if good else max(refined, key=reached)
-    return max(good, key=quality) if good else min(refined, key=lambda option: abs(reached(option) - value))
+    if not good:
+        return min(options, key=lambda option: abs(reached(option) - value))
+    return min(good, key=size) if target == "psnr" else max(good, key=quality)
 
 
 def _reached(target: str, quality: float, reached: float, value: float) -> str:
@@ -262,28 +268,26 @@ def _reached(target: str, quality: float, reached: float, value: float) -> str:
     return f"{found}, quality {quality:g}" + (f", the {end} there is" if missed else "")
 
 
-def _gain(image: Image, refined: Refined, interrupted: bool) -> str:
+def _gain(image: Image, refined: Refined, steps: str) -> str:
     """Return what a refinement was worth, as text."""
-    begun = _refined_in(refined.steps, interrupted)
     if refined.best.picture is refined.plain.picture:
-        return begun + "nothing gained"
+        return f"{steps}: nothing gained"
     changed = _change(image, refined.plain, refined.best)
-    return begun + f"{100 * refined.saved:.1f} % of bits saved at equal quality ({changed})"
+    return f"{steps}: {100 * refined.saved:.1f} % of bits saved at equal quality ({changed})"
 
 
-def _gain_at_target(search: _Search, tried: Mapping[float, Refined], picked: Candidate, interrupted: bool) -> str:
+def _gain_at_target(search: _Search, tried: Mapping[float, Refined], picked: Candidate, steps: str) -> str:
     """Return what refinements were worth, as text, beside the unrefined file that came to the target."""
     first = next(iter(tried.values()))
     if picked is first.best:
-        return _gain(search.image, first, interrupted)
-    begun = _refined_in(sum(refined.steps for refined in tried.values()), interrupted)
+        return _gain(search.image, first, steps)
     if any(picked is refined.plain for refined in tried.values()):
-        return begun + "no refined file keeps to the target"
-    return begun + f"{_change(search.image, first.plain, picked)} beside the unrefined file at the target"
+        return f"{steps}: no refined file does better at the target"
+    return f"{steps}: {_change(search.image, first.plain, picked)} beside the unrefined file at the target"
 
 
-def _refined_in(steps: int, interrupted: bool) -> str:
-    return f"; refined in {steps} steps{', stopped' if interrupted else ''}: "
+def _steps(tried: Iterable[Refined], stopped: str) -> str:
+    return f"; refined in {' + '.join(str(refined.steps) for refined in tried)} steps{stopped}"
 
 
 def _change(image: Image, plain: Candidate, best: Candidate) -> str:

@@ -77,7 +77,7 @@ def pair_files(source: str, target: str | None, suffix: str, list_folder: ListFo
         # Some file systems tell names apart neither by case nor by the form of an accent.
         key = unicodedata.normalize("NFC", str(output)).casefold()
         if key in writers:
-            raise DataError(f"{writers[key]} and {path} would both be written to {output}")
+            raise DataError(f"{writers[key]} and {path} would both be written to {output}; rename one of them")
         writers[key] = path
     return FilePairs(pairs, True, unreadable)
 
@@ -117,6 +117,7 @@ def run_pairs(files: FilePairs, one: Callable[[Path, Path], str], label: str, pr
         return ", ".join([*parts, f"{left_out} left out"] if left_out else parts)
 
     with shown:
+        task = shown.add_task(label, total=len(files.pairs), note="")
 
         def say(line: str) -> None:
             # Brackets in a name are no markup.
@@ -125,17 +126,18 @@ def run_pairs(files: FilePairs, one: Callable[[Path, Path], str], label: str, pr
         for problem in files.unreadable:
             say(f"error: {problem}")
         try:
-            for source, target in shown.track(files.pairs, task_id=shown.add_task(label, note="")):
+            for source, target in files.pairs:
+                stopped = False
                 try:
                     line, stopped = _finished(one, source, target)
+                    done += 1
                 except (UserError, OSError) as error:
                     failed.append(source)
-                    say(f"error: {error}")
-                else:
-                    done += 1
-                    say(line)
-                    if stopped:
-                        raise KeyboardInterrupt
+                    line = f"error: {error}"
+                shown.advance(task)
+                say(line)
+                if stopped:
+                    raise KeyboardInterrupt
         except KeyboardInterrupt:
             say(summary())
             raise

@@ -28,6 +28,8 @@ from jointiq.runtime import tf32
 
 # Only for the `likelihoods` that are returned; the loss reads the unfloored logarithms.
 LIKELIHOOD_FLOOR = 1e-9
+# Values of an image in [0, 1] that was scaled may lie a little above 1; these are 8-bit samples.
+_FAR_ABOVE_WHITE = 2.0
 #: Methods that a training can compile.
 COMPILED = ("compression", "enhance")
 
@@ -221,9 +223,11 @@ class LearnedCodec(StoredModel, ABC):
 
         Raises:
             ConfigError: a quality that the model does not have.
-            DataError: ``x`` is no batch of RGB images.
+            DataError: ``x`` is no batch of RGB images, or far outside of [0, 1].
         """
         _require_batch(x)
+        if x.numel() and float(x.max()) > _FAR_ABOVE_WHITE:
+            raise DataError(f"x has values up to {float(x.max()):g}; allowed: [0, 1]; 8-bit samples are divided by 255")
         if quality is not None:
             return self.at(quality).compress(x)
         size = (x.shape[-2], x.shape[-1])

@@ -170,10 +170,10 @@ class Encoder:
         quality, picked = _pick(search, value, tried, interrupted)
         reached = search.measure(picked)
         said = _reached(target, quality, reached, value)
-        on_the_way = interrupted and not _is_near(target, reached, value)
-        steps = _steps(
-            tried.values(), ", stopped on the way to the target" if on_the_way else ", stopped" if interrupted else ""
-        )
+        stopped = ", stopped" if interrupted else ""
+        if interrupted and not _is_near(target, reached, value):
+            stopped += " on the way to the target"
+        steps = _steps(tried.values(), stopped)
         gain = _gain_at_target(search, tried, picked, steps)
         return Coded(picked.encoded, said + gain, time.perf_counter() - began, interrupted)
 

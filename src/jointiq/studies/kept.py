@@ -21,7 +21,7 @@ _NOT_RUN = "not run"
 
 def kept_tables() -> list[Table]:
     """Return the tables; empty where the repository's result files are missing."""
-    made = (_shipped_points(), _shipped_against_anchors(), _table_2())
+    made = (_shipped_points(), *_shipped_against_anchors(), _table_2())
     return [table for table in made if table is not None]
 
 
@@ -41,18 +41,20 @@ def _shipped_points() -> Table | None:
     return table
 
 
-def _shipped_against_anchors() -> Table | None:
+def _shipped_against_anchors() -> list[Table]:
+    """Return a table for each set of images."""
     kept = _read("models")
     if kept is None:
-        return None
+        return []
     values, ours = kept
-    first = ours[0]
-    table = Table(
-        f"The models of weights/: BD-rate by {LABELS[first['metric']]}, {first['method']} (negative: fewer bits than "
-        f"the anchor) on {_set(first)}",
-        ("anchor", "paper %", "BD-rate %", *RANGE_HEADER),
-    )
+    tables: dict[str, Table] = {}
+    # What could not be compared has no number.
     for one in (one for one in ours if "percent" in one):
+        title = (
+            f"The models of weights/: BD-rate by {LABELS[one['metric']]}, {one['method']} (negative: fewer bits than "
+            f"the anchor) on {_set(one)}"
+        )
+        table = tables.setdefault(title, Table(title, ("anchor", "paper %", "BD-rate %", *RANGE_HEADER)))
         # The study counts saved bits as positive.
         paper = values[one["value"]].paper
         rate = number(-one["percent"], 2, sign=True)
@@ -60,7 +62,7 @@ def _shipped_against_anchors() -> Table | None:
         overlap = f"{one['low']:.2f} to {one['high']:.2f}"
         points = f"{one['anchor_points']} / {one['test_points']}"
         table.rows.append((one["anchor"], paper_rate, rate, overlap, f"{100 * one['overlap']:.0f} %", points))
-    return table
+    return list(tables.values())
 
 
 def _table_2() -> Table | None:

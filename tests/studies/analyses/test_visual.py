@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from jointiq.data.image_sets import ImageSet
-from jointiq.studies.analyses.visual import _nearest
+from jointiq.studies.analyses.visual import _nearest, _wanted
 from tests.studies.contexts import IMAGES, a_context, a_run
 
 BPP = {0.5: (0.1, 0.9), 0.1: (0.4, 0.2)}
@@ -28,3 +28,11 @@ def test_a_model_of_all_rates_is_shown_at_the_nearest_quality(tmp_path):
     }
     _, quality, row = _nearest(context, "all", IMAGES, IMAGES.paths[1], 0.4)
     assert (quality, row["bpp"]) == (50.0, 0.5)
+
+
+def test_named_images_are_shown_where_a_set_has_them(tmp_path):
+    context = a_context(tmp_path, [a_run("one", BPP)], None)
+    second = IMAGES.paths[1]
+    options = {"runs": ["one"], "target_bpp": 0.3}
+    assert _wanted(context, IMAGES, options) == [("one", IMAGES.paths[0], 0.3)]
+    assert _wanted(context, IMAGES, {**options, "images": [second.stem, "no_such"]}) == [("one", second, 0.3)]

@@ -20,7 +20,7 @@ from jointiq.evaluation.plots.rd_plot import new_figure, save
 from jointiq.studies.context import Context, Findings, Ours, steps_text
 from jointiq.studies.training import Training
 
-OPTIONS = {"runs", "codecs", "crop", "target_bpp", "count"}
+OPTIONS = {"runs", "codecs", "crop", "target_bpp", "count", "images"}
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,9 @@ class Shown:
 def analyse(context: Context, options: Mapping[str, Any]) -> Findings:
     """Show each value's ``image``, coded by the model (or at the quality) of its ``run`` nearest to its ``target_bpp``.
 
-    Options: ``runs``, ``codecs`` (families), ``crop`` (height, width, from the middle), and ``target_bpp`` with
-    ``count``: if no image of the values is among the test images, the first ``count`` are shown at this rate instead.
+    Options: ``runs``, ``codecs`` (families), ``crop`` (height, width, from the middle), and ``target_bpp``, the rate at
+    which other images are shown: those named in ``images`` (without suffix), of every set that has them; or else, where
+    no image of the values is among the test images, the first ``count``.
     """
     found = find_codecs(list(options.get("codecs", [])), dict.fromkeys(PROGRAMS)).codecs
     codecs = [codec for codec in found if codec.name not in ("jpeg_444", "jpeg2000_db", "avif_420", "heif_420")]
@@ -72,8 +73,10 @@ def _wanted(context: Context, images: ImageSet, options: Mapping[str, Any]) -> l
     details = [value.details for value in context.scale.values if value.details.get("image") in by_stem]
     if details:
         return [(str(one["run"]), by_stem[one["image"]], float(one["target_bpp"])) for one in details]
-    first = images.paths[: int(options.get("count", 1))]
-    return [(name, path, float(options.get("target_bpp", 0.2))) for name in options.get("runs", []) for path in first]
+    shown = images.paths[: int(options.get("count", 1))]
+    if "images" in options:
+        shown = tuple(by_stem[stem] for stem in options["images"] if stem in by_stem)
+    return [(name, path, float(options.get("target_bpp", 0.2))) for name in options.get("runs", []) for path in shown]
 
 
 def _nearest(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jointiq.console import Table, number
+from jointiq.data.image_sets import set_text
 from jointiq.errors import UserError
 from jointiq.evaluation.metrics import ms_ssim_db
 from jointiq.files import fill_in
@@ -78,7 +79,7 @@ def _trainings(models: Sequence[Mapping[str, Any]]) -> Table:
     for model in models:
         training = model["training"]
         steps = " + ".join(str(stage["steps"]) for stage in training["stages"])
-        data = ", ".join(f"{data['name']} ({data['images']} images, {data['digest']})" for data in training["data"])
+        data = ", ".join(set_text(**data) for data in training["data"])
         lambdas = " to ".join(f"{one:g}" for one in training["stages"][-1]["lambdas"])
         revision = (training["revision"] or "unknown")[:10]
         table.rows.append((

@@ -47,7 +47,12 @@ class ImageSet:
 
     def __str__(self) -> str:
         """Return the text for tables."""
-        return f"{self.name} ({len(self.paths)} images, {self.digest})"
+        return set_text(self.name, len(self.paths), self.digest)
+
+
+def set_text(name: str, images: int, digest: str) -> str:
+    """Return what tables say of a set: its name, number of images and hash."""
+    return f"{name} ({images} images, {digest})"
 
 
 def read_set(given: Sequence[str], cache: Path) -> ImageSet:

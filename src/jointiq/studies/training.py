@@ -14,6 +14,7 @@ from jointiq.coding import CHECKPOINT
 from jointiq.coding.shipped import of_name
 from jointiq.command_line import override
 from jointiq.configs import CONFIGS
+from jointiq.data.image_sets import set_text
 from jointiq.errors import EXIT_TERMINATED, UserError
 from jointiq.runs.folder import DONE, done_step, stage_folders
 from jointiq.studies.plan import Run, Scale
@@ -76,7 +77,7 @@ class Training:
         if self.job is not None:
             return ()
         data = of_name(self.run.shipped).facts["training"]["data"]
-        return tuple(f"{one['name']} ({one['images']} images, {one['digest']})" for one in data)
+        return tuple(set_text(**one) for one in data)
 
 
 def trainings(scale: Scale, common: Sequence[str]) -> list[Training]:

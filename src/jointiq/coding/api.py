@@ -35,7 +35,7 @@ def load(model: str | Path, device: torch.device | str = "cpu") -> LearnedCodec:
         jointiq.errors.UserError: no such model or device, or a file that cannot be used. Nothing in a file is executed.
     """
     device = pick_device(str(device))
-    named = next((one for one in shipped.shipped_models() if one.name == model), None)
+    named = shipped.find(model)
     return load_model(model, device) if named is None else shipped.load_shipped(named, device)
 
 

@@ -68,6 +68,7 @@ class Recipe:
 
 RECIPE = Recipe()
 _SEED = 0
+# Steps that may always pass without a better candidate.
 _PATIENT = 50
 # The slope of sigmoid scaled logits (SGA+).
 _SSL_SLOPE = 4 / 3

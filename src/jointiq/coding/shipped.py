@@ -90,13 +90,23 @@ def of_fingerprint(start: bytes) -> ShippedModel | None:
     return next((model for model in shipped_models() if model.fingerprint.startswith(start)), None)
 
 
+def find(name: str | Path) -> ShippedModel | None:
+    """Return the shipped model of a name, or None.
+
+    Raises:
+        ModelError: the index cannot be read.
+    """
+    return next((model for model in shipped_models() if model.name == str(name)), None)
+
+
 def path_of(model: str | Path) -> Path:
     """Return the file of the shipped model of that name; else the path as it is.
 
     Raises:
         ModelError: the index cannot be read.
     """
-    return next((one.path for one in shipped_models() if one.name == str(model)), Path(model))
+    found = find(model)
+    return Path(model) if found is None else found.path
 
 
 def load_shipped(model: ShippedModel, device: torch.device | str = "cpu") -> LearnedCodec:

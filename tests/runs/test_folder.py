@@ -86,6 +86,13 @@ def test_stages_are_in_the_order_of_their_numbers_without_those_moved_aside(tmp_
 METRICS = "step,train/loss,val/loss,val/psnr\n0,3.5,,\n0,,3.25,30.0\n1,3.0,,\n1,,2.75,31.5\n2,2.5,,\n"
 
 
+def test_the_hours_of_a_training(tmp_path: Path) -> None:
+    assert run_folder.training_hours(tmp_path) is None
+    (tmp_path / "metrics.csv").write_text("step,steps_per_second,val/loss\n0,,\n35,0.01,\n99,,3\n135,0.05,\n")
+    # 36 steps of 100 seconds, 100 of 20.
+    assert run_folder.training_hours(tmp_path) == pytest.approx(1 + 2000 / 3600)
+
+
 def test_the_last_validation_of_a_run_and_of_a_chain(tmp_path: Path) -> None:
     assert run_folder.last_validation(tmp_path) == {}
     (tmp_path / "metrics.csv").write_text(METRICS.partition("0,,")[0])

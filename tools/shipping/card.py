@@ -44,7 +44,7 @@ def _models(index: Mapping[str, Any]) -> str:
         f"`{test['command']}`\n",
         "How they were trained:\n",
         _body(_trainings(models)),
-        *(_commands(model) for model in models),
+        *(_stages(model) for model in models),
     ]
     return "\n".join(parts)
 
@@ -78,21 +78,44 @@ def _trainings(models: Sequence[Mapping[str, Any]]) -> Table:
     table = Table("", header, left=len(header))
     for model in models:
         training = model["training"]
-        steps = " + ".join(str(stage["steps"]) for stage in training["stages"])
         data = ", ".join(set_text(**data) for data in training["data"])
-        lambdas = " to ".join(f"{one:g}" for one in training["stages"][-1]["lambdas"])
         revision = (training["revision"] or "unknown")[:10]
         table.rows.append((
-            model["name"], model["experiment"], model["scale"], lambdas,
-            steps if training["complete"] else f"{steps}, after others", data or "not recorded", training["device"],
+            model["name"], model["experiment"], model["scale"], _lambdas(training["stages"][-1]),
+            f"{training['steps']:,}" + ("" if training["complete"] else ", after others"), data or "not recorded",
+            training["device"],
             f"{revision} + uncommitted changes" if training["uncommitted_changes"] else revision,
         ))  # fmt: skip
     return table
 
 
-def _commands(model: Mapping[str, Any]) -> str:
-    lines = [stage["command"] for stage in model["training"]["stages"] if stage["command"]]
-    return "\n".join([f"{model['name']}:\n", "```sh", *lines, "```", ""])
+def _lambdas(stage: Mapping[str, Any]) -> str:
+    return " to ".join(f"{one:g}" for one in stage["lambdas"])
+
+
+def _stages(model: Mapping[str, Any]) -> str:
+    """Return the trainings of one model, each from the one before: a table, and the commands."""
+    stages = model["training"]["stages"]
+    table = Table("", (model["name"], "steps", "patches of a step", "learning rate", "lambda", "hours"), left=1)
+    for number_of, stage in enumerate(stages, start=1):
+        table.rows.append((
+            f"training {number_of}", f"{stage['steps']:,}", f"{stage['batch_size']} of {stage['crop']}x{stage['crop']}",
+            f"{stage['lr']:g}", _lambdas(stage), number(stage["hours"], 2),
+        ))  # fmt: skip
+    return "\n".join([_body(table), "```sh", *_commands(stages), "```", ""])
+
+
+def _commands(stages: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the command of each training; what all of them share is written once, as a shell function."""
+    commands = [stage["command"].split() for stage in stages if stage["command"]]
+    if len(commands) < 2:
+        return [" ".join(command) for command in commands]
+    shared = [word for word in commands[0] if all(word in command for command in commands)]
+    own = [[word for word in command if word not in shared] for command in commands]
+    return [
+        f'train() {{ {" ".join(shared)} "$@"; }}',
+        *(" ".join(["train", *words]) for words in own),
+    ]
 
 
 def _body(table: Table) -> str:

@@ -17,7 +17,7 @@ from jointiq.data.prepared import MANIFEST
 from jointiq.errors import DataError, UserError
 from jointiq.files import FileFacts
 from jointiq.models.jointiq import CONTINUOUS
-from jointiq.runs.folder import CHECKPOINT, CONFIG, DONE, done_step, read_config, stage_folders
+from jointiq.runs.folder import CHECKPOINT, CONFIG, DONE, done_step, read_config, stage_folders, training_hours
 from jointiq.training.validation import AUTO, NO_FILE, PCA, RATE_POINT_KEYS
 
 #: Text for facts that are not recorded.
@@ -110,7 +110,7 @@ def _folder(checkpoint: Path) -> Path | None:
 
 def _stage(checkpoint: Path, folder: Path, cfg: DictConfig, train_name: str | None) -> Stage:
     made = json.loads((folder / _PROVENANCE).read_text(encoding="utf-8")) if (folder / _PROVENANCE).is_file() else {}
-    data = _images(cfg.data, train_name)
+    data, hours = _images(cfg.data, train_name), training_hours(folder)
     facts = {
         "experiment": cfg.experiment_name,
         "scale": cfg.scale.name,
@@ -122,6 +122,8 @@ def _stage(checkpoint: Path, folder: Path, cfg: DictConfig, train_name: str | No
         "steps": _steps(checkpoint, folder),
         "batch_size": cfg.data.batch_size,
         "crop": cfg.data.crop,
+        "lr": cfg.optim.lr,
+        "hours": None if hours is None else round(hours, 2),
         "precision": str(cfg.trainer.precision),
         "data": None if data is None else str(data),
         "command": public_command(_with_sizes(made.get("command", ()), cfg)),
@@ -177,8 +179,8 @@ def _with_sizes(command: Sequence[str], cfg: DictConfig) -> list[str]:
 
 
 def public_command(command: Sequence[str]) -> str:
-    """Return a command line of ``src.train`` with placeholders for paths."""
-    words = []
+    """Return a command line of ``src.train`` with placeholders for paths; of a key typed twice, the last value."""
+    words = {}
     for word in command:
         key, equals, value = word.partition("=")
         if key.startswith(_DROPPED):
@@ -189,5 +191,5 @@ def public_command(command: Sequence[str]) -> str:
             value = _PLACES[key]
         elif value.startswith(("/", "~", "..")):
             value = "PATH"
-        words.append(f"{key}{equals}{value}")
-    return " ".join(words)
+        words[key] = f"{key}{equals}{value}"
+    return " ".join(words.values())

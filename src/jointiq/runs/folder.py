@@ -195,18 +195,31 @@ def last_validation(folder: Path) -> dict[str, float]:
 
     They are read from ``metrics.csv``; in a chain of stages, from the last stage's.
     """
-    folder = [folder, *stage_folders(folder)][-1]
+    logged = _logged([folder, *stage_folders(folder)][-1])
+    validations = [{key: value for key, value in row.items() if key.startswith("val/")} for row in logged]
+    return next((means for means in reversed(validations) if means), {})
+
+
+def training_hours(folder: Path) -> float | None:
+    """Return the hours that the optimizer steps of one run took, by its ``metrics.csv``; None where that is missing."""
+    steps, seconds = 0.0, 0.0
+    for row in _logged(folder):
+        if row.get("steps_per_second", 0) > 0 and "step" in row:
+            done = row["step"] + 1
+            seconds += (done - steps) / row["steps_per_second"]
+            steps = done
+    return seconds / 3600 if steps else None
+
+
+def _logged(folder: Path) -> list[dict[str, float]]:
+    """Return the numbers in each row of the ``metrics.csv`` in ``folder``; no rows if it cannot be read."""
     try:
         with (folder / "metrics.csv").open(newline="", errors="replace") as stream:
             # Cells beyond the header go under "".
             rows = list(csv.DictReader(stream, restkey=""))
     except (OSError, csv.Error):
-        return {}
-    validations = [
-        {key: float(text) for key, text in row.items() if key.startswith("val/") and _NUMBER.fullmatch(text or "")}
-        for row in rows
-    ]
-    return next((means for means in reversed(validations) if means), {})
+        return []
+    return [{key: float(text) for key, text in row.items() if key and _NUMBER.fullmatch(text or "")} for row in rows]
 
 
 def is_finished(folder: Path, cfg: DictConfig) -> bool:

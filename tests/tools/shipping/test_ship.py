@@ -110,6 +110,15 @@ def test_the_card_is_filled(index, output):
     assert filled(text, index) == text
 
 
+def test_what_all_commands_of_a_model_share_is_written_once(index, output):
+    training = index["models"][0]["training"]
+    first = {**training["stages"][0], "command": "python -m src.train a=1 b=2 lr=3", "lr": 3, "hours": 0.5}
+    training["stages"] = [first, {**first, "command": "python -m src.train a=1 b=4 lr=3", "hours": None}]
+    text = filled((output / "README.md").read_text(), index)
+    assert 'train() { python -m src.train a=1 lr=3 "$@"; }\ntrain b=2\ntrain b=4\n' in text
+    assert "| 3 | 0.6 to 0.008 | 0.50 |\n| training 2 | 10 |" in text
+
+
 def test_no_paths_and_no_temporary_files_are_left(index, output, tmp_path):
     for path in ("README.md", "index.json"):
         assert str(tmp_path.parent) not in (output / path).read_text()

@@ -130,3 +130,8 @@ def test_commands_name_no_places():
         "python -m src.train +experiment=a data=folder data.train_dir=DIR init_from=CKPT lmbda=0.5 logger.file=PATH"
     )
     assert public_command(["python", "-m", "src.train", f"rerun={Path.home()}"]) == "python -m src.train rerun=RUN"
+
+
+def test_of_a_key_typed_twice_the_last_counts():
+    command = ["python", "-m", "src.train", "optim.lr=1", "lmbda=0.5", "optim.lr=2"]
+    assert public_command(command) == "python -m src.train optim.lr=2 lmbda=0.5"

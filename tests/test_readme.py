@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import json
 import re
 import shlex
 import subprocess
@@ -174,3 +175,15 @@ def test_values_listed_for_a_group_are_its_files() -> None:
             assert named == options, f"{group}: docs {sorted(named)}, conf {sorted(options)}"
             checked += 1
     assert checked >= 6
+
+
+@pytest.mark.parametrize("page", ["README.md", "weights/README.md"])
+def test_the_shipped_model_saves_what_the_pages_say(page: str) -> None:
+    text = " ".join((ROOT / page).read_text(encoding="utf-8").split())
+    said = re.findall(r"(\d+) % (fewer|more)(?: bits)? than ([A-Z][\w ]*?)(?=,| and|[.:])", text)
+    assert {"JPEG", "JPEG 2000", "WebP", "HEVC intra"} <= {codec for _, _, codec in said}
+    results = json.loads((ROOT / "experiments/models/results/pilot/results.json").read_text(encoding="utf-8"))
+    saved = {each["value"]: each["percent"] for each in results["ours"] if each["measured_on"].startswith("kodak")}
+    for percent, sense, codec in said:
+        saving = saved[f"saved against {codec}"]
+        assert (round(abs(saving)), "fewer" if saving > 0 else "more") == (int(percent), sense), codec

@@ -36,7 +36,9 @@ def a_context(folder: Path, runs: Iterable[Run], rows: Any, **values: Any) -> Co
         for lmbda in run.lmbda
         for seed in run.seeds
     ]
-    measured = {one.folder: {None: dict(zip(IMAGES.hashes, rows(one), strict=True))} for one in trained} if rows else {}
+    measured = {}
+    for one in trained if rows else ():
+        measured[one.measured_as] = {None: dict(zip(IMAGES.hashes, rows(one), strict=True))}
     context: dict[str, Any] = {
         "study": Study("mine", folder, "", "", "", {}),
         "scale": scale,

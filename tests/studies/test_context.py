@@ -30,7 +30,7 @@ def test_a_model_of_all_rates_is_a_curve(tmp_path):
     context = a_context(tmp_path, [a_run("all", [0.06])], lambda one: [{"bpp": 1}, {"bpp": 2}])
     (one,) = context.trained
     rows = {q: {digest: {"bpp": q / 10, "psnr": 30 + q} for digest in IMAGES.hashes} for q in (50.0, 1.0, 100.0)}
-    context.measured[one.folder] = rows
+    context.measured[one.measured_as] = rows
     curve = context.curve(["all"], IMAGES)
     assert curve.bpp == (0.1, 5.0, 10.0) and curve.parameter == ("quality 1", "quality 50", "quality 100")
     assert [row["bpp"] for row in context.rows(one, IMAGES)] == [5.0, 5.0]

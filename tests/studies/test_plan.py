@@ -43,6 +43,12 @@ def test_a_scale_wins_over_what_stands_at_the_top(tmp_path):
 def test_a_run_may_be_a_shipped_model(tmp_path):
     scale = read_study("mine", write(tmp_path, runs={"ours": {"shipped": "jointiq-mse"}})).at("demo")
     assert not scale.trains and scale.runs[0].shipped == "jointiq-mse"
+    assert (scale.runs[0].qualities, scale.runs[0].refine) == (None, 0)
+    refined = {"shipped": "jointiq-mse", "qualities": [10, 90], "refine": 200}
+    run = read_study("mine", write(tmp_path, runs={"ours": refined})).at("demo").runs[0]
+    assert (run.qualities, run.refine) == ((10.0, 90.0), 200)
+    with pytest.raises(ConfigError, match=r"ours\.refine.*a whole number"):
+        read_study("mine", write(tmp_path, runs={"ours": {**refined, "refine": 0.5}}))
     with pytest.raises(ConfigError, match="overrides"):
         read_study("mine", write(tmp_path, runs={"ours": {"shipped": "jointiq-mse", "overrides": []}}))
 

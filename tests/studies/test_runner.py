@@ -8,12 +8,15 @@ import pytest
 import yaml
 from PIL import Image
 
+from jointiq.coding import shipped
 from jointiq.errors import ConfigError, DataError, UserError
+from jointiq.models.objective import Objective
 from jointiq.studies import training
 from jointiq.studies.plan import read_study
 from jointiq.studies.report import BEGIN, END, HEADER, NOT_RUN
 from jointiq.studies.runner import Options, run_study
 from jointiq.sweeps.jobs import JobResult
+from tests.shipped_folder import make_folder
 from tests.studies.pretended import PretendedJobs
 
 SMALL = ["scale=demo", "model.N=6", "model.M=8"]
@@ -104,6 +107,27 @@ def test_a_study_trains_measures_and_reports_once(place):
     assert {path: path.stat().st_mtime_ns for path in measured} == measured
     again = json.loads((results / "results.json").read_text())["ours"]
     assert again == document["ours"]
+
+
+def test_a_shipped_model_beside_itself_with_refined_latents(place, living, monkeypatch):
+    folder, jobs, _ = place
+    model = living(rates="continuous")
+    model.objective = Objective(0.06)
+    (folder / "weights").mkdir()
+    monkeypatch.setattr(shipped, "WEIGHTS", make_folder(folder / "weights", {"tiny": model}))
+    plain = {"shipped": "tiny", "qualities": [30, 70]}
+    study = {
+        **{key: STUDY[key] for key in ("title", "source", "shows")},
+        "runs": {"plain": plain, "refined": {**plain, "refine": 40}},
+        "analyses": {"rd_curves": {}},
+        "scales": {"pilot": {"note": "Tiny."}},
+    }
+    (folder / "experiments" / "mine" / "study.yaml").write_text(yaml.safe_dump(study))
+    assert run(place) == 0 and jobs.started == []
+    document = json.loads((folder / "experiments" / "mine" / "results" / "pilot" / "results.json").read_text())
+    curves = document["numbers"]["curves on kodak"]
+    assert [len(curves[name]["bpp"]) for name in ("plain", "refined")] == [2, 2]
+    assert curves["plain"]["bpp"] != curves["refined"]["bpp"]
 
 
 @pytest.mark.slow

@@ -14,8 +14,8 @@ from jointiq.evaluation.rd import RDCurve, Row, curve_from_rows
 from jointiq.studies.plan import Scale, Study
 from jointiq.studies.training import Training
 
-#: Measured rows by folder of the training, quality (None: a model of one rate), and hash of the image's pixels.
-MeasuredRows = Mapping[Path, Mapping[float | None, Mapping[str, Row]]]
+#: Measured rows by :attr:`Training.measured_as`, quality (None: a model of one rate), and hash of the image's pixels.
+MeasuredRows = Mapping[tuple[Path, int], Mapping[float | None, Mapping[str, Row]]]
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Context:
 
     def qualities(self, trained: Training) -> list[float | None]:
         """Return the qualities at which a model of all rates was measured, rising; [None] for a model of one rate."""
-        return sorted(self.measured.get(trained.folder, {None: {}}), key=lambda quality: quality or 0)
+        return sorted(self.measured.get(trained.measured_as, {None: {}}), key=lambda quality: quality or 0)
 
     def rows(self, trained: Training, images: ImageSet, quality: float | None = None) -> list[Row]:
         """Return the row of every image of a set, in the set's order and with its file names.
@@ -114,7 +114,7 @@ class Context:
         """
         qualities = self.qualities(trained)
         at = qualities[len(qualities) // 2] if quality is None else quality
-        known = self.measured.get(trained.folder, {}).get(at, {})
+        known = self.measured.get(trained.measured_as, {}).get(at, {})
         if not known.keys() >= set(images.hashes):
             raise DataError(
                 f"{trained.folder}: no rows of {images}; repeat the command, which measures what is missing"

@@ -68,7 +68,8 @@ def measure_trained(
     checked = tuple(one.paths[0].name for one in sets)
     of: list[tuple[Training, ModelMaker]] = []
     for one in trained:
-        of += [(one, replace(maker, name=one.folder.name)) for maker in makers_of([str(one.checkpoint)], device)]
+        made = makers_of([str(one.checkpoint)], device, one.run.qualities, one.run.refine)
+        of += [(one, replace(maker, name=one.folder.name)) for maker in made]
     of += [(one, SizesMaker(str(one.checkpoint), device, one.folder.name, checked=checked)) for one in sizes]
     makers = [maker for _, maker in of]
     with progress_bar() as progress:
@@ -78,7 +79,7 @@ def measure_trained(
             progress.update(bar, advance=1, note=f"{done.maker.name} {done.image}")
 
         measured = measure(makers, images, cache, at_once, advance)
-    rows: dict[Path, dict[float | None, dict[str, Row]]] = {}
+    rows: dict[tuple[Path, int], dict[float | None, dict[str, Row]]] = {}
     for (one, maker), of_model in zip(of, measured, strict=True):
         for done in of_model:
             if done.row is None:
@@ -88,5 +89,5 @@ def measure_trained(
                     f"{one.checkpoint}: the decoder did not arrive at the encoder's latents of {done.image}"
                 )
         known = {digest: done.row for digest, done in zip(digests, of_model, strict=True) if done.row}
-        rows.setdefault(one.folder, {})[maker.quality] = known
+        rows.setdefault(one.measured_as, {})[maker.quality] = known
     return rows

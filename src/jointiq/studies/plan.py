@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from jointiq.configs import EXPERIMENTS
-from jointiq.errors import ConfigError, UserError
+from jointiq.errors import ConfigError, UserError, check_whole
 
 #: Machine-readable results of a study, in ``results/SCALE`` of its folder.
 RESULTS = "results.json"
@@ -28,7 +28,7 @@ _STUDY_KEYS = {"title", "source", "shows", "scales"}
 _SCALE_KEYS = {"note", "settings", "lmbda", "seeds", "runs", "measure", "decode", "values", "analyses"}
 _RUN_KEYS = {"label", "overrides", "lmbda", "seeds", "init_from", "measure"}
 #: Of a run that is a model of ``weights/``.
-_SHIPPED_KEYS = {"label", "shipped", "measure"}
+_SHIPPED_KEYS = {"label", "shipped", "measure", "qualities", "refine"}
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,8 @@ class Run:
         init_from: the run from whose model of the same lambda (and of its first seed) this one starts; None: none.
         measure: whether the study's images are coded with it.
         shipped: name of a model of ``weights/``, which is not trained; None: a run that is.
+        qualities: at which a shipped model is measured; None: eight from 1 to 100.
+        refine: steps in which the latents of a shipped model are refined for every image.
     """
 
     name: str
@@ -70,6 +72,8 @@ class Run:
     init_from: str | None = None
     measure: bool = True
     shipped: str | None = None
+    qualities: tuple[float, ...] | None = None
+    refine: int = 0
 
 
 @dataclass(frozen=True)
@@ -194,7 +198,10 @@ def _run(name: str, where: str, run: Any, keys: Mapping[str, Any], earlier: Mapp
     if isinstance(run, Mapping) and "shipped" in run:
         _check_keys(where, run, _SHIPPED_KEYS)
         model, label = str(run["shipped"]), str(run.get("label", name))
-        return Run(name, label, (), (0.0,), (0,), measure=bool(run.get("measure", True)), shipped=model)
+        qualities = _numbers(f"{where}.qualities", run["qualities"], float) if "qualities" in run else None
+        refine = run.get("refine", 0)
+        check_whole(f"{where}.refine", refine, 0)
+        return Run(name, label, (), (0.0,), (0,), None, bool(run.get("measure", True)), model, qualities, refine)
     _check_keys(where, run, _RUN_KEYS, {"overrides"})
     lmbda = _numbers(f"{where}.lmbda", run.get("lmbda", keys.get("lmbda")), float)
     seeds = _numbers(f"{where}.seeds", run.get("seeds", keys.get("seeds", [0])), int)

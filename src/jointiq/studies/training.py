@@ -58,6 +58,11 @@ class Training:
         return self.job.folder
 
     @property
+    def measured_as(self) -> tuple[Path, int]:
+        """What tells its rows from those of others: the folder, and the steps of refinement."""
+        return self.folder, self.run.refine
+
+    @property
     def checkpoint(self) -> Path:
         """Its checkpoint, once it is finished."""
         return self.folder if self.job is None else self.folder / CHECKPOINT

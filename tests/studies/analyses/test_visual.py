@@ -22,7 +22,7 @@ def test_the_rows_of_an_image_are_found_under_another_name(tmp_path):
 def test_a_model_of_all_rates_is_shown_at_the_nearest_quality(tmp_path):
     context = a_context(tmp_path, [a_run("all", [0.1])], None)
     rates = {10.0: (0.1, 0.2), 50.0: (0.3, 0.5), 90.0: (0.8, 1.1)}
-    context.measured[context.trained[0].folder] = {
+    context.measured[context.trained[0].measured_as] = {
         quality: dict(zip(IMAGES.hashes, ({"bpp": bpp} for bpp in pair), strict=True))
         for quality, pair in rates.items()
     }

@@ -95,7 +95,7 @@ def _systems(context: Context, qualities: Sequence[float] | None) -> dict[str, l
         DataError: there is no such run.
     """
     found: dict[str, list[ModelMaker]] = {}
-    for run in context.scale.runs:
+    for run in (run for run in context.scale.runs if not run.refine):
         models = [str(one.checkpoint) for one in context.of(run.name, run.seeds[0])]
         found[run.name] = makers_of(models, context.device, qualities)
     found = {name: points for name, points in found.items() if len(points) >= MIN_POINTS}

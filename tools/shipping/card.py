@@ -97,9 +97,9 @@ def _stages(model: Mapping[str, Any]) -> str:
     """Return the trainings of one model, each from the one before: a table, and the commands."""
     stages = model["training"]["stages"]
     table = Table("", (model["name"], "steps", "patches of a step", "learning rate", "lambda", "hours"), left=1)
-    for number_of, stage in enumerate(stages, start=1):
+    for place, stage in enumerate(stages, start=1):
         table.rows.append((
-            f"training {number_of}", f"{stage['steps']:,}", f"{stage['batch_size']} of {stage['crop']}x{stage['crop']}",
+            f"training {place}", f"{stage['steps']:,}", f"{stage['batch_size']} of {stage['crop']}x{stage['crop']}",
             f"{stage['lr']:g}", _lambdas(stage), number(stage["hours"], 2),
         ))  # fmt: skip
     return "\n".join([_body(table), "```sh", *_commands(stages), "```", ""])

@@ -110,7 +110,7 @@ def _folder(checkpoint: Path) -> Path | None:
 
 def _stage(checkpoint: Path, folder: Path, cfg: DictConfig, train_name: str | None) -> Stage:
     made = json.loads((folder / _PROVENANCE).read_text(encoding="utf-8")) if (folder / _PROVENANCE).is_file() else {}
-    data, hours = _images(cfg.data, train_name), training_hours(folder)
+    data = _images(cfg.data, train_name)
     facts = {
         "experiment": cfg.experiment_name,
         "scale": cfg.scale.name,
@@ -123,7 +123,7 @@ def _stage(checkpoint: Path, folder: Path, cfg: DictConfig, train_name: str | No
         "batch_size": cfg.data.batch_size,
         "crop": cfg.data.crop,
         "lr": cfg.optim.lr,
-        "hours": None if hours is None else round(hours, 2),
+        "hours": training_hours(folder),
         "precision": str(cfg.trainer.precision),
         "data": None if data is None else str(data),
         "command": public_command(_with_sizes(made.get("command", ()), cfg)),

@@ -75,10 +75,10 @@ def of_name(name: str | None = None) -> ShippedModel:
     models = shipped_models()
     if not models:
         raise ModelError(f"{none_shipped()}; name a model with --checkpoint")
-    for model in models:
-        if name in (None, model.name):
-            return model
-    raise ConfigError("model", name, [model.name for model in models])
+    found = models[0] if name is None else find(name)
+    if found is None:
+        raise ConfigError("model", name, [model.name for model in models])
+    return found
 
 
 def of_fingerprint(start: bytes) -> ShippedModel | None:

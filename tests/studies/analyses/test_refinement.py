@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from jointiq.coding.refine import RECIPE, SGA_PLUS
@@ -45,20 +47,26 @@ def pretended(monkeypatch):
         return [[Measured(maker, name, row_of(maker, name)) for name, _ in images] for maker in makers]
 
     def makers_of(checkpoints, device, qualities):
-        return [ModelMaker(one, device, f"{one} q{q}", quality=q) for one in checkpoints for q in qualities]
+        """A run without qualities: models of one rate, which stand here for the points that they would give."""
+        pairs = [(one, q) for one in checkpoints for q in qualities or ()] or zip(checkpoints, QUALITIES, strict=True)
+        return [ModelMaker(one, device, f"{one} q{q}", quality=q) for one, q in pairs]
 
     monkeypatch.setattr(refinement, "measure", measure)
     monkeypatch.setattr(refinement, "makers_of", makers_of)
     return asked
 
 
+def of_all_rates(name, qualities=QUALITIES):
+    return replace(a_run(name, [0.5]), qualities=tuple(qualities))
+
+
 def test_bits_saved_are_paired_by_image_and_have_an_interval(pretended, tmp_path):
-    context = a_context(tmp_path, [a_run("mine", [0.5])], None)
+    context = a_context(tmp_path, [of_all_rates("mine")], None)
     context.trained[0].folder.mkdir()
     mark_done(context.trained[0].folder, 70)
     value = Value("saved by 40 steps", "not in the papers", "", {"system": "mine", "steps": 40})
     object.__setattr__(context.scale, "values", (value,))
-    options = {"qualities": QUALITIES, "steps": [10, 40], "variants": [RECIPE.variant, SGA_PLUS], "compared": [40]}
+    options = {"steps": [10, 40], "variants": [RECIPE.variant, SGA_PLUS], "compared": [40]}
     findings = analyse(context, options)
     assert len(pretended) == 4 * (1 + 2 + 1)
     (table,) = findings.tables
@@ -68,6 +76,16 @@ def test_bits_saved_are_paired_by_image_and_have_an_interval(pretended, tmp_path
     (ours,) = findings.ours
     assert ours.numbers["low"] < ours.numbers["mean"] == pytest.approx(10.5) and ours.numbers["images"] == 2
     assert all(path.is_file() for path, _ in findings.figures)
+
+
+def test_models_of_one_rate_are_refined_as_they_are_and_a_refined_run_is_not(pretended, tmp_path):
+    refined = replace(of_all_rates("refined"), refine=40)
+    context = a_context(tmp_path, [a_run("four", [0.5, 0.3, 0.1, 0.05]), refined], None)
+    for one in context.of("four"):
+        one.folder.mkdir()
+        mark_done(one.folder, 70)
+    (table,) = analyse(context, {"steps": [10]}).tables
+    assert [row[0] for row in table.rows] == ["four"] and len(pretended) == 4 * 2
 
 
 def test_crops_of_images_with_one_name_are_several(tmp_path, picture):
@@ -89,9 +107,8 @@ def test_images_without_a_bd_rate_are_left_out():
 
 
 def test_what_cannot_be_analysed(pretended, tmp_path):
-    context = a_context(tmp_path, [a_run("few", [0.5])], None)
     with pytest.raises(ConfigError, match="variants"):
-        analyse(context, {"qualities": QUALITIES, "variants": ["noise"]})
+        analyse(a_context(tmp_path, [of_all_rates("four")], None), {"variants": ["noise"]})
     with pytest.raises(DataError, match="no system has 4 rates"):
-        analyse(context, {"qualities": QUALITIES[:3]})
+        analyse(a_context(tmp_path, [of_all_rates("few", QUALITIES[:3])], None), {})
     assert len(IMAGES.paths) == 2

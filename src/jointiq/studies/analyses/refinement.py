@@ -28,7 +28,7 @@ from jointiq.studies.context import Context, Findings, Ours, steps_text
 from jointiq.studies.plan import Value
 from jointiq.studies.statistics import Effect, paired_effect
 
-OPTIONS = {"qualities", "steps", "variants", "compared", "crop"}
+OPTIONS = {"steps", "variants", "compared", "crop"}
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ Rows = dict[Way, list[list[Row]]]
 def analyse(context: Context, options: Mapping[str, Any]) -> Findings:
     """Refine the images of every set with every system that has four rates.
 
-    Options: ``qualities`` of models of all rates, ``steps`` of the variant of the recipe, ``variants`` and the steps at
-    which they are ``compared`` with it, ``crop`` (height, width: the middle of every image, because steps take long).
+    Options: ``steps`` of the variant of the recipe, ``variants`` and the steps at which they are ``compared`` with it,
+    ``crop`` (height, width: the middle of every image, because steps take long).
     A value names a run as its ``system``, ``steps`` and perhaps a ``variant``, and counts the bits saved.
     """
     steps, compared = list(options.get("steps", [50, 200])), list(options.get("compared", []))
@@ -71,7 +71,7 @@ def analyse(context: Context, options: Mapping[str, Any]) -> Findings:
             ("system", "variant", "steps", "bits saved, %", "seconds", "images"),
             left=2,
         )
-        for system, points in _systems(context, options.get("qualities")).items():
+        for system, points in _systems(context).items():
             rows = _measured(context, images, points, ways, options.get("crop"))
             saved = {way: _saved(rows, way) for way in ways[1:]}
             for way, (effect, count) in saved.items():
@@ -88,16 +88,17 @@ def analyse(context: Context, options: Mapping[str, Any]) -> Findings:
     return findings
 
 
-def _systems(context: Context, qualities: Sequence[float] | None) -> dict[str, list[ModelMaker]]:
+def _systems(context: Context) -> dict[str, list[ModelMaker]]:
     """Return the points of each run that has enough of them: models, or qualities of one model.
 
     Raises:
         DataError: there is no such run.
     """
     found: dict[str, list[ModelMaker]] = {}
-    for run in (run for run in context.scale.runs if not run.refine):
-        models = [str(one.checkpoint) for one in context.of(run.name, run.seeds[0])]
-        found[run.name] = makers_of(models, context.device, qualities)
+    for run in context.scale.runs:
+        if not run.refine:
+            models = [str(one.checkpoint) for one in context.of(run.name, run.seeds[0])]
+            found[run.name] = makers_of(models, context.device, run.qualities)
     found = {name: points for name, points in found.items() if len(points) >= MIN_POINTS}
     if not found:
         raise DataError(f"{context.study.name}: no system has {MIN_POINTS} rates, which a BD-rate needs")

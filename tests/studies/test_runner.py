@@ -90,11 +90,14 @@ def test_a_study_trains_measures_and_reports_once(place):
     assert by_name["without GRDN"][0]["ours"] == NOT_RUN
     ours = [one for one in document["ours"] if one["value"] == "without GMM"]
     assert all(one["seeds"] == 2 and one["lambdas"] == 1 and one["low"] < one["mean"] < one["high"] for one in ours)
+    assert document["trainings"] == {"runs": 5, "hours": 5}
     rows = list(csv.reader((results / "table.csv").open()))
     assert rows[0] == list(HEADER) and len(rows) == 4
     readme = (folder / "experiments" / "mine" / "README.md").read_text()
     assert readme.startswith("# Mine") and readme.endswith("End.\n")
     assert "without GMM" in readme and "Scale `paper`: not run." in readme and "results/pilot/report.md" in readme
+    assert "5 trainings, 5.0 hours together." in readme
+    assert "| 0, 1 | 60.0 | trunk |" in (results / "report.md").read_text()
     kept = [path for path in results.iterdir() if path.suffix != ".png"]
     assert not any(str(folder) in path.read_text() for path in kept)
     measured = {path: path.stat().st_mtime_ns for path in (folder / "results").rglob("measured/*.json")}

@@ -13,6 +13,7 @@ from jointiq.files import fill_in, write_text
 from jointiq.runs.folder import provenance
 from jointiq.studies.context import Findings
 from jointiq.studies.plan import DEMO, RESULTS, Scale, Study
+from jointiq.studies.training import Training
 
 NOT_RUN = "not run"
 HEADER = ("", "paper", "ours", "verdict", "scale", "trained on", "measured on", "steps", "device")
@@ -24,6 +25,7 @@ def write_results(
     study: Study,
     scale: Scale,
     findings: Findings,
+    trained: Sequence[Training],
     trained_on: str,
     device: str,
     output: Path,
@@ -32,12 +34,15 @@ def write_results(
     """Write all results of a study at a scale into ``output``; return the files.
 
     Args:
+        trained: the finished trainings, and shipped models.
         trained_on: the training images, as text.
         device: the device, as text.
         problems: trainings that are not finished, one line each.
     """
     rows = main_rows(scale, findings, trained_on, device)
     made = provenance()
+    hours = [one.hours for one in trained if one.job is not None]
+    trainings = {"runs": len(hours), "hours": round(sum(hours), 3)} if hours else None
     document = {
         "study": study.name,
         "scale": scale.name,
@@ -55,6 +60,7 @@ def write_results(
             for table in findings.tables
         ],
         "numbers": findings.numbers,
+        "trainings": trainings,
         "not_finished": problems,
     }
     files = [output / RESULTS, output / "table.md", output / "table.csv", output / "report.md"]
@@ -62,7 +68,7 @@ def write_results(
     table = main_table(study, scale.name, rows)
     write_text(files[1], table.markdown())
     write_text(files[2], as_csv(table))
-    write_text(files[3], _report(study, scale, rows, findings, problems))
+    write_text(files[3], _report(study, scale, rows, findings, trained, problems))
     return files
 
 
@@ -118,6 +124,9 @@ def _all_scales(study: Study) -> str:
         parts.append(_body(Table(f"Scale {scale}", HEADER, left=len(HEADER), rows=document["table"]["rows"]), level=3))
         if scale != "paper":
             parts.append(_OTHER_SETTING)
+        # Results of an earlier version do not say it.
+        if trainings := document.get("trainings"):
+            parts.append("{runs} trainings, {hours:.1f} hours together.\n".format(**trainings))
         if document["not_finished"]:
             parts.append(f"Not finished: {len(document['not_finished'])} trainings.\n")
         parts += [f"![{figure.stem}]({figure})\n" for figure in _figures(study, folder)]
@@ -133,7 +142,14 @@ def _body(table: Table, level: int) -> str:
     return "#" * (level - 1) + table.markdown()
 
 
-def _report(study: Study, scale: Scale, rows: list[list[str]], findings: Findings, problems: Sequence[str]) -> str:
+def _report(
+    study: Study,
+    scale: Scale,
+    rows: list[list[str]],
+    findings: Findings,
+    trained: Sequence[Training],
+    problems: Sequence[str],
+) -> str:
     parts = [f"# {study.title}: scale {scale.name}\n", f"Source: {study.source}\n", f"{study.shows}\n"]
     parts.append(f"Made by `python -m src.study {study.name} --scale {scale.name}` (data folders: docs/studies.md).\n")
     if scale.note:
@@ -146,17 +162,20 @@ def _report(study: Study, scale: Scale, rows: list[list[str]], findings: Finding
         parts.append(f"![{caption}]({path.name})\n\n{caption}\n")
     parts += [_body(table, level=2) for table in findings.tables]
     if scale.trains:
-        parts.append(_body(_runs(scale), level=2))
+        parts.append(_body(_runs(scale, trained), level=2))
     if problems:
         parts += ["## Not finished\n", "\n".join(f"- {line}" for line in problems) + "\n"]
     return "\n".join(parts)
 
 
-def _runs(scale: Scale) -> Table:
-    table = Table("Trainings", ("run", "lambda", "seeds", "starts from", "python -m src.train ..."), left=5)
+def _runs(scale: Scale, trained: Sequence[Training]) -> Table:
+    header = ("run", "lambda", "seeds", "minutes each", "starts from", "python -m src.train ...")
+    table = Table("Trainings", header, left=len(header))
     for run in scale.runs:
         if run.shipped is not None:
             continue
         lists = (", ".join(f"{value:g}" for value in values) for values in (run.lmbda, run.seeds))
-        table.rows.append((run.label, *lists, run.init_from or NOTHING, f"`{' '.join(run.overrides)}`"))
+        hours = [one.hours for one in trained if one.run is run]
+        minutes = f"{60 * sum(hours) / len(hours):.1f}" if hours else NOTHING
+        table.rows.append((run.label, *lists, minutes, run.init_from or NOTHING, f"`{' '.join(run.overrides)}`"))
     return table

@@ -216,7 +216,7 @@ def run_study(study: Study, scale_name: str, options: Options) -> int:
     problems = [str(one) for one in jobs if one not in finished]
     where = device_text(device)
     trained_on = _trained_on(data, finished)
-    files = write_results(study, scale, findings, trained_on, where, output, problems)
+    files = write_results(study, scale, findings, finished, trained_on, where, output, problems)
     if output == study.folder / "results" / scale.name:
         files += [path for path in [write_readme(study)] if path]
     main_table(study, scale.name, main_rows(scale, findings, trained_on, where)).print()

@@ -16,7 +16,7 @@ from jointiq.command_line import override
 from jointiq.configs import CONFIGS
 from jointiq.data.image_sets import set_text
 from jointiq.errors import EXIT_TERMINATED, UserError
-from jointiq.runs.folder import DONE, done_step, stage_folders
+from jointiq.runs.folder import DONE, done_step, stage_folders, training_hours
 from jointiq.studies.plan import Run, Scale
 from jointiq.sweeps.jobs import Job, run_jobs
 from jointiq.sweeps.resources import places
@@ -72,9 +72,19 @@ class Training:
         """Optimizer steps: those of the training that it started from, then its own, by stage."""
         if self.job is None:
             return tuple(stage["steps"] for stage in of_name(self.run.shipped).facts["training"]["stages"])
-        stages = [path for path in stage_folders(self.folder) if (path / DONE).is_file()]
-        own = [done_step(folder) for folder in stages or [self.folder]]
+        own = [done_step(folder) for folder in self._own_folders()]
         return (*(self.source.steps if self.source else ()), *own)
+
+    @property
+    def hours(self) -> float:
+        """Hours that its own optimizer steps took, without those of the training that it started from."""
+        if self.job is None:
+            return 0.0
+        return sum(training_hours(folder) or 0.0 for folder in self._own_folders())
+
+    def _own_folders(self) -> list[Path]:
+        """The folders of its finished stages, or its folder."""
+        return [path for path in stage_folders(self.folder) if (path / DONE).is_file()] or [self.folder]
 
     @property
     def trained_on(self) -> tuple[str, ...]:

@@ -126,7 +126,9 @@ def _all_scales(study: Study) -> str:
             parts.append(_OTHER_SETTING)
         # Results of an earlier version do not say it.
         if trainings := document.get("trainings"):
-            parts.append("{runs} trainings, {hours:.1f} hours together.\n".format(**trainings))
+            hours = trainings["hours"]
+            time = f"{hours:.1f} hours" if hours >= 2 else f"{60 * hours:.0f} minutes"
+            parts.append(f"{trainings['runs']} trainings, {time} together.\n")
         if document["not_finished"]:
             parts.append(f"Not finished: {len(document['not_finished'])} trainings.\n")
         parts += [f"![{figure.stem}]({figure})\n" for figure in _figures(study, folder)]

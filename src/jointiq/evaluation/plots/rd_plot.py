@@ -47,15 +47,15 @@ _DATES = {".svg": "Date", ".pdf": "CreationDate"}
 
 
 def save(figure: Figure, path: str | Path, dpi: int = 200, colours: int | None = None) -> Path:
-    """Write a figure atomically in the format of the path's suffix, without a time stamp.
+    """Write a figure atomically in the format of the path's suffix; the same figure gives the same bytes.
 
     Args:
         colours: of a PNG of lines and text, which is a quarter as large with a palette; None: all.
     """
     path = Path(path)
     metadata: dict[str, str | None] = {_DATES[path.suffix]: None} if path.suffix in _DATES else {}
-    # Publishers refuse the fonts of type 3 that Matplotlib would embed.
-    with atomic_path(path) as temporary, rc_context({"pdf.fonttype": 42}):
+    # Publishers refuse the fonts of type 3 that Matplotlib would embed. Without a salt the names in an SVG are random.
+    with atomic_path(path) as temporary, rc_context({"pdf.fonttype": 42, "svg.hashsalt": path.stem}):
         figure.savefig(temporary, format=path.suffix[1:], dpi=dpi, metadata=metadata, bbox_inches="tight")
         if colours is not None and path.suffix == ".png":
             with Image.open(temporary) as whole:

@@ -21,12 +21,12 @@ def test_wrong_names_scales_and_numbers_are_user_errors():
 
 
 def test_the_plan_lists_commands_and_trains_nothing(capsys, tmp_path):
-    assert main(["fig6", "--scale", "pilot", "--plan", "--results", str(tmp_path)]) == 0
+    assert main(["fig8b", "--scale", "pilot", "--plan", "--results", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     commands = [line for line in lines if line.startswith("to do     python -m src.train +experiment=")]
-    assert lines[:2] == commands
-    assert "trainings: 2 of 2 to do, 7200 steps" in lines and lines[-1].startswith("analyses: ")
-    assert "lee2019" in lines[0] and "init_from=" in lines[1]
+    assert lines[:14] == commands
+    assert "trainings: 14 of 14 to do, 18000 steps" in lines and lines[-1].startswith("analyses: ")
+    assert "lee2019" in lines[0] and "init_from=" in lines[2]
     assert not (tmp_path / "studies" / "runs").exists()
 
 
@@ -37,7 +37,7 @@ def test_the_plan_lists_commands_and_trains_nothing(capsys, tmp_path):
 )  # fmt: skip
 def test_a_wrong_override_is_found_before_the_first_training(tmp_path, typed, message):
     with pytest.raises(UserError, match=message):
-        main(["fig6", typed, "--results", str(tmp_path)])
+        main(["fig8b", typed, "--results", str(tmp_path)])
     assert not (tmp_path / "studies" / "runs").exists()
 
 

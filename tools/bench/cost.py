@@ -109,11 +109,14 @@ def stage_configs(cfg: DictConfig, overrides: Sequence[str]) -> Iterator[DictCon
 
 
 def study_work(name: str) -> dict[Path, Work]:
-    """Return the work of a study's trainings at the papers' scale, by their folders, as studies share trainings."""
+    """Return the work of a study's trainings at the papers' scale, by their folders, as studies share trainings.
+
+    Trainings for a given time are left out: how many steps that is depends on the device.
+    """
     scale = read_study(name).scales.get(_SCALE)
     works: dict[Path, Work] = {}
     for training in [] if scale is None else trainings(scale, ()):
-        if training.job is None:
+        if training.job is None or training.job.cfg.trainer.max_time is not None:
             continue
         parts = [work_of(cfg) for cfg in stage_configs(training.job.cfg, training.job.overrides)]
         works[training.folder] = functools.reduce(Work.__add__, parts)

@@ -39,7 +39,7 @@ def _models(index: Mapping[str, Any]) -> str:
     parts = [
         _body(_sizes(models)),
         f"Means over the {test['images']} images of {test['name']} ({test['digest']}), from real files, coded on "
-        f"{test['device']}:\n",
+        f"{test['device']}, processes: {test['workers']}:\n",
         *(_body(_numbers(model)) for model in models),
         f"`{test['command']}`\n",
         "How they were trained:\n",

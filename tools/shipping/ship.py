@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from jointiq.coding import EXPORT, shipped
 from jointiq.coding.export import write_export
 from jointiq.coding.load import load_model
@@ -174,6 +176,8 @@ def _entry(one: Candidate, which: str, measured: Mapping[Path, Curve], options: 
 
 def _index(entries: Sequence[Mapping[str, Any]], images: ImageSet, options: Options) -> dict[str, Any]:
     listed = ",".join(f"weights/{entry['file']}" for entry in entries)
+    # Those times come again only with as many threads and processes.
+    pace = f"threads={torch.get_num_threads()} workers={options.workers}"
     return {
         "format": shipped.FORMAT,
         "version": shipped.VERSION,
@@ -181,7 +185,8 @@ def _index(entries: Sequence[Mapping[str, Any]], images: ImageSet, options: Opti
             **_image_set(images),
             "device": device_text(options.device),
             "workers": options.workers,
-            "command": f"python -m src.evaluate checkpoint=[{listed}] data=folder data.test_dir=DIR output=OUT.json",
+            "command": f"python -m src.evaluate checkpoint=[{listed}] data=folder data.test_dir=DIR {pace} "
+            "output=OUT.json",
         },
         "models": list(entries),
     }

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from jointiq.data.image_sets import ImageSet
 from jointiq.errors import DataError
-from jointiq.studies.analyses.paired import _bd_rate, _effects, _samples, verdict
+from jointiq.runs.folder import mark_done
+from jointiq.studies.analyses.paired import _bd_rate, _effects, _samples, analyse, verdict
 from jointiq.studies.plan import Value
 from jointiq.studies.statistics import Effect
 from tests.studies.contexts import IMAGES, a_context, a_run
@@ -85,3 +87,22 @@ def test_no_slope_no_comparison(tmp_path):
         effect_of(tmp_path, (0.5,), joint(0.1, 0))
     with pytest.raises(DataError, match=r"PSNR of b.png does not rise with its bits"):
         effect_of(tmp_path, (0.5, 0.1), joint(0.1, 0, slopes=(4.0, -1.0)))
+
+
+def test_what_is_saved_and_what_is_more_stand_in_tables_of_their_own(tmp_path):
+    values = tuple(
+        Value(name, 8.61, "%", {"test": "test", "anchor": "anchor", "sense": sense})
+        for name, sense in (("more bits", "more"), ("bits saved", "less"))
+    )
+    context = a_context(tmp_path, [a_run(name, (0.5,), (0, 1)) for name in ("anchor", "test")], joint(0.1, 0))
+    for one in context.trained:
+        one.folder.mkdir()
+        mark_done(one.folder, 10)
+    findings = analyse(replace(context, scale=replace(context.scale, values=values)), {})
+    tables = {table.title.split(": ")[1]: table for table in findings.tables if table.title.startswith("By lambda")}
+    assert list(tables) == ["more bits (%), with 95 % interval", "bits saved (%), with 95 % interval"]
+    more, saved = (table.rows[0][1].split()[0] for table in tables.values())
+    assert (more, saved) == ("-10.00", "+10.00")
+    # Of one lambda the mean over all says nothing more.
+    assert all(list(table.header) == ["", "lambda 0.5"] for table in tables.values())
+    assert [path.name for path, _ in findings.figures] == ["paired_bits_set.png", "paired_bits_saved_set.png"]

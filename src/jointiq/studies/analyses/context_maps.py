@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from jointiq.bitstream.scan import SCANS, Scan
@@ -17,6 +18,7 @@ from jointiq.console import Table, number
 from jointiq.entropy_models.context import ContextEntropyModel
 from jointiq.evaluation.context_weights import effective_positions, weight_maps
 from jointiq.evaluation.plots.rd_plot import new_figure, save_all
+from jointiq.layers.block_context import BlockContext
 from jointiq.layers.causal_sums import pair_index
 from jointiq.layers.context import ABOVE, LEFT, WindowLinear
 from jointiq.layers.global_context import GlobalContext
@@ -26,8 +28,8 @@ OPTIONS = {"run", "K"}
 #: Kinds of positions in a map, and their colours.
 KINDS = {
     "not read": "#f2f2f2",
-    "non-local global context": "#9ecae1",
-    "local global context": "#4292c6",
+    "global context, beyond": "#9ecae1",
+    "global context, local part": "#4292c6",
     "c'' and global context": "#08519c",
     "current": "#D55E00",
 }
@@ -39,7 +41,8 @@ def analyse(context: Context, options: Mapping[str, Any]) -> Findings:
     """Draw the regions of both scans, and psi of a trained model.
 
     Options: ``run`` (a run with global context) and ``K`` (of the drawn regions). For a value with ``psi: true`` our
-    result is the number of positions that the weights of a channel spread over.
+    result is the effective number of weights of a channel: exp of their entropy, 1 if one has all, all if they are
+    equal.
     """
     findings = Findings(figures=[(_regions(context, int(options.get("K", 7))), _REGIONS)])
     name = str(options.get("run"))
@@ -47,14 +50,15 @@ def analyse(context: Context, options: Mapping[str, Any]) -> Findings:
         model = load_model(one.checkpoint)
         context_model = model.entropy_model
         psi_of = context_model.global_context if isinstance(context_model, ContextEntropyModel) else None
-        if not isinstance(psi_of, GlobalContext):
+        if not isinstance(psi_of, GlobalContext | BlockContext):
             continue
         maps = weight_maps(psi_of)
         spread = effective_positions(maps)
-        findings.figures.append((_psi(context, maps, spread), _PSI))
+        in_blocks = isinstance(psi_of, BlockContext)
+        findings.figures.append((_psi(context, maps, spread, in_blocks), _PSI_OF_BLOCKS if in_blocks else _PSI))
         order = np.quantile(spread, [0, 0.25, 0.5, 0.75, 1])
         table = Table(
-            "Positions that the weights of a channel spread over",
+            "Effective number of weights of a channel (exp of their entropy)",
             ("least", "quarter", "median", "three quarters", "most"),
         )
         table.rows.append([number(float(x), 1) for x in order])
@@ -74,7 +78,11 @@ _REGIONS = (
 )
 _PSI = (
     "softmax(psi) over the local region for four channels, from the most concentrated to the widest; the outermost "
-    "rows and columns stand for all positions beyond them."
+    "rows and columns stand for all positions beyond them. The red square is the current position."
+)
+_PSI_OF_BLOCKS = (
+    "softmax(psi) for four channels, from the most concentrated to the widest. A square is a block of 2x2 positions, "
+    "the red one that of the current position; one more weight, for all blocks beyond, is left out."
 )
 
 
@@ -110,15 +118,21 @@ def _regions(context: Context, K: int) -> Path:
     return save_all(figure, context.output / "context_regions")[0]
 
 
-def _psi(context: Context, maps: NDArray[np.floating], spread: NDArray[np.floating]) -> Path:
+def _psi(context: Context, maps: NDArray[np.floating], spread: NDArray[np.floating], in_blocks: bool) -> Path:
     order = np.argsort(spread)
     chosen = [order[round(place * (len(order) - 1))] for place in (0, 1 / 3, 2 / 3, 1)]
-    figure = new_figure(7.6, 2.0)
+    figure = new_figure(7.6, 2.6 if in_blocks else 2.0)
+    height, width = maps.shape[1:]
+    current = (width // 2, height // 2 if in_blocks else height - 1)
     for i, channel in enumerate(chosen):
         axes = figure.add_subplot(1, 4, i + 1)
         shown = axes.imshow(maps[channel], cmap="viridis", vmin=0)
-        axes.set_title(f"channel {channel}: {spread[channel]:.1f} positions", fontsize=8, loc="left")
+        axes.plot(*current, marker="s", markersize=6, markerfacecolor="none", markeredgecolor="red")
+        axes.set_title(f"channel {channel}: {spread[channel]:.1f}", fontsize=8, loc="left")
         axes.set_xticks([])
         axes.set_yticks([])
-        figure.colorbar(shown, ax=axes, shrink=0.5).ax.tick_params(labelsize=6)
+        bar = figure.colorbar(shown, ax=axes, orientation="horizontal", shrink=0.8)
+        bar.locator = MaxNLocator(3)
+        bar.update_ticks()
+        bar.ax.tick_params(labelsize=6)
     return save_all(figure, context.output / "psi")[0]

@@ -28,11 +28,14 @@ from jointiq.studies.statistics import Effect, Samples, paired_effect
 OPTIONS = {"quantity"}
 #: Quantities: the unit of a difference, and its decimals.
 QUANTITIES = {"bits": ("%", 2), "psnr": ("dB", 3), "bits_at_equal_psnr": ("%", 2)}
-#: Axis and title of a quantity's differences.
+#: Axis and title of a quantity's differences, by their sense.
 LABELS = {
-    "bits": "more bits (%)",
-    "psnr": "PSNR difference (dB)",
-    "bits_at_equal_psnr": "more bits at equal PSNR (%)",
+    ("bits", "more"): "more bits (%)",
+    ("bits", "less"): "bits saved (%)",
+    ("psnr", "more"): "PSNR gained (dB)",
+    ("psnr", "less"): "PSNR lost (dB)",
+    ("bits_at_equal_psnr", "more"): "more bits at equal PSNR (%)",
+    ("bits_at_equal_psnr", "less"): "bits saved at equal PSNR (%)",
 }
 
 
@@ -43,15 +46,15 @@ def analyse(context: Context, options: Mapping[str, Any]) -> Findings:
     ``more`` (default: its number counts how many more bits, or how much more PSNR, test has than anchor) or ``less``.
     """
     default = options.get("quantity", "bits")
-    by_quantity: dict[str, list[Value]] = {}
+    alike: dict[tuple[str, str], list[Value]] = {}
     for value in context.scale.values:
         quantity = value.details.get("quantity", default)
         if quantity not in QUANTITIES:
             raise ConfigError("paired.quantity", quantity, QUANTITIES)
-        by_quantity.setdefault(quantity, []).append(value)
-    findings = Findings(notes=[_explanation(quantity) for quantity in by_quantity])
+        alike.setdefault((quantity, _sense(value)), []).append(value)
+    findings = Findings(notes=[_explanation(quantity) for quantity in dict.fromkeys(quantity for quantity, _ in alike)])
     for images in context.sets:
-        for quantity, values in by_quantity.items():
+        for (quantity, sense), values in alike.items():
             lines = []
             for value in values:
                 effects = _effects(context, images, value, quantity)
@@ -59,14 +62,18 @@ def analyse(context: Context, options: Mapping[str, Any]) -> Findings:
                     lines.append((value, effects))
                     findings.ours.append(_ours(context, images, value, effects, quantity))
             if lines:
-                findings.tables.append(_by_lambda(context, images, lines, quantity))
-                findings.figures.append(_figure(context, images, lines, quantity))
+                findings.tables.append(_by_lambda(images, lines, quantity, sense))
+                findings.figures.append(_figure(context, images, lines, quantity, sense))
         findings.tables.append(_systems(context, images))
     return findings
 
 
+def _sense(value: Value) -> str:
+    return str(value.details.get("sense", "more"))
+
+
 def _effects(context: Context, images: ImageSet, value: Value, quantity: str) -> dict[float | None, Effect]:
-    """Return the effect at each lambda and, under None, over all of them; empty where a side was not trained."""
+    """Return the effect over all lambdas, under None, and at each of them; empty where a side was not trained."""
     names = value.details.get("test"), value.details.get("anchor")
     if None in names:
         return {}
@@ -75,7 +82,7 @@ def _effects(context: Context, images: ImageSet, value: Value, quantity: str) ->
     shared = [lmbda for lmbda in test if lmbda in anchor]
     if not shared:
         return {}
-    sign = -1 if value.details.get("sense", "more") == "less" else 1
+    sign = -1 if _sense(value) == "less" else 1
     ours = [run for run in context.scale.runs if run.name == names[0]]
     fixed = bool(ours) and ours[0].init_from == names[1]
     groups: list[tuple[float | None, list[float]]] = [(None, shared), *((lmbda, [lmbda]) for lmbda in shared)]
@@ -122,16 +129,22 @@ def _slopes(context: Context, images: ImageSet, anchor: str) -> NDArray[np.float
     return slopes
 
 
-def _shown(value: float, quantity: str) -> float:
-    """Return a difference of logarithms in percent, and of PSNR in dB."""
-    return value if quantity == "psnr" else 100 * float(np.expm1(value))
+def _shown(value: float, quantity: str, sense: str) -> float:
+    """Return a difference of logarithms in percent of the anchor's bits (more, or saved), and of PSNR in dB."""
+    if quantity == "psnr":
+        return value
+    return 100 * float(np.expm1(value) if sense == "more" else -np.expm1(-value))
 
 
-def _text(effect: Effect, quantity: str, unit: bool = True) -> str:
+def _text(effect: Effect, quantity: str, sense: str, unit: bool = True) -> str:
     name, digits = QUANTITIES[quantity]
     if not math.isfinite(effect.low):
-        return f"{number(_shown(effect.mean, quantity), digits, sign=True)}{f' {name}' if unit else ''} (one image)"
-    mean_, low, high = (number(_shown(x, quantity), digits, sign=True) for x in (effect.mean, effect.low, effect.high))
+        return (
+            f"{number(_shown(effect.mean, quantity, sense), digits, sign=True)}{f' {name}' if unit else ''} (one image)"
+        )
+    mean_, low, high = (
+        number(_shown(x, quantity, sense), digits, sign=True) for x in (effect.mean, effect.low, effect.high)
+    )
     return f"{mean_}{f' {name}' if unit else ''} ({low} to {high})"
 
 
@@ -153,7 +166,7 @@ def _ours(
 ) -> Ours:
     test, anchor = str(value.details["test"]), str(value.details["anchor"])
     effect = effects[None]
-    found = {key: _shown(getattr(effect, key), quantity) for key in ("mean", "low", "high")}
+    found = {key: _shown(getattr(effect, key), quantity, _sense(value)) for key in ("mean", "low", "high")}
     numbers: dict[str, Any] = {key: x if math.isfinite(x) else None for key, x in found.items()} | {
         "unit": QUANTITIES[quantity][0],
         "lambdas": len(effects) - 1,
@@ -166,7 +179,7 @@ def _ours(
         numbers["bd_rate_percent"] = _bd_rate(context, images, test, anchor)
     return Ours(
         value=value.name,
-        text=_text(effect, quantity),
+        text=_text(effect, quantity, _sense(value)),
         numbers=numbers,
         measured_on=str(images),
         steps=steps_text(context.of(test)),
@@ -202,12 +215,18 @@ def _bd_rate(context: Context, images: ImageSet, test: str, anchor: str) -> floa
 Lines = Sequence[tuple[Value, Mapping[float | None, Effect]]]
 
 
-def _by_lambda(context: Context, images: ImageSet, lines: Lines, quantity: str) -> Table:
-    lambdas = [lmbda for lmbda in lines[0][1] if lmbda is not None]
-    header = ("", *(f"lambda {lmbda:g}" for lmbda in lambdas), "all")
-    table = Table(f"By lambda on {images.name}: {LABELS[quantity]}, with 95 % interval", header)
+def _columns(lines: Lines) -> dict[float | None, str]:
+    """Return the lambdas and, if there are several, None for all of them, each with its heading."""
+    columns: dict[float | None, str] = {lmbda: f"lambda {lmbda:g}" for lmbda in lines[0][1] if lmbda is not None}
+    return columns if len(columns) == 1 else {**columns, None: "all"}
+
+
+def _by_lambda(images: ImageSet, lines: Lines, quantity: str, sense: str) -> Table:
+    columns = _columns(lines)
+    title = f"By lambda on {images.name}: {LABELS[quantity, sense]}, with 95 % interval"
+    table = Table(title, ("", *columns.values()))
     for value, effects in lines:
-        cells = [_text(effects[key], quantity, unit=False) if key in effects else "" for key in (*lambdas, None)]
+        cells = [_text(effects[key], quantity, sense, unit=False) if key in effects else "" for key in columns]
         table.rows.append((value.name, *cells))
     return table
 
@@ -227,27 +246,27 @@ def _systems(context: Context, images: ImageSet) -> Table:
     return table
 
 
-def _figure(context: Context, images: ImageSet, lines: Lines, quantity: str) -> tuple[Any, str]:
+def _figure(context: Context, images: ImageSet, lines: Lines, quantity: str, sense: str) -> tuple[Any, str]:
     figure = new_figure(6.4, 3.2)
     axes = figure.add_subplot()
-    lambdas = [lmbda for lmbda in lines[0][1] if lmbda is not None]
-    labels = [f"lambda {lmbda:g}" for lmbda in lambdas] + ["all"]
+    columns = _columns(lines)
     for i, (value, effects) in enumerate(lines):
-        found = [(x, effects[key]) for x, key in enumerate((*lambdas, None)) if key in effects]
+        found = [(x, effects[key]) for x, key in enumerate(columns) if key in effects]
         found = [(x, effect) for x, effect in found if math.isfinite(effect.low)]
-        shown = [[_shown(v, quantity) for v in (e.mean, e.low, e.high)] for _, e in found]
+        shown = [[_shown(v, quantity, sense) for v in (e.mean, e.low, e.high)] for _, e in found]
         middle = [mean_ for mean_, _, _ in shown]
         bars = [[mean_ - low for mean_, low, _ in shown], [high - mean_ for mean_, _, high in shown]]
         places = [x + 0.12 * (i - (len(lines) - 1) / 2) for x, _ in found]
         colour = OUR_COLOURS[i % len(OUR_COLOURS)]
         axes.errorbar(places, middle, bars, fmt="o", color=colour, label=value.name, capsize=2, markersize=4)
     axes.axhline(0, color="#888888", linewidth=0.8)
-    axes.set_xticks(range(len(labels)), labels)
-    axes.set_ylabel(LABELS[quantity])
+    axes.set_xticks(range(len(columns)), list(columns.values()))
+    axes.set_xlim(-0.5, len(columns) - 0.5)
+    axes.set_ylabel(LABELS[quantity, sense])
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     axes.set_title(f"{images.name}, with 95 % intervals", loc="left", fontsize=10, parse_math=False)
-    stem = context.output / f"paired_{quantity}_{images.slug}"
+    stem = context.output / f"paired_{quantity}{'_saved' * (sense == 'less')}_{images.slug}"
     return save_all(figure, stem)[0], f"{images.name}: differences by lambda with 95 % intervals."
 
 

@@ -138,14 +138,10 @@ def _shown(value: float, quantity: str, sense: str) -> float:
 
 def _text(effect: Effect, quantity: str, sense: str, unit: bool = True) -> str:
     name, digits = QUANTITIES[quantity]
-    if not math.isfinite(effect.low):
-        return (
-            f"{number(_shown(effect.mean, quantity, sense), digits, sign=True)}{f' {name}' if unit else ''} (one image)"
-        )
-    mean_, low, high = (
-        number(_shown(x, quantity, sense), digits, sign=True) for x in (effect.mean, effect.low, effect.high)
-    )
-    return f"{mean_}{f' {name}' if unit else ''} ({low} to {high})"
+    ends = (effect.mean, effect.low, effect.high)
+    mean_, low, high = (number(_shown(x, quantity, sense), digits, sign=True) for x in ends)
+    interval = f"{low} to {high}" if math.isfinite(effect.low) else "one image"
+    return f"{mean_}{f' {name}' if unit else ''} ({interval})"
 
 
 def verdict(effect: Effect, paper: float | str) -> str:

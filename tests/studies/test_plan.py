@@ -64,6 +64,7 @@ def test_a_run_may_be_a_shipped_model(tmp_path):
         ({"decode": "none"}, "decode"),
         ({"analyses": {}}, "analyses"),
         ({"values": [{"name": "x"}]}, "paper"),
+        ({"values": [{"name": "x", "paper": 1, "sense": "fewer"}]}, "sense='fewer' is not allowed"),
         ({"runs": {"a": {"overrides": [], "init_from": "b"}}}, "init_from"),
         ({"runs": {"a": {"overrides": [], "steps": 3}}}, "steps"),
         ({"runs": {"a": {"overrides": [], "lmbda": [1]}, "b": {"overrides": [], "init_from": "a"}}}, "lmbda"),

@@ -22,6 +22,8 @@ SCALES = ("paper", "gpu", "pilot", DEMO)
 SETS = ("val", "test")
 #: Files that are decoded: all of them, or one of each model and set (where only the bits matter).
 DECODE = ("all", "one")
+#: What the number of a value counts: bits that are added, or bits that are saved.
+SENSES = ("more", "less")
 
 _STUDY_KEYS = {"title", "source", "shows", "scales"}
 #: Keys of a scale; given at the top level they are the default for all scales.
@@ -46,6 +48,11 @@ class Value:
     paper: float | str
     unit: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def sense(self) -> str:
+        """See :data:`SENSES`; the first is the default."""
+        return str(self.details.get("sense", SENSES[0]))
 
 
 @dataclass(frozen=True)
@@ -166,6 +173,8 @@ def read_study(name: str, experiments: Path = EXPERIMENTS) -> Study:
 def _value(where: str, value: Any) -> Value:
     _check_keys(where, value, None, {"name", "paper"})
     details = {key: item for key, item in value.items() if key not in ("name", "paper", "unit")}
+    if details.get("sense", SENSES[0]) not in SENSES:
+        raise ConfigError(f"{where}.sense", details["sense"], SENSES)
     return Value(str(value["name"]), value["paper"], str(value.get("unit", "")), details)
 
 

@@ -51,7 +51,7 @@ def analyse(context: Context, options: Mapping[str, Any]) -> Findings:
         quantity = value.details.get("quantity", default)
         if quantity not in QUANTITIES:
             raise ConfigError("paired.quantity", quantity, QUANTITIES)
-        alike.setdefault((quantity, _sense(value)), []).append(value)
+        alike.setdefault((quantity, value.sense), []).append(value)
     findings = Findings(notes=[_explanation(quantity) for quantity in dict.fromkeys(quantity for quantity, _ in alike)])
     for images in context.sets:
         for (quantity, sense), values in alike.items():
@@ -68,10 +68,6 @@ def analyse(context: Context, options: Mapping[str, Any]) -> Findings:
     return findings
 
 
-def _sense(value: Value) -> str:
-    return str(value.details.get("sense", "more"))
-
-
 def _effects(context: Context, images: ImageSet, value: Value, quantity: str) -> dict[float | None, Effect]:
     """Return the effect over all lambdas, under None, and at each of them; empty where a side was not trained."""
     names = value.details.get("test"), value.details.get("anchor")
@@ -82,7 +78,7 @@ def _effects(context: Context, images: ImageSet, value: Value, quantity: str) ->
     shared = [lmbda for lmbda in test if lmbda in anchor]
     if not shared:
         return {}
-    sign = -1 if _sense(value) == "less" else 1
+    sign = -1 if value.sense == "less" else 1
     ours = [run for run in context.scale.runs if run.name == names[0]]
     fixed = bool(ours) and ours[0].init_from == names[1]
     groups: list[tuple[float | None, list[float]]] = [(None, shared), *((lmbda, [lmbda]) for lmbda in shared)]
@@ -162,7 +158,7 @@ def _ours(
 ) -> Ours:
     test, anchor = str(value.details["test"]), str(value.details["anchor"])
     effect = effects[None]
-    found = {key: _shown(getattr(effect, key), quantity, _sense(value)) for key in ("mean", "low", "high")}
+    found = {key: _shown(getattr(effect, key), quantity, value.sense) for key in ("mean", "low", "high")}
     numbers: dict[str, Any] = {key: x if math.isfinite(x) else None for key, x in found.items()} | {
         "unit": QUANTITIES[quantity][0],
         "lambdas": len(effects) - 1,
@@ -175,7 +171,7 @@ def _ours(
         numbers["bd_rate_percent"] = _bd_rate(context, images, test, anchor)
     return Ours(
         value=value.name,
-        text=_text(effect, quantity, _sense(value)),
+        text=_text(effect, quantity, value.sense),
         numbers=numbers,
         measured_on=str(images),
         steps=steps_text(context.of(test)),

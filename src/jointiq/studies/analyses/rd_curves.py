@@ -122,7 +122,7 @@ def _ours(
     rate, reason = _rate(curves[anchor], curves[test], metric)
     if rate is None:
         return Ours(value.name, f"none: {reason}", {}, str(images), steps_text(trained))
-    percent = -rate.percent if details.get("sense") == "less" else rate.percent
+    percent = -rate.percent if value.sense == "less" else rate.percent
     text = (
         f"{number(percent, 2, sign=True)} % against {rate.anchor} ({rate.low:.1f} to {rate.high:.1f} dB, "
         f"{rate.test_points} and {rate.anchor_points} points)"

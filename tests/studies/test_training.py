@@ -14,9 +14,12 @@ from jointiq.data.images import pixel_hash, read_image, write_png
 from jointiq.data.prepare.patch_cutting import PatchSettings
 from jointiq.data.prepare.patch_set import prepare
 from jointiq.errors import ConfigError, DataError
+from jointiq.models import build_model
 from jointiq.studies import training
-from jointiq.studies.plan import Run, Scale
+from jointiq.studies.plan import Run, Scale, read_study, study_names
 from jointiq.studies.runner import Options, study_data
+from jointiq.training.assemble import model_config
+from jointiq.training.start.pca import PCA, has_the_transforms
 from tests.studies.pretended import PretendedJobs
 
 RUN = Run("one", "one", ("+experiment=lee2019", "scale=demo", "model.N=6", "model.M=8"), (0.5,), (0,))
@@ -34,6 +37,19 @@ def test_trainings_deal_out_the_gpus(
     made = training.trainings(SCALE, [f"trainer={trainer}", f"paths.results={tmp_path}"])
     assert training.train(made, 2, tmp_path) == made
     assert jobs.gpus == gpus
+
+
+@pytest.mark.parametrize("name", study_names())
+def test_every_shipped_study_starts_from_components_where_it_can(name: str) -> None:
+    for scale in read_study(name).scales.values():
+        runs = [
+            replace(run, lmbda=run.lmbda[:1], seeds=run.seeds[:1])
+            for run in scale.runs
+            if f"init_from={PCA}" in run.overrides
+        ]
+        for made in training.trainings(replace(scale, runs=tuple(runs)), []):
+            assert made.job is not None
+            assert has_the_transforms(build_model(model_config(made.job.cfg))), f"{scale.name}: {made.run.name}"
 
 
 @pytest.fixture

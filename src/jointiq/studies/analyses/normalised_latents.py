@@ -47,7 +47,7 @@ def analyse(context: Context, options: Mapping[str, Any]) -> Findings:
     """Normalise the latents of all images of the first set by the model's mean and standard deviation.
 
     Options: ``lmbda`` of the models. A value names its model in ``run``; our result is the correlation of neighbours in
-    y_hat and after the normalisation.
+    y_hat and after the normalisation, in the drawn channel and in all.
     """
     images = context.sets[0]
     lmbda = options.get("lmbda")
@@ -73,7 +73,10 @@ def analyse(context: Context, options: Mapping[str, Any]) -> Findings:
         for text, numbers_of in (("y_hat", before), ("normalised", after)):
             cells = [number(x, 3) for x in vars(numbers_of).values()]
             table.rows.append((context.label(name), text, *cells))
-        text = f"correlation of neighbours {before.correlation:.3f} -> {after.correlation:.3f}"
+        text = (
+            f"correlation of neighbours in the drawn channel {before.best:.3f} -> {after.best:.3f}, "
+            f"in all {before.correlation:.3f} -> {after.correlation:.3f}"
+        )
         numbers = {"before": vars(before), "after": vars(after), "lmbda": one.lmbda}
         findings.ours.append(Ours(value.name, text, numbers, str(images), steps_text([one])))
         caption = f"{context.label(name)}, {images.paths[0].name}: y_hat and normalised y_hat of one channel."
@@ -145,7 +148,7 @@ def neighbour_covariance(latents: NDArray[np.floating]) -> NDArray[np.floating]:
 
 def _figure(context: Context, name: str, y_hat: NDArray[np.floating], normalised: NDArray[np.floating]) -> Path:
     channel = int(np.argmax(neighbour_covariance(y_hat)))
-    figure = new_figure(6.4, 3.0)
+    figure = new_figure(6.4, 2.9)
     for i, (title, latents) in enumerate((("y_hat", y_hat), ("normalised", normalised))):
         axes = figure.add_subplot(1, 2, i + 1)
         limit = float(np.abs(latents[channel]).max()) or 1.0
@@ -153,5 +156,5 @@ def _figure(context: Context, name: str, y_hat: NDArray[np.floating], normalised
         axes.set_title(f"{title}, channel {channel}", fontsize=10, loc="left")
         axes.set_xticks([])
         axes.set_yticks([])
-        figure.colorbar(shown, ax=axes, shrink=0.8)
+        figure.colorbar(shown, ax=axes, orientation="horizontal", shrink=0.8)
     return save_all(figure, context.output / f"normalised_{name}")[0]

@@ -10,6 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from jointiq import console
 from jointiq.console import Table, progress_bar
 from jointiq.evaluation.bd_rate import bd_rate
 from jointiq.evaluation.comparison import CurveFile, compare_pairs
@@ -114,6 +115,20 @@ def test_notes_of_a_progress_bar_are_not_markup() -> None:
     progress.add_task("images", total=2, note="[bold]a.png [/x]")
     Console(file=stream, width=120).print(progress.get_renderable())
     assert "[bold]a.png [/x]" in stream.getvalue()
+
+
+@pytest.mark.parametrize(("seconds", "lines"), [(0.0, [1, 2, 3]), (30.0, [3])])
+def test_a_bar_in_a_log_is_a_line_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], seconds: float, lines: list[int]
+) -> None:
+    monkeypatch.setattr(console, "LINE_SECONDS", seconds)
+    with progress_bar() as progress:
+        task = progress.add_task("images", total=3, note="")
+        for image in ("a", "b", "c"):
+            progress.update(task, note=image)  # nothing new is done
+            progress.advance(task)
+    shown = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
+    assert [f"{done}/3" in line for done, line in zip(lines, shown, strict=True)] == [True] * len(lines)
 
 
 def test_markdown_keeps_cells_apart_and_opens_no_tag() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from rich import box
 from rich.cells import cell_len
@@ -15,18 +16,47 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 NOTHING = "–"
+#: Seconds between two lines of a progress bar in a log.
+LINE_SECONDS = 30.0
 #: Characters that a column of names keeps before a narrow terminal leaves other columns out.
 _NAME = 12
 #: Characters between two columns, and around the table.
 _GAP, _EDGES = 3, 2
 
 
+class _Bar(Progress):
+    """A bar that, where there is no terminal, leaves a line of itself now and then: the log of a job on a cluster."""
+
+    _written = 0.0, 0.0
+
+    def start(self) -> None:
+        self._written = self.get_time(), 0.0
+        super().start()
+
+    def update(self, *args: Any, **changes: Any) -> None:
+        super().update(*args, **changes)
+        self._write_line()
+
+    def advance(self, *args: Any, **changes: Any) -> None:
+        super().advance(*args, **changes)
+        self._write_line()
+
+    def _write_line(self) -> None:
+        """Write a line if the last one is old and there is something new to say; the end says it by itself."""
+        now, done = self.get_time(), sum(task.completed for task in self.tasks if task.visible)
+        seconds, said = self._written
+        if self.live.is_started and not self.console.is_terminal and now - seconds >= LINE_SECONDS and done != said:
+            self._written = now, done
+            if not self.finished:
+                self.console.print(self.get_renderable())
+
+
 def progress_bar() -> Progress:
     """Return a progress bar on stderr with a count, the time gone, the time left, and a note, cut to 24 characters.
 
-    Where the terminal is narrow, the bar gives way and the numbers stay.
+    Where the terminal is narrow, the bar gives way and the numbers stay. In a file it is a line, twice a minute.
     """
-    return Progress(
+    return _Bar(
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),
         MofNCompleteColumn(table_column=Column(no_wrap=True)),

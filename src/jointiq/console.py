@@ -27,10 +27,11 @@ _GAP, _EDGES = 3, 2
 class _Bar(Progress):
     """A bar that, where there is no terminal, leaves a line of itself now and then: the log of a job on a cluster."""
 
-    _written = 0.0, 0.0
+    _line_time = 0.0
+    _line_done = 0.0
 
     def start(self) -> None:
-        self._written = self.get_time(), 0.0
+        self._line_time = self.get_time()
         super().start()
 
     def update(self, *args: Any, **changes: Any) -> None:
@@ -43,12 +44,15 @@ class _Bar(Progress):
 
     def _write_line(self) -> None:
         """Write a line if the last one is old and there is something new to say; the end says it by itself."""
-        now, done = self.get_time(), sum(task.completed for task in self.tasks if task.visible)
-        seconds, said = self._written
-        if self.live.is_started and not self.console.is_terminal and now - seconds >= LINE_SECONDS and done != said:
-            self._written = now, done
-            if not self.finished:
-                self.console.print(self.get_renderable())
+        if self.console.is_terminal or not self.live.is_started or self.finished:
+            return
+        now = self.get_time()
+        if now - self._line_time < LINE_SECONDS:
+            return
+        done = sum(task.completed for task in self.tasks if task.visible)
+        if done != self._line_done:
+            self._line_time, self._line_done = now, done
+            self.console.print(self.get_renderable())
 
 
 def progress_bar() -> Progress:

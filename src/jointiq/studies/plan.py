@@ -173,9 +173,10 @@ def read_study(name: str, experiments: Path = EXPERIMENTS) -> Study:
 def _value(where: str, value: Any) -> Value:
     _check_keys(where, value, None, {"name", "paper"})
     details = {key: item for key, item in value.items() if key not in ("name", "paper", "unit")}
-    if details.get("sense", SENSES[0]) not in SENSES:
-        raise ConfigError(f"{where}.sense", details["sense"], SENSES)
-    return Value(str(value["name"]), value["paper"], str(value.get("unit", "")), details)
+    read = Value(str(value["name"]), value["paper"], str(value.get("unit", "")), details)
+    if read.sense not in SENSES:
+        raise ConfigError(f"{where}.sense", read.sense, SENSES)
+    return read
 
 
 def _scale(name: str, where: str, keys: Mapping[str, Any]) -> Scale:

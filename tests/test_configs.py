@@ -100,11 +100,13 @@ def test_data_of_the_users_own_are_trained_at_paper_scale(tmp_path: Path) -> Non
         ((), "auto"),
         (("init_from=null",), None),
         (("init_from=x.ckpt",), "x.ckpt"),
-        (("scale=cpu",), None),
+        (("scale=cpu",), "auto"),
+        (("scale=cpu_long",), "auto"),
+        (("scale=pilot",), None),
         (("data=folder",), None),
     ],
 )
-def test_a_demo_starts_from_components_unless_it_is_typed(typed: tuple[str, ...], start: str | None) -> None:
+def test_a_short_training_starts_from_components_unless_it_is_typed(typed: tuple[str, ...], start: str | None) -> None:
     assert config("+experiment=jointiq", *typed).init_from == start
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -209,31 +209,36 @@ def test_another_launcher_gets_what_is_to_be_done(
 
 
 @pytest.fixture
-def training_elsewhere(tmp_path: Path) -> Iterator[Path]:
-    """The folder of a run that another process trains for a second."""
+def training_elsewhere(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Another process that trains a run until its input ends."""
     code = (
-        "import sys, time, pathlib; from jointiq.runs.lock import locked\n"
-        "with locked(pathlib.Path(sys.argv[1])):\n"
-        "    print('held', flush=True); time.sleep(1); print('trained', flush=True)"
+        "import sys, pathlib; from jointiq.runs.lock import locked\n"
+        "with locked(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
     job = Job.of(("+experiment=jointiq", "lmbda=0.06", f"paths.results={tmp_path / 'r'}"))
     assert job.folder is not None
     job.folder.mkdir(parents=True)
     command = [sys.executable, "-c", code, str(job.folder)]
-    process = subprocess.Popen(command, cwd=tiny.ROOT, stdout=subprocess.PIPE)
-    assert process.stdout is not None and process.stdout.readline() == b"held\n"
-    yield job.folder
-    # It said so before it let go of the folder; its end takes longer on a busy machine.
-    os.set_blocking(process.stdout.fileno(), False)
-    assert process.stdout.read() == b"trained\n", "nobody waited for it"
-    assert process.wait(60) == 0
+    with subprocess.Popen(command, cwd=tiny.ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"held\n"
+        yield process
 
 
 def test_a_job_that_another_launcher_loses_is_one_line_and_the_others_are_waited_for(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], training_elsewhere: Path
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    training_elsewhere: subprocess.Popen[bytes],
 ) -> None:
-    monkeypatch.setattr(sweeps, "_POLL_SECONDS", 1.5)
+    waited: list[float] = []
+
+    def end_it(seconds: float) -> None:
+        waited.append(seconds)
+        training_elsewhere.communicate()
+
+    monkeypatch.setattr(sweeps, "time", SimpleNamespace(sleep=end_it))
     assert run(monkeypatch, *typed(tmp_path, "LosingLauncher"), "+experiment=jointiq", "lmbda=0.5,0.06") == 1
+    assert len(waited) == 1
     told = capsys.readouterr()
     assert told.err.splitlines() == [
         "error: Job 17 with path P has not produced any output; other jobs go on, the same command tries this one again"

@@ -235,6 +235,7 @@ def test_a_job_that_another_launcher_loses_is_one_line_and_the_others_are_waited
     def end_it(seconds: float) -> None:
         waited.append(seconds)
         training_elsewhere.communicate()
+        assert training_elsewhere.returncode == 0
 
     monkeypatch.setattr(sweeps, "time", SimpleNamespace(sleep=end_it))
     assert run(monkeypatch, *typed(tmp_path, "LosingLauncher"), "+experiment=jointiq", "lmbda=0.5,0.06") == 1

@@ -5,6 +5,7 @@ import pytest
 from jointiq.data.image_sets import ImageSet
 from jointiq.errors import DataError
 from jointiq.runs.folder import mark_done
+from jointiq.studies.context import steps_text
 from tests.studies.contexts import IMAGES, a_context, a_run
 
 
@@ -14,7 +15,11 @@ def test_steps_are_those_of_the_stages_that_count(tmp_path):
     for name, steps in (("1_joint", 100), ("2_enhancer", 20), ("10_crop", 3), ("2_enhancer.old1", 7), ("", 3)):
         (one.folder / name).mkdir(parents=True, exist_ok=True)
         mark_done(one.folder / name, steps)
-    assert one.steps == (100, 20, 3)
+    assert one.steps == (100, 20, 3) and steps_text([one]) == "100 + 20 + 3"
+    for name in ("11_more", "12_more"):
+        (one.folder / name).mkdir()
+        mark_done(one.folder / name, 5)
+    assert steps_text([one]) == "133 in 5 trainings"
 
 
 def test_rows_are_in_the_order_of_the_set(tmp_path):

@@ -156,6 +156,12 @@ def point_name(lmbda: float, quality: float | None = None) -> str:
 
 
 def steps_text(trained: Sequence[Training]) -> str:
-    """Return the steps of trainings as text: ``20000 + 5000``, different ones separated by a comma."""
-    texts = [" + ".join(map(str, one.steps)) for one in trained]
+    """Return the steps of trainings as text, different ones separated by a comma.
+
+    ``20000 + 5000``; of more than four trainings in a row their sum, ``69685 in 9 trainings``.
+    """
+    texts = []
+    for steps in (one.steps for one in trained):
+        chain = " + ".join(map(str, steps))
+        texts.append(f"{sum(steps)} in {len(steps)} trainings" if len(steps) > 4 else chain)
     return ", ".join(dict.fromkeys(texts)) or "none"

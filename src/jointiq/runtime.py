@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from jointiq.errors import ConfigError, check_whole
+from jointiq.errors import ConfigError, DataError, check_whole
 
 if TYPE_CHECKING:
     import torch
@@ -142,6 +142,24 @@ def tf32(allowed: bool) -> Iterator[None]:
         yield
     finally:
         products.allow_tf32, convolutions.allow_tf32 = before
+
+
+@contextlib.contextmanager
+def memory_failures_told() -> Iterator[None]:
+    """Turn a failed allocation, on a GPU or in main memory, into one line.
+
+    Raises:
+        DataError: in place of PyTorch's and Python's errors.
+    """
+    import torch
+
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        failed = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+        if not failed:
+            raise
+        raise DataError("not enough memory for an image of this size; allowed: a smaller one") from error
 
 
 def keep_freed_memory() -> None:

@@ -138,6 +138,24 @@ def test_too_large_an_image(living):
         encode_image(living(), huge)
 
 
+@pytest.mark.parametrize("error", [None, MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
+def test_memory_that_is_not_there_is_told_in_a_line(living, picture, monkeypatch, error):
+    def fails(*given):
+        if error is None:
+            return torch.empty(2**60)
+        raise error
+
+    model = living()
+    data = encode_image(model, picture(20, 20)).data
+    for name, call in (
+        ("decode", lambda: decode_image(model, data)),
+        ("encode", lambda: encode_image(model, picture(20, 20))),
+    ):
+        monkeypatch.setattr(model, name, fails)
+        with pytest.raises(DataError, match="^not enough memory for an image of this size"):
+            call()
+
+
 def test_picture_from_other_threads_differs_by_one_level_at_most(living, picture):
     model = living(enhancer=GRDN)
     data = encode_image(model, picture(90, 77)).data

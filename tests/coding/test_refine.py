@@ -64,6 +64,29 @@ def test_every_system_gives_a_better_file_that_its_decoder_reads(system, distort
     assert all(weight.grad is None for weight in model.parameters())
 
 
+def test_gpus_compute_steps_with_cudnn_without_chance(monkeypatch):
+    """And what is coded by the algorithms that an unrefined file is coded by."""
+    model, flags, coded = trained_for(make_living()), set(), set()
+    gradients, encode = Cost.gradients, refine.encode_image
+
+    def now():
+        cudnn = torch.backends.cudnn
+        return cudnn.enabled, cudnn.deterministic, cudnn.allow_tf32
+
+    def seen(*given):
+        flags.add(now())
+        return gradients(*given)
+
+    def encoded(*given):
+        coded.add(now())
+        return encode(*given)
+
+    monkeypatch.setattr(Cost, "gradients", seen)
+    monkeypatch.setattr(refine, "encode_image", encoded)
+    refine_image(model, photo(20, 20), 2)
+    assert flags == {(True, True, False)} and coded == {(True, False, False)}
+
+
 def test_bits_fall_at_equal_quality_or_quality_rises_at_equal_bits():
     model, image = trained_for(make_living(), lmbda=0.5), photo(96, 112)
     refined = refine_image(model, image, 60, replace(RECIPE, learning_rate=0.2))

@@ -20,17 +20,17 @@ PIXELS = 64 * 64
 class Pretended:
     """A model of all rates; what it makes of any image is known."""
 
-    def __init__(self, quality=50.0):
-        self.quality = quality
+    def __init__(self, quality=50.0, distortion="mse"):
+        self.quality, self.objective = quality, SimpleNamespace(distortion=distortion)
 
     def at(self, quality):
-        return Pretended(quality)
+        return Pretended(quality, self.objective.distortion)
 
     def candidate(self, bits=1.0, better=0.0):
         data = bytes(round(bits * 2000 * math.exp(self.quality / 30)))
-        return SimpleNamespace(
-            encoded=SimpleNamespace(data=data, seconds=1.0), picture=25 + self.quality / 8 + better, loss=0.0
-        )
+        picture = 25 + self.quality / 8 + better
+        encoded = SimpleNamespace(data=data, seconds=1.0)
+        return SimpleNamespace(encoded=encoded, picture=picture, distortion=10 ** (-picture / 10), loss=0.0)
 
 
 @pytest.fixture
@@ -55,15 +55,16 @@ def refinements(monkeypatch):
 
     monkeypatch.setattr(refine, "refine_image", refine_image)
     monkeypatch.setattr(refine, "require_refinable", lambda model: None)
+    monkeypatch.setattr(refine, "require_refinable_size", lambda model, height, width: None)
     monkeypatch.setattr(image_codec, "encode_image", encode_image)
     monkeypatch.setattr(image_codec, "decode_image", decode_image)
     monkeypatch.setattr(encoding, "psnr", lambda image, picture: picture)
     return SimpleNamespace(worth=worth, seen=seen)
 
 
-def code(target, value, steps=10):
+def code(target, value, steps=10, distortion="mse"):
     wish = Wish(target, value, None, steps)
-    encode = Encoder(Pretended(), wish, lambda what: None, lambda step, saved: None)
+    encode = Encoder(Pretended(distortion=distortion), wish, lambda what: None, lambda step, saved: None)
     return encode(np.zeros((64, 64, 3), np.uint8))
 
 
@@ -150,6 +151,47 @@ def test_ctrl_c_in_a_search_keeps_what_was_refined_before(refinements, monkeypat
         coded = code("bytes", 9000)
         assert coded.interrupted and len(refinements.seen) == 1 and len(coded.encoded.data) <= 9000
         assert "; refined in 10 steps, stopped on the way to the target: 12.0 % of bits saved" in coded.said
+
+
+def test_a_second_ctrl_c_writes_nothing_in_a_later_refinement_too(refinements, monkeypatch):
+    refine_image = refine.refine_image
+
+    def ended(*given, **named):
+        if refinements.seen:
+            raise KeyboardInterrupt
+        return refine_image(*given, **named)
+
+    monkeypatch.setattr(refine, "refine_image", ended)
+    with pytest.raises(KeyboardInterrupt):
+        code("bytes", 9000)
+
+
+def test_no_search_after_the_last_refinement(refinements, monkeypatch):
+    """What is gained changes every time, so that no aim is met."""
+    quality, aims = encoding._Search.quality, []
+
+    def counted(search, value):
+        aims.append(value)
+        refinements.worth["bits"] = 0.6 + 0.1 * len(aims)
+        return quality(search, value)
+
+    monkeypatch.setattr(encoding._Search, "quality", counted)
+    code("bytes", 9000)
+    assert len(refinements.seen) == len(aims) == 3
+
+
+def test_better_is_what_the_model_was_trained_for(refinements, monkeypatch):
+    """A file with less distortion is taken, although its PSNR is lower."""
+    monkeypatch.setattr(encoding, "psnr", lambda image, picture: 100 - picture)
+    refinements.worth.update(better=0.3, bits=1.0)
+    said = code("bytes", 9000, distortion="ms_ssim").said
+    assert said.endswith("(+0.0 % bytes, +0.30 dB MS-SSIM)")
+
+
+def test_the_highest_quality_may_be_on_target(refinements):
+    highest = 8 * len(Pretended(100).candidate(0.9).encoded.data) / PIXELS
+    assert ", quality 100; refined" in code("bpp", highest).said
+    assert "there is" in code("bpp", 1.1 * highest / 0.9).said
 
 
 def test_wishes():

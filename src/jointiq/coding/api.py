@@ -49,11 +49,11 @@ def encode(
         image: an RGB array (H, W, 3) of uint8, or a PIL image, which is treated as one from a file: grey and palette
             become RGB, the colours become sRGB, the orientation of a camera is applied.
         quality: from 1 (smallest files) to 100, of a model of all rates; None: the model's default.
-        refine: steps in which the latents are optimised for this image (:mod:`jointiq.coding.refine`): a smaller file
-            for the same decoder, or the same file where nothing is gained. Ctrl-C ends the steps early.
+        refine: steps in which the latents are optimised for this image (:mod:`jointiq.coding.refine`), for fewer bits
+            at equal quality; the same file where nothing is gained. Ctrl-C ends the steps early.
 
     Raises:
-        jointiq.errors.ConfigError: a quality that the model does not have.
+        jointiq.errors.ConfigError: a quality that the model does not have, or no number of steps.
         jointiq.errors.UserError: a model that cannot be refined.
         jointiq.errors.DataError: transparent, more than 8 bits a sample, too large, or not an image.
     """

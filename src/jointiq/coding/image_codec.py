@@ -18,7 +18,7 @@ from jointiq.entropy_models.base import Latents
 from jointiq.errors import BitstreamError, DataError, ModelError
 from jointiq.models.base import DecodedLatents, LearnedCodec
 from jointiq.models.integer_codec import IntegerCodec
-from jointiq.runtime import tf32
+from jointiq.runtime import memory_failures_told, tf32
 
 Image = NDArray[np.uint8]
 
@@ -62,6 +62,7 @@ class Decoded:
     seconds: float
 
 
+@memory_failures_told()
 @tf32(allowed=False)
 @torch.inference_mode()
 def encode_image(model: LearnedCodec, image: Image, estimate: bool = True, latents: Latents | None = None) -> Encoded:
@@ -72,7 +73,7 @@ def encode_image(model: LearnedCodec, image: Image, estimate: bool = True, laten
         latents: whole numbers, (C, h, w), to code in place of the model's own; of a model that is coded on integers.
 
     Raises:
-        DataError: the image is too large, or the model gives no finite latents for it.
+        DataError: the image is too large (also for memory), or the model gives no finite latents for it.
     """
     height, width, _ = image.shape
     require_size(height, width)
@@ -99,6 +100,7 @@ def encode_image(model: LearnedCodec, image: Image, estimate: bool = True, laten
     return Encoded(data, len(data) - payload, payload, estimated, integer_bits, coded.symbols, seconds)
 
 
+@memory_failures_told()
 @tf32(allowed=False)
 @torch.inference_mode()
 def decode_image(model: LearnedCodec, data: bytes) -> Decoded:
@@ -120,6 +122,7 @@ def decode_image(model: LearnedCodec, data: bytes) -> Decoded:
     return Decoded(image, mid, symbols, time.perf_counter() - began)
 
 
+@memory_failures_told()
 @tf32(allowed=False)
 @torch.inference_mode()
 def decode_latents(model: LearnedCodec, data: bytes) -> tuple[Latents, tuple[int, int]]:

@@ -35,7 +35,7 @@ from jointiq.layers.quantize import round_ste
 from jointiq.models.base import LearnedCodec, require_finite
 from jointiq.models.integer_codec import IntegerCodec
 from jointiq.models.objective import Objective, image_distortion
-from jointiq.runtime import first_interrupt_noted, has_fast_bfloat16, tf32
+from jointiq.runtime import first_interrupt_noted, has_fast_bfloat16, memory_failures_told, tf32
 
 SGA, SGA_PLUS, STRAIGHT_THROUGH = "sga", "sga+", "straight-through"
 #: How rounding can be relaxed; see :func:`relax`.
@@ -72,7 +72,7 @@ _SEED = 0
 _PATIENT = 50
 # The slope of sigmoid scaled logits (SGA+).
 _SSL_SLOPE = 4 / 3
-# Keeps a latent that is a whole number from being stuck on it.
+# Keeps the odds finite where a latent is a whole number.
 _SHARE_MIN = 1e-5
 
 #: The side of the deepest latents' positions in pixels: tiles of a picture begin at multiples of it.
@@ -91,11 +91,13 @@ class Candidate:
     Attributes:
         encoded: its file.
         picture: what a decoder makes of it, 8-bit (H, W, 3).
+        distortion: of the picture, by what the model was trained for (``image_distortion``).
         loss: Eq. 7 of the two.
     """
 
     encoded: Encoded
     picture: Image
+    distortion: float
     loss: float
 
 
@@ -137,6 +139,25 @@ def require_refinable(model: LearnedCodec) -> Objective:
     return model.objective
 
 
+@torch.inference_mode(False)
+def require_refinable_size(model: LearnedCodec, height: int, width: int) -> None:
+    """Refuse a picture that is too large to refine.
+
+    Raises:
+        DataError: the likelihoods of all its positions do not fit into memory.
+    """
+    like = torch.zeros(1, device=model.device)
+    with _frozen(model):
+        a_pixel = _bytes_a_pixel(model, like, lambda latents, _: model.log_likelihoods(latents))
+    most = _LIKELIHOOD_BYTES / a_pixel
+    if height * width > most:
+        raise DataError(
+            f"the image has {width}x{height} pixels, too many to refine; allowed with this model: {most / 1e6:.1f} "
+            "megapixels, or no refinement"
+        )
+
+
+@memory_failures_told()
 @tf32(allowed=False)
 @torch.inference_mode(False)
 def refine_image(
@@ -157,20 +178,23 @@ def refine_image(
 
     Raises:
         ConfigError: no whole number of steps, or no such variant.
-        DataError: the image is too large, or the model gives no finite latents for it.
+        DataError: the image is too large (also for memory), or the model gives no finite latents for it.
         UserError: see :func:`require_refinable`.
     """
     check_whole("refine", steps, 0)
     objective = require_refinable(model)
     require_size(*image.shape[:2])
+    require_refinable_size(model, *image.shape[:2])
     x = to_tensor(image, model.device)
     began = time.perf_counter()
     with first_interrupt_noted() as interrupted:
-        with _frozen(model), torch.enable_grad(), torch.backends.cudnn.flags(deterministic=True):
+        with _frozen(model), torch.enable_grad():
             cost = Cost(model, objective, x)
             with torch.no_grad():
                 start = {name: value.clone() for name, value in require_finite(model.analyse(x)).items()}
-            found, taken = _descend(cost, start, steps, recipe, advance, interrupted)
+            # What the flags are not told they set to defaults of their own.
+            with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+                found, taken = _descend(cost, start, steps, recipe, advance, interrupted)
         plain = _candidate(cost, image, rounded(start), estimate)
         candidates = [plain] if found is None else [plain, _candidate(cost, image, found, estimate)]
     best = min(candidates, key=lambda one: one.loss)
@@ -244,8 +268,6 @@ class Cost:
         objective: what it was trained for.
         x: the picture, (1, 3, H, W) in [0, 1].
 
-    Raises:
-        DataError: the likelihoods of a picture of this size do not fit into memory.
     """
 
     def __init__(self, model: LearnedCodec, objective: Objective, x: Tensor) -> None:
@@ -256,13 +278,6 @@ class Cost:
         self.distortion_weight = objective.distortion_weight(model.quality)
         # Gradients alone: what is compared is evaluated as a decoder does it.
         self.autocast = torch.autocast(x.device.type, torch.bfloat16, enabled=has_fast_bfloat16(x.device))
-        likelihoods = height * width * _bytes_a_pixel(model, x, lambda latents, _: model.log_likelihoods(latents))
-        if likelihoods > _LIKELIHOOD_BYTES:
-            most = _LIKELIHOOD_BYTES / likelihoods * height * width / 1e6
-            raise DataError(
-                f"the image has {width}x{height} pixels, too many to refine; allowed with this model: {most:.1f} "
-                "megapixels, or no refinement"
-            )
         # The whole picture, or squares, as large as memory allows.
         area = _TILE_BYTES / _bytes_a_pixel(model, x, model.reconstruct_from)
         side = max(_ALIGNED, (int(area**0.5) - 2 * _HALO) // _ALIGNED * _ALIGNED)
@@ -273,12 +288,15 @@ class Cost:
         with torch.no_grad():
             nats = -sum(float(value.sum()) for value in self.model.log_likelihoods(latents).values())
             x_hat, _ = self.model.reconstruct_from(latents, self.size)
-        return self.of(nats, to_image(x_hat)), nats * self.nats_weight
+        return self.loss(nats, self.distortion(to_image(x_hat))), nats * self.nats_weight
 
-    def of(self, nats: float, picture: Image) -> float:
-        """Return the loss of a rate, in nats, and an 8-bit picture."""
-        error = image_distortion(to_tensor(picture, self.x.device), self.x, self.objective.distortion)
-        return nats * self.nats_weight + self.distortion_weight * float(error)
+    def loss(self, nats: float, distortion: float) -> float:
+        """Return the loss of a rate, in nats, and a distortion."""
+        return nats * self.nats_weight + self.distortion_weight * distortion
+
+    def distortion(self, picture: Image) -> float:
+        """Return D of an 8-bit picture."""
+        return float(image_distortion(to_tensor(picture, self.x.device), self.x, self.objective.distortion))
 
     def gradients(self, latents: Latents) -> list[Tensor]:
         """Return the gradient of the loss for each latent, in the order given."""
@@ -343,7 +361,8 @@ def _candidate(cost: Cost, image: Image, latents: Latents, estimate: bool) -> Ca
     with torch.inference_mode():
         x_hat, _ = cost.model.reconstruct_from(latents, cost.size)
     picture = to_image(x_hat)
-    return Candidate(encoded, picture, cost.of(_nats(encoded), picture))
+    distortion = cost.distortion(picture)
+    return Candidate(encoded, picture, distortion, cost.loss(_nats(encoded), distortion))
 
 
 def _nats(encoded: Encoded) -> float:

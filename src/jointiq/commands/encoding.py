@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping
@@ -30,6 +31,8 @@ TARGETS = {
 _ROUNDS = 3
 # What counts as the target: this share of the bits, or dB.
 _NEAR_BITS, _NEAR_DB = 0.01, 0.03
+# What a picture without any error counts as.
+_LEAST_DISTORTION = 1e-6
 
 #: Told before a refinement what it is.
 Begin = Callable[[str], object]
@@ -128,7 +131,7 @@ class Encoder:
         refined = self._refine(at, image)
         best = refined.best.encoded
         steps = _steps([refined], ", stopped" if refined.interrupted else "")
-        return Coded(best, said + _gain(image, refined, steps), best.seconds, refined.interrupted)
+        return Coded(best, said + self._gain(refined, steps), best.seconds, refined.interrupted)
 
     def _refine(self, model: LearnedCodec, image: Image) -> Refined:
         from jointiq.coding.refine import refine_image
@@ -143,6 +146,10 @@ class Encoder:
         the networks alone, the file it finds is refined, and by what that changes the search aims higher or lower.
         """
         began = time.perf_counter()
+        if self.wish.steps:
+            from jointiq.coding.refine import require_refinable_size
+
+            require_refinable_size(self.model, *image.shape[:2])
         search = _Search(self.model, image, target)
         value = self.wish.value
         quality = search.quality(value)
@@ -151,22 +158,18 @@ class Encoder:
             return Coded(encoded, _reached(target, quality, reached, value), time.perf_counter() - began)
         tried: dict[float, Refined] = {}
         interrupted = False
-        try:
-            for _ in range(_ROUNDS):
-                refined = tried[quality] = self._refine(self.model.at(quality), image)
-                plain, best = (search.measure(each) for each in (refined.plain, refined.best))
-                interrupted = refined.interrupted
-                if interrupted or _is_near(target, best, value):
-                    break
-                aim = value + plain - best if target == "psnr" else value * plain / best
-                quality = search.quality(aim)
-                if quality in tried:
-                    break
-        except KeyboardInterrupt:
-            # Between the steps of two refinements: what the first has found is not lost.
-            if not tried:
-                raise
-            interrupted = True
+        while quality not in tried:
+            refined = tried[quality] = self._refine(self.model.at(quality), image)
+            plain, best = (search.measure(each) for each in (refined.plain, refined.best))
+            interrupted = refined.interrupted
+            if interrupted or _is_near(target, best, value) or len(tried) == _ROUNDS:
+                break
+            try:
+                quality = search.quality(value + plain - best if target == "psnr" else value * plain / best)
+            except KeyboardInterrupt:
+                # Between two refinements: what the first has found is not lost.
+                interrupted = True
+                break
         quality, picked = _pick(search, value, tried, interrupted)
         reached = search.measure(picked)
         said = _reached(target, quality, reached, value)
@@ -174,8 +177,31 @@ class Encoder:
         if interrupted and not _is_near(target, reached, value):
             stopped += " on the way to the target"
         steps = _steps(tried.values(), stopped)
-        gain = _gain_at_target(search, tried, picked, steps)
+        gain = self._gain_at_target(tried, picked, steps)
         return Coded(picked.encoded, said + gain, time.perf_counter() - began, interrupted)
+
+    def _gain(self, refined: Refined, steps: str) -> str:
+        """Return what a refinement was worth, as text."""
+        if refined.best.picture is refined.plain.picture:
+            return f"{steps}: nothing gained"
+        changed = self._change(refined.plain, refined.best)
+        return f"{steps}: {100 * refined.saved:.1f} % of bits saved at equal quality ({changed})"
+
+    def _gain_at_target(self, tried: Mapping[float, Refined], picked: Candidate, steps: str) -> str:
+        """Return what refinements were worth, as text, beside the unrefined file that came to the target."""
+        first = next(iter(tried.values()))
+        if picked is first.best:
+            return self._gain(first, steps)
+        if any(picked is refined.plain for refined in tried.values()):
+            return f"{steps}: no refined file does better at the target"
+        return f"{steps}: {self._change(first.plain, picked)} beside the unrefined file at the target"
+
+    def _change(self, plain: Candidate, best: Candidate) -> str:
+        share = len(best.encoded.data) / len(plain.encoded.data) - 1
+        better = 10 * math.log10(max(plain.distortion, _LEAST_DISTORTION) / max(best.distortion, _LEAST_DISTORTION))
+        objective = self.model.objective
+        unit = "dB" if objective is None or objective.distortion == "mse" else "dB MS-SSIM"
+        return f"{100 * share:+.1f} % bytes, {better:+.2f} {unit}"
 
 
 class _Search:
@@ -247,49 +273,28 @@ def _pick(search: _Search, value: float, tried: Mapping[float, Refined], interru
     def size(option: tuple[float, Candidate]) -> int:
         return len(option[1].encoded.data)
 
-    def quality(option: tuple[float, Candidate]) -> float:
-        return psnr(search.image, option[1].picture)
+    def distortion(option: tuple[float, Candidate]) -> float:
+        return option[1].distortion
 
     good = [option for option in refined if keeps(option)] if interrupted else []
     good = good or [option for option in options if keeps(option)]
     if not good:
         return min(options, key=lambda option: abs(reached(option) - value))
-    return min(good, key=size) if target == "psnr" else max(good, key=quality)
+    return min(good, key=size) if target == "psnr" else min(good, key=distortion)
 
 
 def _reached(target: str, quality: float, reached: float, value: float) -> str:
     """Return the quality as text, and whether it is one of the ends, where the target lies beyond."""
     far_above = quality == LOWEST and reached > value + _NEAR_DB
     missed = {
-        "psnr": reached < value or far_above, "bytes": reached > value, "bpp": quality in (LOWEST, HIGHEST),
-    }[target]  # fmt: skip
+        "psnr": reached < value or far_above,
+        "bytes": reached > value,
+        "bpp": quality in (LOWEST, HIGHEST) and not _is_near(target, reached, value),
+    }[target]
     end = "lowest" if quality == LOWEST else "highest"
     found = f", {reached:.2f} dB" if target == "psnr" else ""
     return f"{found}, quality {quality:g}" + (f", the {end} there is" if missed else "")
 
 
-def _gain(image: Image, refined: Refined, steps: str) -> str:
-    """Return what a refinement was worth, as text."""
-    if refined.best.picture is refined.plain.picture:
-        return f"{steps}: nothing gained"
-    changed = _change(image, refined.plain, refined.best)
-    return f"{steps}: {100 * refined.saved:.1f} % of bits saved at equal quality ({changed})"
-
-
-def _gain_at_target(search: _Search, tried: Mapping[float, Refined], picked: Candidate, steps: str) -> str:
-    """Return what refinements were worth, as text, beside the unrefined file that came to the target."""
-    first = next(iter(tried.values()))
-    if picked is first.best:
-        return _gain(search.image, first, steps)
-    if any(picked is refined.plain for refined in tried.values()):
-        return f"{steps}: no refined file does better at the target"
-    return f"{steps}: {_change(search.image, first.plain, picked)} beside the unrefined file at the target"
-
-
 def _steps(tried: Iterable[Refined], stopped: str) -> str:
     return f"; refined in {' + '.join(str(refined.steps) for refined in tried)} steps{stopped}"
-
-
-def _change(image: Image, plain: Candidate, best: Candidate) -> str:
-    share = len(best.encoded.data) / len(plain.encoded.data) - 1
-    return f"{100 * share:+.1f} % bytes, {psnr(image, best.picture) - psnr(image, plain.picture):+.2f} dB"

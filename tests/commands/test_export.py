@@ -80,6 +80,7 @@ def test_half(living, picture, tmp_path):
     assert fingerprint(load_model(tmp_path / "half.safetensors")) == half
     tensors, _ = tensors_of(tmp_path / "half.safetensors")
     assert tensors["g_a.convs.0.weight"].dtype == torch.float16
+    assert tensors["g_a.convs.0.bias"].dtype == torch.float32
     assert tensors["exact.estimator.hidden.weight"].dtype == torch.int16
     # The entropy model is not touched: the same latents have the same bits.
     original, _ = tensors_of(tmp_path / "full.safetensors")

@@ -43,8 +43,8 @@ def write_export(model: LearnedCodec, path: str | Path, half: bool = False, **no
     """Write ``model`` to ``path`` and return its fingerprint.
 
     Args:
-        half: store the float weights in 16 bits. The model that is read back has these rounded weights, and so another
-            fingerprint than ``model``.
+        half: store the kernels of float convolutions in 16 bits. The model that is read back has these rounded
+            weights, and so another fingerprint than ``model``.
         notes: more metadata, such as ``name``, ``lmbda`` or ``training_data``.
     """
     model.update()
@@ -176,10 +176,13 @@ def _within(value: Tensor, smallest: int, largest: int) -> bool:
 
 
 def _stored(value: Tensor, half: bool) -> Tensor:
-    """Return floats in 16 or 32 bits, and integers (the tables of CompressAI's coder) as they are."""
+    """Return floats in 16 or 32 bits, and integers (the tables of CompressAI's coder) as they are.
+
+    Only kernels of convolutions take 16 bits: rounded biases and gains lose the most and save the least.
+    """
     if not value.is_floating_point():
         return value
-    return value.half() if half else value.float()
+    return value.half() if half and value.dim() == 4 else value.float()
 
 
 def _checksum(tensors: dict[str, Tensor]) -> str:

@@ -158,9 +158,9 @@ def test_without_results_the_projects_own_are_shown(
     assert main([]) == 0
     out = capsys.readouterr().out
     cells = [line.split() for line in out.splitlines()]
-    assert ["jointiq-mse", "15", "0.2113", "28.63", "11.70"] in cells
-    assert ["JPEG", "4:2:0", "–", "-42.62"] in [line[:4] for line in cells]
-    assert ["JPEG", "2000", "-45.48", "+7.07"] in [line[:4] for line in cells]
+    assert ["jointiq-mse", "15", "0.1699", "28.76", "11.51"] in cells
+    assert ["JPEG", "4:2:0", "–", "-53.86"] in [line[:4] for line in cells]
+    assert ["JPEG", "2000", "-45.48", "-14.83"] in [line[:4] for line in cells]
     assert ["without", "GMM", "2.76", "+8.17", "[+6.57,", "+9.81]"] in [line[:6] for line in cells]
     assert ["without", "GRDN", "8.61", "+23.83", "[+17.95,", "+30.00]"] in [line[:6] for line in cells]
     assert "results/: nothing of yours to compare yet (0 RD files of models, 0 of anchors)" in out

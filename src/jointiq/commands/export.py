@@ -24,7 +24,7 @@ def main() -> None:
     )
     parser.add_argument("checkpoint", type=Path, help="checkpoint of src.train, or the folder of its run")
     parser.add_argument("output", type=Path, help=f"file to write, ending in {EXPORT} or {PTH_TAR}")
-    parser.add_argument("--half", action="store_true", help=f"store the kernels of the transforms in 16 bits ({EXPORT} only)")
+    parser.add_argument("--half", action="store_true", help=f"transforms: kernels in 16 bits ({EXPORT} only)")
     arguments = parser.parse_args()
     output: Path = arguments.output
     if not output.name.endswith((EXPORT, PTH_TAR)):

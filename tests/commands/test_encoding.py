@@ -12,7 +12,7 @@ import pytest
 from jointiq.coding import image_codec, refine
 from jointiq.commands import encoding
 from jointiq.commands.encoding import Encoder, Wish
-from jointiq.errors import ConfigError
+from jointiq.errors import ConfigError, DataError
 
 PIXELS = 64 * 64
 
@@ -163,6 +163,16 @@ def test_a_second_ctrl_c_writes_nothing_in_a_later_refinement_too(refinements, m
 
     monkeypatch.setattr(refine, "refine_image", ended)
     with pytest.raises(KeyboardInterrupt):
+        code("bytes", 9000)
+
+
+def test_a_picture_too_large_to_refine_is_not_searched(refinements, monkeypatch):
+    def too_large(model, height, width):
+        raise DataError("too many to refine")
+
+    monkeypatch.setattr(refine, "require_refinable_size", too_large)
+    monkeypatch.setattr(encoding._Search, "quality", None)
+    with pytest.raises(DataError, match="too many to refine"):
         code("bytes", 9000)
 
 

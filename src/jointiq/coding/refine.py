@@ -267,7 +267,6 @@ class Cost:
         model: with frozen weights.
         objective: what it was trained for.
         x: the picture, (1, 3, H, W) in [0, 1].
-
     """
 
     def __init__(self, model: LearnedCodec, objective: Objective, x: Tensor) -> None:

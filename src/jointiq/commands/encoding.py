@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 from jointiq.bitstream.container import HIGHEST, LOWEST
 from jointiq.coding import EFFORTS
 from jointiq.errors import ConfigError, check_whole
-from jointiq.evaluation.metrics import psnr
+from jointiq.evaluation.metrics import decibels, psnr
 
 # Imported late below: mistakes that show before a model is needed do not wait for PyTorch.
 if TYPE_CHECKING:
@@ -31,8 +30,6 @@ TARGETS = {
 _ROUNDS = 3
 # What counts as the target: this share of the bits, or dB.
 _NEAR_BITS, _NEAR_DB = 0.01, 0.03
-# What a picture without any error counts as.
-_LEAST_DISTORTION = 1e-6
 
 #: Told before a refinement what it is.
 Begin = Callable[[str], object]
@@ -198,7 +195,8 @@ class Encoder:
 
     def _change(self, plain: Candidate, best: Candidate) -> str:
         share = len(best.encoded.data) / len(plain.encoded.data) - 1
-        better = 10 * math.log10(max(plain.distortion, _LEAST_DISTORTION) / max(best.distortion, _LEAST_DISTORTION))
+        # The scale of the distortion drops out of the difference.
+        better = decibels(best.distortion) - decibels(plain.distortion)
         objective = self.model.objective
         unit = "dB" if objective is None or objective.distortion == "mse" else "dB MS-SSIM"
         return f"{100 * share:+.1f} % bytes, {better:+.2f} {unit}"

@@ -100,7 +100,9 @@ def log_likelihood(y: Tensor, parameters: Tensor, G: int) -> Tensor:
     """
     with torch.autocast(y.device.type, enabled=False):
         logits, means, log_sigmas = split_parameters(parameters.float(), G)
-        log_masses = log_mass(y.float().unsqueeze(1), means, bound_log_sigma(log_sigmas))
+        # In the layout of the parameters: between two, arithmetic is five times slower on a CPU.
+        y = y.float().contiguous(memory_format=torch.channels_last)
+        log_masses = log_mass(y.unsqueeze(1), means, bound_log_sigma(log_sigmas))
         if G == 1:
             return log_masses[:, 0]
         return torch.logsumexp(torch.log_softmax(logits, dim=1) + log_masses, dim=1)

@@ -64,7 +64,7 @@ def _step_of(M: int, height: int, width: int, device: Device) -> Tensor:
 
 
 def _channels_last(x: Tensor) -> Tensor:
-    """Return the same in the layout of all networks. Arithmetic between two layouts is five times slower on a CPU."""
+    """Return the same in the layout of all maps here. Arithmetic between two layouts is five times slower on a CPU."""
     return x.contiguous(memory_format=torch.channels_last)
 
 
@@ -96,7 +96,7 @@ class QuarterEstimator(nn.Module):
     def forward(self, c_prime: Tensor, y_hat: Tensor, c_global: Tensor | None = None) -> Tensor:
         """c_prime, y_hat: (B, M, H, W); c_global: (8, B, 2M, ceil(H / 2), ceil(W / 2)), one for each step, or None."""
         batch, M, height, width = y_hat.shape
-        hyper, known = self.hyper_window(c_prime), known_before(y_hat)
+        hyper, known = self.hyper_window(_channels_last(c_prime)), known_before(y_hat)
         windows = [hyper, *(hyper + layer(y) for layer, y in zip(self.known_windows, known, strict=True))]
         # By place: (8 B, E, rows of blocks, columns of blocks).
         places = [

@@ -101,7 +101,8 @@ def log_likelihood(y: Tensor, parameters: Tensor, G: int) -> Tensor:
     with torch.autocast(y.device.type, enabled=False):
         logits, means, log_sigmas = split_parameters(parameters.float(), G)
         # In the layout of the parameters: between two, arithmetic is five times slower on a CPU.
-        y = y.float().contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if parameters.stride(1) == 1 else torch.contiguous_format
+        y = y.float().contiguous(memory_format=layout)
         log_masses = log_mass(y.unsqueeze(1), means, bound_log_sigma(log_sigmas))
         if G == 1:
             return log_masses[:, 0]
